@@ -1,0 +1,243 @@
+"""The rendered shop on disk: a fine-tuning set and three evaluation sets, as JPEG folders with catalogues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from klip.shop.design import Product, design
+from klip.shop.packshot import packshot
+from klip.shop.paint import stream
+from klip.shop.photo import on_white, photograph
+
+SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
+"""The sets a render holds; each draws its products from the range of the same name."""
+
+
+@dataclass(frozen=True)
+class ShopPlan:
+    """All that decides what is rendered.  The defaults are the `nano` shop, about a minute on two cores.
+
+    finetune: `breadth` products with a long-tailed number of training images and `val_images` held-out ones each;
+    grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of near-identical flavours,
+    mild photographs on both sides; rp2k_like: in-store photographs on both sides.
+    """
+
+    breadth: int = 240
+    """Products of the fine-tuning set."""
+    exponent: float = 0.65
+    """Zipf exponent of the training images per product, above 0."""
+    max_images: int = 300
+    """Training images of the most frequent product."""
+    min_images: int = 3
+    """Training images of the rarest products."""
+    val_images: int = 4
+    """Held-out images of every fine-tuning product."""
+    grozi_products: int = 120
+    grozi_queries: int = 8
+    """In-store crops per product; the gallery is one web packshot each."""
+    capg_lines: int = 25
+    capg_flavours: int = 4
+    """Products that differ in one accent, per line."""
+    capg_queries: int = 6
+    rp2k_products: int = 200
+    rp2k_queries: int = 5
+    size: int = 112
+    """Side of every image in pixels."""
+    finetune_strength: float = 0.7
+    """How hard the photographs are, 0..1, see `klip.shop.photo.photograph`."""
+    grozi_strength: float = 0.8
+    capg_strength: float = 0.4
+    rp2k_strength: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lowest = {"breadth": 2, "min_images": 1, "seed": 0, "size": 32}
+        for field in fields(self):
+            value, name = getattr(self, field.name), field.name
+            if name.endswith("strength"):
+                if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+                    raise ValueError(f"shop plan: {name} must lie in 0..1, got {value!r}")
+            elif name == "exponent":
+                if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
+                    raise ValueError(f"shop plan: exponent must be a finite number above 0, got {value!r}")
+            elif not isinstance(value, int) or isinstance(value, bool) or value < lowest.get(name, 1):
+                raise ValueError(f"shop plan: {name} must be a whole number of at least {lowest.get(name, 1)}, "
+                                 f"got {value!r}")
+        if self.max_images < self.min_images:
+            raise ValueError(f"shop plan: max_images must be at least min_images ({self.min_images}), "
+                             f"got {self.max_images!r}")
+        if self.capg_flavours > 12:
+            raise ValueError(f"shop plan: capg_flavours must be at most 12, got {self.capg_flavours!r}")
+        if self.size > 512:
+            raise ValueError(f"shop plan: size must be at most 512 pixels, got {self.size!r}")
+
+
+def counts(breadth: int, exponent: float, max_images: int, min_images: int) -> np.ndarray:
+    """Training images per product (breadth,), most frequent first: max_images / rank ** exponent, at least min."""
+    share = max_images / np.arange(1, breadth + 1, dtype=np.float64) ** exponent
+    return np.clip(np.round(share), min_images, max_images).astype(np.int64)
+
+
+@lru_cache(maxsize=8)
+def products_of(plan: ShopPlan, name: str) -> tuple[Product, ...]:
+    """The products of one set of a plan, in a fixed order."""
+    if name == "capg_like":
+        made = design(name, plan.capg_lines * 2, (plan.capg_flavours,) * 2, plan.seed)
+        wanted = plan.capg_lines * plan.capg_flavours
+    else:
+        wanted = {"finetune": plan.breadth, "grozi_like": plan.grozi_products, "rp2k_like": plan.rp2k_products}[name]
+        made = design(name, wanted * 2, (1, 3), plan.seed)
+    if name in ("capg_like", "grozi_like"):
+        made = [product for product in made if product.shape != "produce"]
+    return tuple(made[:wanted])
+
+
+@lru_cache(maxsize=8)
+def _clutter(plan: ShopPlan, name: str) -> tuple[np.ndarray, ...]:
+    """Cut-outs of other products for the background, RGBA uint8."""
+    chosen = stream("clutter", name, plan.seed).choice(len(made := products_of(plan, name)), 24)
+    return tuple(packshot(made[int(index)], 72) for index in chosen)
+
+
+def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]]:
+    """Split -> pictures, RGB uint8 (size, size, 3), of one product of a set."""
+    product, rng = products_of(plan, name)[index], stream("pictures", name, index, plan.seed)
+    strength = getattr(plan, name.removesuffix("_like") + "_strength")
+    turn = 35.0 * strength
+    views = [packshot(product, 160)]
+    amount = {"finetune": plan.val_images, "grozi_like": plan.grozi_queries, "capg_like": plan.capg_queries,
+              "rp2k_like": plan.rp2k_queries}[name]
+    if name == "finetune":
+        amount += int(counts(plan.breadth, plan.exponent, plan.max_images, plan.min_images)[index])
+    for variant in range(1, min(amount, 7) + 1):
+        views.append(packshot(product, 160, (rng.uniform(-turn, turn), rng.uniform(0, 18)), variant))
+    clutter = _clutter(plan, name)
+
+    def shot() -> np.ndarray:
+        others = [clutter[int(i)] for i in rng.integers(len(clutter), size=5)]
+        loose = product.shape == "produce"
+        style = "tight" if name == "grozi_like" else str(rng.choice(("pile" if loose else "tight", "scene"), p=(.7, .3)))
+        view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
+        return photograph(view, rng, plan.size, others, style, strength)
+
+    if name == "finetune":
+        shots = [shot() for _ in range(amount)]
+        return {"train": shots[plan.val_images :], "val": shots[: plan.val_images]}
+    gallery = on_white(views[0], rng, plan.size) if name == "grozi_like" else shot()
+    return {"gallery": [gallery], "query": [shot() for _ in range(amount)]}
+
+
+def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, str, str, str]]:
+    """Write one product's images; returns rows (image, product, split, SHA-256 of the file)."""
+    cv2.setNumThreads(1)
+    product, rows = products_of(plan, name)[index].name, []
+    for split, pictures in _images(plan, name, index).items():
+        folder = Path(root, name, split, product)
+        folder.mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+            (folder / f"{number}.jpg").write_bytes(data)
+            rows.append((f"{name}/{split}/{product}/{number}.jpg", product, split, hashlib.sha256(data).hexdigest()))
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _source_hash() -> str:
+    """SHA-256 of the renderer's own source, so that a changed renderer renders anew."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
+    """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name, fingerprint."""
+    root = Path(root)
+    if not (root / "plan.json").is_file():
+        raise FileNotFoundError(f"shop: {root} holds no finished render (no plan.json); call render first")
+    mark = (root / "fingerprint.txt").read_text().strip()
+    frames = {}
+    for name in SETS:
+        frame = pd.read_csv(root / name / "catalogue.csv", dtype=str, keep_default_na=False)
+        frame.attrs.update(root=str(root), name=name, fingerprint=mark)
+        frames[name] = frame
+    return frames
+
+
+def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True) -> dict[str, pd.DataFrame]:
+    """Render a plan into the folder `root` and return its catalogues; a finished render of it is only read.
+
+    Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an interrupted
+    render leaves `root` as it was.
+    """
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"shop render: workers must be a whole number of at least 1, got {workers!r}")
+    root = Path(root).absolute()
+    recipe = json.dumps({"plan": asdict(plan), "source": _source_hash()}, indent=1)
+    if (root / "plan.json").is_file():
+        if (root / "plan.json").read_text() == recipe:
+            return catalogues(root)
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.partial-", dir=root.parent))
+    try:
+        rows = _render_all(plan, partial, workers, progress)
+        for name in SETS:
+            frame = pd.DataFrame([row[:3] for row in rows if row[0].startswith(name + "/")],
+                                 columns=["image", "product", "split"])
+            frame.to_csv(partial / name / "catalogue.csv", index=False)
+        digest = hashlib.sha256("\n".join(f"{row[0]} {row[3]}" for row in sorted(rows)).encode()).hexdigest()
+        (partial / "fingerprint.txt").write_text(digest + "\n")
+        (partial / "plan.json").write_text(recipe)
+        partial.chmod(0o755)
+        if root.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{root.name}.old-", dir=root.parent))
+            os.replace(root, old / "render")
+            os.replace(partial, root)
+            shutil.rmtree(old)
+        else:
+            os.replace(partial, root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return catalogues(root)
+
+
+def _render_all(plan: ShopPlan, root: Path, workers: int, progress: bool) -> list[tuple[str, str, str, str]]:
+    """Write every image of every set; returns the rows of all, in a fixed order."""
+    jobs = [(name, index) for name in SETS for index in range(len(products_of(plan, name)))]
+    names, indices = [name for name, _ in jobs], [index for _, index in jobs]
+    bar = tqdm(total=len(jobs), desc="rendering the shop", unit="product", disable=not progress)
+    rows: list[tuple[str, str, str, str]] = []
+    with bar:
+        if workers == 1:
+            for name, index in jobs:
+                rows += _write(plan, name, index, str(root))
+                bar.update()
+            return rows
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            try:
+                for made in pool.map(_write, [plan] * len(jobs), names, indices, [str(root)] * len(jobs)):
+                    rows += made
+                    bar.update()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return rows
