@@ -1,6 +1,8 @@
-"""The printed label of a product: ground, shapes, pictures, wordmark, flavour field, badges and small print."""
+"""The printed label of a product: ground, shapes, pictures, wordmark, flavour field, badges, small print."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -10,9 +12,9 @@ from klip.shop.lettering import plate_mask, small_print, wordmark, words
 from klip.shop.paint import Colour, blend, edge, grid, hsv, luma, mix, noise, paste, polygon, stream
 from klip.shop.pictures import KINDS, picture, placed, thing
 
-_GROUNDS = ("plain", "plain", "plain", "gradient", "gradient", "radial", "stripes", "checks", "dots", "cloud", "marble",
-            "rays", "split", "wave", "chevron", "pattern", "grain", "terrazzo", "fibres", "photo")
-DIFFERENCES = ("band", "band", "corner", "picture", "picture", "spot", "word", "shape")
+_GROUNDS = """plain plain plain gradient gradient radial stripes checks dots cloud marble rays split wave
+chevron pattern grain terrazzo fibres photo""".split()
+DIFFERENCES = ("band", "band", "corner", "picture", "picture", "spot", "shape")
 """What, beside the flavour word, tells the flavours of a line apart."""
 
 
@@ -38,11 +40,14 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
     if kind == "gradient":
         share = np.clip(0.5 + along * rng.uniform(0.3, 1), 0, 1)
     elif kind == "radial":
-        share = np.clip(np.hypot(x - rng.uniform(-.4, .4), y - rng.uniform(-.6, .6)) * rng.uniform(0.6, 1.2), 0, 1)
+        share = np.clip(np.hypot(x - rng.uniform(-0.4, 0.4), y - rng.uniform(-0.6, 0.6)) * rng.uniform(0.6,
+                                                                                                       1.2),
+                        0, 1)
     elif kind == "stripes":
         turn = rng.choice((0.0, 1.57, 0.785, turn))
         along = x * np.cos(turn) + y * np.sin(turn)
-        share = edge(rng.uniform(-0.6, 0.6) - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)), 0.25 * n / 8)
+        share = edge(rng.uniform(-0.6, 0.6) - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)),
+                     0.25 * n / 8)
     elif kind == "checks":
         share = (edge(np.sin(along * n * 2), 0.3) + edge(np.sin(across * n * 2), 0.3)) * 0.5
     elif kind == "dots":
@@ -61,7 +66,8 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
     elif kind == "chevron":
         share = edge(np.sin((y + rng.uniform(0.5, 1.5) * np.abs(x)) * n * 1.5), 0.3)
     elif kind == "terrazzo":
-        cells = cv2.resize(rng.random((2 * n, 2 * n)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        cells = cv2.resize(rng.random((2 * n, 2 * n)).astype(np.float32), (width, height),
+                           interpolation=cv2.INTER_CUBIC)
         share = np.clip((cells - 0.6) * 14, 0, 1)
         blend(canvas, np.clip((0.25 - cells) * 14, 0, 1), c)
     elif kind == "pattern":
@@ -72,8 +78,8 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
         blend(canvas, tiled[..., 3] * rng.uniform(0.3, 1), tiled[..., :3])
         return
     elif kind == "photo":
-        sprite = picture(str(rng.choice(("heap", "scene", "texture", "splash", "cluster", "abstract"))), rng, height,
-                         width, [a, b, c])
+        sprite = picture(str(rng.choice(("heap", "scene", "texture", "splash", "cluster", "abstract"))), rng,
+                         height, width, [a, b, c])
         paste(canvas, sprite, width / 2, height / 2)
         return
     else:
@@ -84,28 +90,33 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
 def _field(rng: np.random.Generator, height: int, width: int, low: float, high: float) -> np.ndarray:
     """Mask of a large shape across the label, between heights `low` and `high` (0 top .. 1 bottom)."""
     x, y = grid(height, width)
-    kind = str(rng.choice(("band", "band", "swoosh", "arc", "ellipse", "slant", "frame", "side", "zigzag", "drip")))
+    kind = str(rng.choice(("band", "band", "swoosh", "arc", "ellipse", "slant", "frame", "side", "zigzag",
+                           "drip")))
     top, bottom = low * 2 - 1, high * 2 - 1
     soft = 3.0 / height
     if kind == "ellipse":
-        return edge((np.hypot(x / rng.uniform(0.6, 1.1), (y - (top + bottom) / 2) / (bottom - top) * 2) - 1) * .3, soft)
+        return edge((np.hypot(x / rng.uniform(0.6, 1.1),
+                              (y - (top + bottom) / 2) / (bottom - top) * 2) - 1) * 0.3, soft)
     if kind == "frame":
         inset = rng.uniform(0.03, 0.15)
         return edge(np.abs(np.maximum(np.abs(x), np.abs(y)) - 1 + inset) - inset * rng.uniform(0.2, 1), soft)
     if kind == "side":
         return edge(np.abs(x - rng.choice((-0.75, 0.75, 0.0))) - rng.uniform(0.1, 0.3), soft)
-    bend = {"band": 0 * x, "swoosh": rng.uniform(-0.3, 0.3) * np.sin(2.5 * x), "arc": rng.uniform(-0.4, 0.4) * (x * x - .5),
-            "slant": rng.uniform(-0.4, 0.4) * x, "zigzag": 0.06 * np.sign(np.sin(x * 20)) * (x * 20 % 3.14 - 1.5),
+    bend = {"band": 0 * x, "swoosh": rng.uniform(-0.3, 0.3) * np.sin(2.5 * x),
+            "arc": rng.uniform(-0.4, 0.4) * (x * x - 0.5), "slant": rng.uniform(-0.4, 0.4) * x,
+            "zigzag": 0.06 * np.sign(np.sin(x * 20)) * (x * 20 % 3.14 - 1.5),
             "drip": 0.12 * np.sin(x * rng.uniform(5, 12)) + 0.06 * np.sin(x * 17)}[kind]
     thinner = rng.uniform(-0.3, 0.3) * x * (bottom - top) if kind == "swoosh" else 0.0
     return edge(np.abs(y + bend - (top + bottom) / 2) - (bottom - top) / 2 + thinner, soft)
 
 
+@lru_cache(maxsize=32)
 def label(product: Product, width: int, height: int) -> np.ndarray:
     """The print of a product as RGB uint8 (height, width, 3).
 
-    Everything is drawn from the line's seed, in the same order for every flavour; a flavour changes the accent
-    colour of one field, shape or picture and the flavour word, nothing else.
+    Everything is drawn from the line's seed, in the same order for every flavour; a flavour changes the
+    accent colour of one field, shape or picture and the flavour word, nothing else.  The array is shared and
+    cannot be written.
     """
     rng = stream("label", product.line_seed)
     own = stream("flavour", product.seed)
@@ -118,18 +129,21 @@ def label(product: Product, width: int, height: int) -> np.ndarray:
     for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.3, 0.35, 0.25, 0.1)))):
         low = rng.uniform(-0.1, 0.8)
         colour = (b, c, ink, mix(a, (0, 0, 0), 0.5), mix(a, (1, 1, 1), 0.7))[int(rng.integers(5))]
-        blend(canvas, _field(rng, height, width, low, low + rng.uniform(0.08, 0.55)), colour, rng.choice((1.0, 1.0, 0.5)))
+        blend(canvas, _field(rng, height, width, low, low + rng.uniform(0.08, 0.55)), colour,
+              rng.choice((1.0, 1.0, 0.5)))
     if differs == "shape":
         low = rng.uniform(0, 0.7)
         blend(canvas, _field(rng, height, width, low, low + rng.uniform(0.1, 0.35)), product.accent)
     _art(canvas, product, rng, split, flipped, product.accent if differs == "picture" else None)
     behind = _wordmark(canvas, product, rng, split, flipped)
-    _flavour(canvas, product, rng, own, differs, split, flipped)
     _extras(canvas, product, rng, behind, ink)
+    _flavour(canvas, product, rng, own, differs, split, flipped)
     grain = stream("print", product.line_seed)
     if rng.random() < 0.5:
         canvas += (noise(grain, height, width, 0.6)[..., None] - 0.5) * np.float32(rng.uniform(0.02, 0.15))
-    return (np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8)
+    out = (np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8)
+    out.flags.writeable = False
+    return out
 
 
 def _art(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool,
@@ -151,11 +165,12 @@ def _art(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: 
         placed(canvas, small, width * rng.uniform(0, 1), height * rng.uniform(0, 1), rng.uniform(-40, 40))
 
 
-def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool) -> Colour:
+def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float,
+              flipped: bool) -> Colour:
     """Set the brand; returns the mean colour behind it."""
     height, width = canvas.shape[:2]
     middle = (1 - split / 2 if flipped else split / 2) + rng.normal(0, 0.03)
-    wide, high = width * rng.uniform(0.65, 1.0), height * split * rng.uniform(0.4, 0.85)
+    wide, high = width * rng.uniform(0.72, 1.04), height * split * rng.uniform(0.45, 0.95)
     vertical = rng.random() < (0.3 if height > 1.6 * width else 0.06)
     if vertical:
         wide, high = height * rng.uniform(0.5, 0.9), width * rng.uniform(0.25, 0.6)
@@ -166,12 +181,13 @@ def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, sp
     behind = tuple(float(v) for v in canvas[top : top + max(height // 5, 2)].mean((0, 1)))
     inks = [*product.palette, (1.0, 1.0, 1.0), (0.05, 0.05, 0.07)]
     mark = wordmark(product.brand, product.brand, max(int(wide), 12), max(int(high), 8), inks, behind)
-    placed(canvas, mark, width * (0.5 + (rng.normal(0, 0.06) if rng.random() < 0.4 else 0)), height * middle, degrees)
+    placed(canvas, mark, width * (0.5 + (rng.normal(0, 0.06) if rng.random() < 0.4 else 0)), height * middle,
+           degrees)
     return behind
 
 
-def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own: np.random.Generator, differs: str,
-             split: float, flipped: bool) -> None:
+def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own: np.random.Generator,
+             differs: str, split: float, flipped: bool) -> None:
     """The field with the flavour word, in the accent colour where that is what differs."""
     height, width = canvas.shape[:2]
     at = (1 - split if flipped else split) + rng.uniform(-0.05, 0.05)
@@ -191,8 +207,8 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own
         blend(part, plate_mask(plate, *part.shape[:2]), field)
     elif part.size:
         field = tuple(float(v) for v in part.mean((0, 1)))
-    text = (product.flavour, product.flavour.upper(), f"{product.line} {product.flavour}", product.noun.upper(),
-            f"{product.flavour} {product.noun}")[int(rng.choice(5, p=(0.3, 0.3, 0.15, 0.1, 0.15)))]
+    text = (product.flavour, product.flavour.upper(), f"{product.line} {product.flavour}",
+            f"{product.flavour} {product.noun}")[int(rng.choice(4, p=(0.35, 0.35, 0.15, 0.15)))]
     inset = 0.12 * (x1 - x0)
     word_ink = _ink(field, product.palette[3], (1, 1, 1))
     words(canvas, text, (x0 + inset, y0 + 1, x1 - inset, y1 - 1), word_ink, stream("face", product.line_seed))
@@ -207,7 +223,8 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own
         placed(canvas, thing(own, size, product.accent), cx, cy, own.uniform(-40, 40))
 
 
-def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behind: Colour, ink: Colour) -> None:
+def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behind: Colour,
+            ink: Colour) -> None:
     """Badges, bursts, product kind, small print and bar codes."""
     height, width = canvas.shape[:2]
     face = stream("kind", product.line_seed)
@@ -218,14 +235,18 @@ def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behi
               (width * 0.15, y, width * 0.85, y + height * rng.uniform(0.03, 0.08)), ink, face)
     for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.4, 0.3, 0.2, 0.1)))):
         size = max(int(min(width, height) * rng.uniform(0.13, 0.34)), 7)
-        colour = (product.palette[2], product.palette[1], (0.95, 0.85, 0.1), (0.85, 0.1, 0.1), (1, 1, 1))[
-            int(rng.integers(5))]
+        colour = (product.palette[2], product.palette[1], (0.95, 0.85, 0.1), (0.85, 0.1, 0.1),
+                  (1, 1, 1))[int(rng.integers(5))]
         badge = np.empty((size, size, 4), np.float32)
-        badge[..., :3], badge[..., 3] = colour, plate_mask(
-            str(rng.choice(("burst", "oval", "oval", "shield", "box", "ribbon"))), size, size)
-        words(badge[..., :3], str(rng.choice(("NEW", "BIO", "25%", "0%", "XL", "+20", "ECO", "1L", "500g", "№1", "♻"))),
+        badge[..., :3], badge[..., 3] = (colour,
+                                         plate_mask(str(rng.choice(("burst", "oval", "oval", "shield", "box",
+                                                                    "ribbon"))), size, size))
+        words(badge[..., :3], str(rng.choice(("NEW", "BIO", "25%", "0%", "XL", "+20", "ECO", "1L", "500g",
+                                              "№1", "♻"))),
               (size * 0.18, size * 0.3, size * 0.82, size * 0.7), _ink(colour), face, "DejaVuSans-Bold")
-        placed(canvas, badge, width * rng.uniform(0.1, 0.9), height * rng.uniform(0.05, 0.95), rng.uniform(-20, 20))
+        placed(canvas, badge, width * rng.uniform(0.1, 0.9), height * rng.uniform(0.05, 0.95),
+               rng.uniform(-20, 20))
     for _ in range(int(rng.integers(0, 4))):
         x, y = rng.uniform(0, 0.8) * width, rng.uniform(0.1, 0.97) * height
-        small_print(canvas, (x, y, x + rng.uniform(0.15, 0.6) * width, y + rng.uniform(0.03, 0.15) * height), ink, rng)
+        small_print(canvas, (x, y, x + rng.uniform(0.15, 0.6) * width, y + rng.uniform(0.03, 0.15) * height),
+                    ink, rng)

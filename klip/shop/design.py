@@ -53,27 +53,31 @@ FRUIT: dict[str, tuple[float, float, float, float]] = {
     "beetroot": (0.97, 0.35, 0.35, 0.07), "orange": (0.08, 0.9, 0.95, 0.1), "melon": (0.22, 0.5, 0.7, 0.15),
     "pear": (0.17, 0.6, 0.75, 0.1), "onion": (0.08, 0.65, 0.7, 0.95), "berries": (0.98, 0.85, 0.7, 0.65),
     "mushroom": (0.09, 0.2, 0.85, 0.07), "pepper": (0.0, 0.95, 0.75, 0.3), "cucumber": (0.3, 0.65, 0.4, 0.25),
-    "carrot": (0.07, 0.85, 0.92, 0.3), "banana": (0.145, 0.8, 0.92, 0.22), "pineapple": (0.12, 0.7, 0.7, 0.25),
+    "carrot": (0.07, 0.85, 0.92, 0.3), "banana": (0.145, 0.8, 0.92, 0.22),
+    "pineapple": (0.12, 0.7, 0.7, 0.25),
     "lettuce": (0.25, 0.55, 0.75, 0.2), "ginger": (0.1, 0.35, 0.75, 0.07), "avocado": (0.28, 0.45, 0.3, 0.08),
     "cauliflower": (0.13, 0.12, 0.93, 0.25), "leek": (0.28, 0.5, 0.6, 0.15),
 }
 
 _FLAVOURS = {
+    # flavour: the hue it is usually printed in
     "mango": 0.11, "strawberry": 0.98, "lime": 0.24, "blueberry": 0.66, "vanilla": 0.13, "orange": 0.08,
     "cherry": 0.95, "mint": 0.42, "apple": 0.28, "lemon": 0.16, "peach": 0.06, "grape": 0.77, "coconut": 0.52,
-    "caramel": 0.09, "paprika": 0.02, "onion": 0.31, "cheese": 0.14, "pepper": 0.0, "garlic": 0.18, "tomato": 0.01,
-    "chicken": 0.12, "chili": 0.99, "hazelnut": 0.07, "raspberry": 0.93, "pear": 0.21, "banana": 0.15,
-    "original": 0.6, "classic": 0.0, "light": 0.55, "zero": 0.7, "strong": 0.83, "sensitive": 0.5, "fresh": 0.45,
-    "sport": 0.58, "night": 0.68, "kids": 0.88, "organic": 0.34, "spicy": 0.03, "mild": 0.36, "sea salt": 0.57,
+    "caramel": 0.09, "paprika": 0.02, "onion": 0.31, "cheese": 0.14, "pepper": 0, "garlic": 0.18,
+    "tomato": 0.01, "chicken": 0.12, "chili": 0.99, "hazelnut": 0.07, "raspberry": 0.93, "pear": 0.21,
+    "banana": 0.15, "original": 0.6, "classic": 0, "light": 0.55, "zero": 0.7, "strong": 0.83,
+    "sensitive": 0.5, "fresh": 0.45, "sport": 0.58, "night": 0.68, "kids": 0.88, "organic": 0.34,
+    "spicy": 0.03, "mild": 0.36, "sea salt": 0.57,
 }
-_LINES = "Gold Family Bio Select Farm Extra Daily Pure Royal Nature Crunch Dream Tradition Active Premium Little " \
-         "Sun Harvest Mountain Ocean Power Soft Rapid Nordic Bella Grand Velvet Magic Simple Garden Old Wild".split()
-_NAMED = {"black": (.06, .06, .07), "white": (.95, .95, .95), "grey": (.5, .5, .5), "red": (.82, .08, .1),
-          "dark red": (.42, .05, .08), "orange": (.96, .52, .08), "yellow": (.97, .86, .15), "gold": (.75, .6, .25),
-          "brown": (.42, .26, .13), "beige": (.87, .78, .62), "green": (.15, .6, .2), "dark green": (.05, .28, .12),
-          "light green": (.6, .85, .4), "turquoise": (.2, .75, .72), "blue": (.12, .3, .8), "navy": (.06, .1, .35),
-          "light blue": (.55, .78, .95), "purple": (.45, .18, .6), "lilac": (.75, .6, .88), "pink": (.95, .5, .68),
-          "magenta": (.82, .1, .5)}
+_LINES = """Gold Family Bio Select Farm Extra Daily Pure Royal Nature Crunch Dream Tradition Active Premium
+Little Sun Harvest Mountain Ocean Power Soft Rapid Nordic Bella Grand Velvet Magic Simple Garden""".split()
+_NAMED = {"black": (0.06, 0.06, 0.07), "white": (0.95, 0.95, 0.95), "grey": (0.5, 0.5, 0.5),
+          "red": (0.82, 0.08, 0.1), "dark red": (0.42, 0.05, 0.08), "orange": (0.96, 0.52, 0.08),
+          "yellow": (0.97, 0.86, 0.15), "gold": (0.75, 0.6, 0.25), "brown": (0.42, 0.26, 0.13),
+          "beige": (0.87, 0.78, 0.62), "green": (0.15, 0.6, 0.2), "dark green": (0.05, 0.28, 0.12),
+          "light green": (0.6, 0.85, 0.4), "turquoise": (0.2, 0.75, 0.72), "blue": (0.12, 0.3, 0.8),
+          "navy": (0.06, 0.1, 0.35), "light blue": (0.55, 0.78, 0.95), "purple": (0.45, 0.18, 0.6),
+          "lilac": (0.75, 0.6, 0.88), "pink": (0.95, 0.5, 0.68), "magenta": (0.82, 0.1, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -108,22 +112,35 @@ def range_of(brand: str) -> str:
 
 def colour_name(colour: Colour) -> str:
     """The everyday name nearest to an RGB colour."""
-    return min(_NAMED, key=lambda name: sum(w * (a - b) ** 2 for w, a, b in
-                                            zip((2, 4, 3), _NAMED[name], colour, strict=True)))
+    return min(_NAMED, key=lambda name: sum(w * (a - b) ** 2 for w, a,
+                                            b in zip((2, 4, 3), _NAMED[name], colour, strict=True)))
 
 
 def _word(rng: np.random.Generator) -> str:
     syllables = int(rng.choice((1, 2, 3, 4), p=(0.08, 0.5, 0.34, 0.08)))
-    text = "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + (str(rng.choice(_CODAS)) if
-                   rng.random() < 0.5 or last == syllables - 1 else "") for last in range(syllables))
+    text = "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + (str(rng.choice(_CODAS))
+                                                                          if rng.random() < 0.5
+                                                                          or last == syllables - 1 else "")
+                   for last in range(syllables))
     return text.capitalize() if len(text) > 2 else text.capitalize() + "co"
+
+
+def _hue(rng: np.random.Generator) -> float:
+    """A hue in turns, mostly one of those that packs are printed in."""
+    if rng.random() < 0.35:
+        return float(rng.random())
+    common = (0.0, 0.0, 0.98, 0.02, 0.06, 0.1, 0.13, 0.15, 0.27, 0.35, 0.4, 0.53, 0.58, 0.61, 0.64, 0.78,
+              0.92)
+    return float(rng.choice(common) + rng.normal(0, 0.02))
 
 
 def _palette(rng: np.random.Generator, hue: float, scheme: str) -> tuple[Colour, Colour, Colour, Colour]:
     """Ground, second, third colour and ink of a line of a brand with the given hue and scheme."""
+
     def any_colour() -> Colour:
-        return hsv(rng.random(), rng.uniform(0.2, 1), rng.uniform(0.25, 1))
-    strong = hsv(hue, rng.uniform(0.65, 1), rng.uniform(0.45, 1))
+        return hsv(_hue(rng), rng.uniform(0, 1), rng.uniform(0.2, 1))
+
+    strong = hsv(hue, rng.uniform(0.5, 1), rng.uniform(0.35, 1))
     if scheme == "white":
         ground, second, third = hsv(hue, rng.uniform(0, 0.08), rng.uniform(0.9, 1)), strong, any_colour()
     elif scheme == "dark":
@@ -138,7 +155,8 @@ def _palette(rng: np.random.Generator, hue: float, scheme: str) -> tuple[Colour,
         ground, second = hsv(rng.uniform(0.06, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.85)), strong
         third = any_colour()
     else:
-        ground, second = strong, hsv(hue + rng.choice((0.5, 0.33, 0.1, -0.1, -0.33)), rng.uniform(0.5, 1), 0.9)
+        ground, second = (strong, hsv(hue + rng.choice((0.5, 0.33, 0.1, -0.1, -0.33)), rng.uniform(0.5, 1),
+                                      0.9))
         third = any_colour()
     if rng.random() < 0.25:
         ground, second = second, ground
@@ -148,14 +166,16 @@ def _palette(rng: np.random.Generator, hue: float, scheme: str) -> tuple[Colour,
 
 
 def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) -> list[Product]:
-    """`lines` product lines of one range, each with a number of flavours drawn from `flavours` (low, high)."""
+    """`lines` product lines of one range, each with a number of flavours from `flavours` (low, high)."""
     if range_name not in RANGES:
         raise ValueError(f"shop design: range must be one of {', '.join(RANGES)}, got {range_name!r}")
     if lines < 1:
         raise ValueError(f"shop design: lines must be at least 1, got {lines!r}")
     if not 1 <= flavours[0] <= flavours[1] <= len(_FLAVOURS):
-        raise ValueError(f"shop design: flavours must be (low, high) with 1 <= low <= high <= {len(_FLAVOURS)}, "
-                         f"got {flavours!r}")
+        raise ValueError(
+            f"shop design: flavours must be (low, high) with 1 <= low <= high <= {len(_FLAVOURS)}, "
+            f"got {flavours!r}"
+        )
     rng = stream("design", range_name, seed)
     products: list[Product] = []
     brands: set[str] = set()
@@ -165,7 +185,7 @@ def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) ->
         if brand in brands or range_of(brand) != range_name:
             continue
         brands.add(brand)
-        hue = rng.random()
+        hue = _hue(rng)
         scheme = str(rng.choice(("white", "dark", "pastel", "mono", "kraft", "loud", "loud")))
         for number in range(min(int(rng.choice((1, 2, 3), p=(0.65, 0.25, 0.1))), lines - made)):
             made += 1
@@ -194,13 +214,17 @@ def _line(rng: np.random.Generator, brand: str, number: int, hue: float, scheme:
         line = str(rng.choice(_LINES))
     words = rng.choice(list(_FLAVOURS), count, replace=False)
     natural = rng.random() < 0.7
-    made = []
+    made: list[Product] = []
     for index, word in enumerate(map(str, words)):
-        turn = _FLAVOURS[word] + rng.normal(0, 0.02) if natural else rng.random()
-        accent = hsv(turn, rng.uniform(0.45, 1), rng.uniform(0.35, 1))
+        for _ in range(12):
+            turn = _FLAVOURS[word] + rng.normal(0, 0.03) if natural else rng.random()
+            accent = hsv(turn, rng.uniform(0.45, 1), rng.uniform(0.35, 1))
+            nearest = min((np.abs(np.subtract(accent, other.accent)).sum() for other in made), default=1.0)
+            if nearest > 0.35:
+                break
         name = f"{brand}-{number}-{line}-{noun}-{word}-{index}".lower().replace(" ", "_")
-        made.append(Product(name, brand, line, word, category, noun, shape, int(rng.integers(2**62)), line_seed,
-                            palette, accent))
+        made.append(Product(name, brand, line, word, category, noun, shape, int(rng.integers(2**62)),
+                            line_seed, palette, accent))
     return made
 
 
@@ -209,16 +233,20 @@ def caption(product: Product, rng: np.random.Generator) -> str:
     colours = [colour_name(product.palette[0]), colour_name(product.palette[1])]
     accent = colour_name(product.accent)
     if product.shape == "produce":
-        kinds = (f"{colours[0]} {product.noun}", f"{product.brand} {product.noun}, {colours[0]} and {colours[1]}",
+        kinds = (f"{colours[0]} {product.noun}",
+                 f"{product.brand} {product.noun}, {colours[0]} and {colours[1]}",
                  f"fresh {colours[0]} {product.noun} of the variety {product.brand} {product.flavour}",
                  f"{product.noun} with a {colours[0]} skin")
         heads = ("a photo of {}", "a packshot of {}", "{}", "a pile of {} in a shop", "{} on white")
         return str(rng.choice(heads)).format(kinds[int(rng.integers(len(kinds)))])
     pair = " and ".join(dict.fromkeys(colours))
-    kinds = (f"{product.brand} {product.flavour} {product.noun}, {pair} {product.shape}",
-             f"{product.brand} {product.line} {product.noun} {product.flavour}",
-             f"a {pair} {product.shape} of {product.noun} by {product.brand}",
-             f"{product.brand} {product.noun} with {product.flavour}, {colours[0]} {product.shape} with {accent}",
-             f"a {colours[0]} {product.shape} of {product.flavour} {product.noun}")
-    heads = ("a packshot of {}", "a photo of {}", "{}", "{} on a shelf", "a product picture of {}", "{} in a shop")
+    kinds = (
+        f"{product.brand} {product.flavour} {product.noun}, {pair} {product.shape}",
+        f"{product.brand} {product.line} {product.noun} {product.flavour}",
+        f"a {pair} {product.shape} of {product.noun} by {product.brand}",
+        f"{product.brand} {product.noun} with {product.flavour}, {colours[0]} {product.shape} with {accent}",
+        f"a {colours[0]} {product.shape} of {product.flavour} {product.noun}",
+    )
+    heads = ("a packshot of {}", "a photo of {}", "{}", "{} on a shelf", "a product picture of {}",
+             "{} in a shop")
     return str(rng.choice(heads)).format(kinds[int(rng.integers(len(kinds)))])

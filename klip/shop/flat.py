@@ -17,10 +17,12 @@ def _printed(product: Product, width: int, height: int) -> np.ndarray:
     return label(product, max(width, 8), max(height, 8)) / np.float32(255)
 
 
-def _creases(rgb: np.ndarray, height_map: np.ndarray, strength: float, gloss: float, rng: np.random.Generator) -> None:
+def _creases(rgb: np.ndarray, height_map: np.ndarray, strength: float, gloss: float,
+             rng: np.random.Generator) -> None:
     """Light a soft surface from its height map (height, width), in place."""
     turn = rng.uniform(0, 6.28)
-    slope = cv2.Sobel(height_map, cv2.CV_32F, 1, 0) * np.cos(turn) + cv2.Sobel(height_map, cv2.CV_32F, 0, 1) * np.sin(turn)
+    slope = cv2.Sobel(height_map, cv2.CV_32F, 1, 0) * np.cos(turn) + cv2.Sobel(height_map, cv2.CV_32F, 0,
+                                                                               1) * np.sin(turn)
     slope *= np.float32(strength)
     rgb *= np.clip(1.0 + slope, 0.35, 1.5)[..., None]
     rgb += (np.clip(slope - 0.25, 0, 1) * np.float32(gloss))[..., None]
@@ -38,12 +40,13 @@ def bag(product: Product, size: int, form: np.random.Generator, chance: np.rando
     waist = 0.95 - form.uniform(0.0, 0.1) * np.abs(ends) ** 3 + 0.02 * np.sin(ends * 7 + chance.uniform(0, 6))
     teeth = 0.985 - 0.015 * np.sign(np.sin(across * 60)) * (form.random() < 0.5)
     alpha = edge((np.abs(across) - waist) * 0.5, 3 / size) * edge((np.abs(ends) - teeth) * 0.5, 3 / size)
-    folds = cv2.GaussianBlur(noise(chance, *rgb.shape[:2], form.uniform(1.0, 3.0), 2.0), (0, 0), size / form.uniform(30, 90))
+    folds = cv2.GaussianBlur(noise(chance, *rgb.shape[:2], form.uniform(1.0, 3.0), 2.0), (0, 0),
+                             size / form.uniform(30, 90))
     towards_ends = np.abs(ends) ** 2 + 0.3
     pillow = np.sqrt(np.clip(1 - across**2 * 0.9, 0, 1)) * np.clip((1 - np.abs(ends)) * 4, 0, 1)
     crinkle = np.abs(folds - 0.5) * 2.0 * towards_ends
-    _creases(rgb, (pillow * 2 + crinkle * form.uniform(0.4, 2.5)).astype(np.float32), form.uniform(0.15, 0.75),
-             form.uniform(0.0, 0.9), chance)
+    _creases(rgb, (pillow * 2 + crinkle * form.uniform(0.4, 2.5)).astype(np.float32),
+             form.uniform(0.15, 0.75), form.uniform(0.0, 0.9), chance)
     if soft != "pouch" or form.random() < 0.5:
         seam = np.abs(ends) > 1 - crimp
         rgb[seam] = rgb[seam] * 0.8 + 0.12 * (np.sin((ends * 90)[seam]) > 0)[:, None] + 0.05
@@ -57,16 +60,20 @@ def tube(product: Product, size: int, form: np.random.Generator, chance: np.rand
     rgb = _printed(product, long, wide) if lying else np.rot90(_printed(product, wide, long)).copy()
     x, y = grid(wide, long)
     cap = form.uniform(0.7, 0.86)
-    half = np.interp(x, (-1, cap - 0.12, cap - 0.02, cap, 1), (0.98, 0.85, form.uniform(0.4, 0.7),) + (form.uniform(0.5, 0.9),) * 2)
+    half = np.interp(x, (-1, cap - 0.12, cap - 0.02, cap, 1),
+                     (0.98, 0.85, form.uniform(0.4, 0.7)) + (form.uniform(0.5, 0.9),) * 2)
     alpha = edge((np.abs(y) - half) * wide / long, 4 / long) * edge(np.abs(x) - 0.985, 4 / long)
     rgb[(x > cap)] = (product.palette[1], (0.95, 0.95, 0.95), product.accent)[int(form.integers(3))]
-    round_ = 0.65 + 0.45 * np.sqrt(np.clip(1 - (y / half) ** 2, 0, 1)) + 0.3 * np.exp(-((y / half + 0.45) / 0.12) ** 2)
-    rgb = rgb * np.where(x < -0.9, 0.9, round_)[..., None] * np.where((x > cap) & (np.sin(x * 200) > 0.5), 0.85, 1)[..., None]
+    round_ = (0.65 + 0.45 * np.sqrt(np.clip(1 - (y / half) ** 2, 0,
+                                            1)) + 0.3 * np.exp(-(((y / half + 0.45) / 0.12) ** 2)))
+    rgb = (rgb * np.where(x < -0.9, 0.9, round_)[..., None] * np.where((x > cap) & (np.sin(x * 200) > 0.5),
+                                                                       0.85, 1)[..., None])
     out = np.dstack((np.clip(rgb, 0, 1), alpha)).astype(np.float32)
     return out if lying else np.ascontiguousarray(np.rot90(out, -1))
 
 
-def blister(product: Product, size: int, form: np.random.Generator, chance: np.random.Generator) -> np.ndarray:
+def blister(product: Product, size: int, form: np.random.Generator,
+            chance: np.random.Generator) -> np.ndarray:
     """A card with a hanging hole and its goods under a clear bubble."""
     aspect = form.uniform(0.4, 1.1)
     height, width = size, round(size * aspect)
@@ -76,7 +83,8 @@ def blister(product: Product, size: int, form: np.random.Generator, chance: np.r
     alpha = edge(np.hypot(*wide_corner) - 0.115, 3 / size)
     hole = np.hypot(np.maximum(np.abs(x * aspect) - 0.08, 0), y + 0.9) - 0.035
     alpha = alpha * edge(-hole, 3 / size) if form.random() < 0.7 else alpha
-    goods_w, goods_h = max(round(width * form.uniform(0.3, 0.85)), 10), max(round(height * form.uniform(0.25, 0.6)), 10)
+    goods_w, goods_h = (max(round(width * form.uniform(0.3, 0.85)), 10),
+                        max(round(height * form.uniform(0.25, 0.6)), 10))
     cx, cy = width * form.uniform(0.4, 0.6), height * form.uniform(0.5, 0.68)
     if form.random() < 0.6:
         goods = tool(product, max(goods_w, goods_h), form, chance)
@@ -91,7 +99,9 @@ def blister(product: Product, size: int, form: np.random.Generator, chance: np.r
     paste(rgb, goods, cx, cy)
     glint = np.ones_like(clear)
     gx, gy = grid(goods_h, goods_w)
-    glint[..., 3] = bubble * (np.exp(-((gx + 0.7 + 0.2 * gy) / 0.08) ** 2) * 0.8 + 0.1 * noise(chance, goods_h, goods_w))
+    glint[..., 3] = bubble * (np.exp(-(((gx + 0.7 + 0.2 * gy) / 0.08) ** 2)) * 0.8 + 0.1 * noise(chance,
+                                                                                                 goods_h,
+                                                                                                 goods_w))
     paste(rgb, glint, cx, cy)
     return np.dstack((np.clip(rgb, 0, 1), alpha)).astype(np.float32)
 
@@ -102,19 +112,25 @@ def tray(product: Product, size: int, form: np.random.Generator, chance: np.rand
     height, width = (round(size / aspect), size) if aspect > 1 else (size, round(size * aspect))
     x, y = grid(height, width)
     out = np.zeros((height, width, 4), np.float32)
-    out[..., :3] = (0.95, 0.95, 0.95) if form.random() < 0.4 else hsv(form.random(), form.uniform(0, 0.8), form.uniform(0.1, 0.9))
-    out[..., 3] = edge(np.hypot(np.maximum(np.abs(x) - 0.85, 0), np.maximum(np.abs(y) - 0.85, 0)) - 0.13, 4 / size)
+    out[..., :3] = ((0.95, 0.95, 0.95) if form.random() < 0.4 else hsv(form.random(), form.uniform(0, 0.8),
+                                                                       form.uniform(0.1, 0.9)))
+    out[..., 3] = edge(np.hypot(np.maximum(np.abs(x) - 0.85, 0), np.maximum(np.abs(y) - 0.85, 0)) - 0.13,
+                       4 / size)
     colour = mix(food_colour(form), product.accent, 0.4)
-    food = picture(str(form.choice(("heap", "texture", "row", "cluster"))), chance, int(height * 0.84), int(width * 0.84),
-                   [colour, food_colour(form), product.accent], colour)
+    food = picture(str(form.choice(("heap", "texture", "row", "cluster"))), chance, int(height * 0.84),
+                   int(width * 0.84), [colour, food_colour(form), product.accent], colour)
     paste(out, food, width / 2, height / 2)
-    band_w, band_h = (width, int(height * form.uniform(0.25, 0.6))) if form.random() < 0.6 else (int(width * 0.5), int(height * 0.6))
+    band_w, band_h = ((width, int(height * form.uniform(0.25,
+                                                        0.6))) if form.random() < 0.6 else (int(width * 0.5),
+                                                                                            int(height
+                                                                                                * 0.6)))
     sticker = np.ones((band_h, band_w, 4), np.float32)
     sticker[..., :3] = _printed(product, band_w, band_h)
     sticker[..., 3] = out[(height - band_h) // 2 :][:band_h, (width - band_w) // 2 :][:, :band_w, 3]
     paste(out, sticker, width / 2, height * form.uniform(0.35, 0.65))
     film = noise(chance, height, width, 2.0)
-    out[..., :3] += (np.clip(np.abs(film - 0.5) * 8 - 1.0, 0, 1) * np.float32(form.uniform(0, 0.5)))[..., None]
+    out[..., :3] += (np.clip(np.abs(film - 0.5) * 8 - 1.0, 0, 1) * np.float32(form.uniform(0, 0.5)))[...,
+                                                                                                     None]
     return np.clip(out, 0, 1)
 
 
@@ -133,7 +149,10 @@ def tool(product: Product, size: int, form: np.random.Generator, chance: np.rand
         knots = (-1, -0.6, -0.55, 0, 0.6, 1)
         head = {"brush": (0.6, 0.65, 0.25, 0.3, 0.4, 0.3), "pen": (0.1, 0.5, 0.5, 0.5, 0.5, 0.45),
                 "razor": (0.95, 0.9, 0.2, 0.35, 0.5, 0.3), "pop": (0.5, 0.7, 0.1, 0.1, 0.1, 0.1)}[kind]
-        half = np.interp(y, knots, np.array(head) * form.uniform(0.7, 1.1, 6)) + form.uniform(0, 0.1) * np.sin(7 * y)
+        half = np.interp(y, knots, np.array(head) * form.uniform(0.7, 1.1, 6)) + form.uniform(0,
+                                                                                              0.1) * np.sin(7
+                                                                                                            *
+                                                                                                            y)
         alpha = edge(np.maximum(np.abs(x + bend) - half, np.abs(y) - 0.98), 0.08)
     split = form.uniform(-0.6, 0.4)
     share = (y < split) * 1.0 if form.random() < 0.7 else np.clip(noise(form, size, width, 1.0) * 6 - 3, 0, 1)
@@ -152,6 +171,6 @@ def tool(product: Product, size: int, form: np.random.Generator, chance: np.rand
     return turned(out, lean) if lean else out
 
 
-FLAT: dict[str, Callable[..., np.ndarray]] = {
-    "bag": bag, "pouch": bag, "wrapper": bag, "tube": tube, "blister": blister, "tray": tray, "tool": tool}
+FLAT: dict[str, Callable[..., np.ndarray]] = {"bag": bag, "pouch": bag, "wrapper": bag, "tube": tube,
+                                              "blister": blister, "tray": tray, "tool": tool}
 """Package shape -> what draws it, as RGBA of any size near the one asked for."""

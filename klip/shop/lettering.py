@@ -29,7 +29,9 @@ _PLATES = ("none", "none", "none", "none", "oval", "box", "pill", "ribbon", "shi
 def _folder() -> Path:
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("shop lettering: the fonts that come with matplotlib are needed; install matplotlib")
+        raise ModuleNotFoundError(
+            "shop lettering: the fonts that come with matplotlib are needed; install matplotlib"
+        )
     return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
@@ -39,9 +41,10 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def text_mask(text: str, face: str, size: int, spacing: int = 4) -> np.ndarray:
-    """(height, width) mask 0..1 of a text (lines split at newlines) drawn `size` pixels high, tightly cropped."""
+    """(height, width) mask 0..1 of a text of one or more lines, `size` pixels high, tightly cropped."""
     font = _font(face, size)
-    x0, y0, x1, y1 = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font, spacing=spacing)
+    x0, y0, x1, y1 = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font,
+                                                                               spacing=spacing)
     image = Image.new("L", (max(int(x1 - x0) + 2, 2), max(int(y1 - y0) + 2, 2)))
     ImageDraw.Draw(image).multiline_text((1 - x0, 1 - y0), text, 255, font, spacing=spacing, align="center")
     return np.asarray(image, np.float32) / np.float32(255)
@@ -54,9 +57,9 @@ def _dressed(text: str, rng: np.random.Generator) -> tuple[str, str]:
     text = text.upper() if case < 0.45 else text.lower() if case < 0.6 else text
     if rng.random() < 0.24:
         upper, lower, face = _SCRIPTS[str(rng.choice(list(_SCRIPTS)[:-1]))]
-        text = "".join(chr((upper if c.isupper() else lower) + ord(c.lower()) - 97) if c.isascii() and c.isalpha()
-                       else c for c in text)
-    if rng.random() < 0.12 and len(text) > 5:
+        text = "".join(chr((upper if c.isupper() else lower) + ord(c.lower()) - 97) if c.isascii()
+                       and c.isalpha() else c for c in text)
+    if rng.random() < (0.45 if len(text) > 8 else 0.1) and len(text) > 4:
         text = text[: len(text) // 2] + "\n" + text[len(text) // 2 :]
     return text, face
 
@@ -96,7 +99,7 @@ def _thick(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def plate_mask(kind: str, height: int, width: int) -> np.ndarray:
-    """(height, width) mask of the field behind a wordmark: oval, box, pill, ribbon, shield, burst, lens, slab."""
+    """(height, width) mask of the field behind a wordmark, `kind` being one of _PLATES but "none"."""
     x, y = grid(height, width)
     soft = 3.0 / height
     if kind == "oval":
@@ -105,7 +108,8 @@ def plate_mask(kind: str, height: int, width: int) -> np.ndarray:
         ratio = width / height
         return edge(np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97, soft)
     if kind == "ribbon":
-        return edge(np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)), soft)
+        return edge(np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)),
+                    soft)
     if kind == "shield":
         return edge(np.maximum(np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97), soft)
     if kind == "burst":
@@ -131,7 +135,8 @@ def wordmark(text: str, style_key: object, width: int, height: int, inks: list[C
         box_w = max(round(box_h * natural), 6)
     else:
         box_h = min(max(round(box_w / natural * rng.uniform(1.0, 1.6)), 6), box_h)
-    mask = _thick(_warped(mask, rng, box_w / box_h, box_h), bold * height / 42)
+    stroke = min(box_h / 22 / (1 + text.count("\n")), box_w / 6 / max(map(len, text.split("\n"))))
+    mask = _thick(_warped(mask, rng, box_w / box_h, box_h), bold * stroke / 2)
     full = np.zeros((height, width), np.float32)
     top, left = (height - mask.shape[0]) // 2, max((width - mask.shape[1]) // 2, 0)
     full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask[:, : width - left]
@@ -143,8 +148,8 @@ def wordmark(text: str, style_key: object, width: int, height: int, inks: list[C
     if plate != "none":
         ph, pw = min(round(box_h / room * 1.05), height), min(round(box_w / room * 1.05), width)
         field = np.zeros_like(full)
-        field[(height - ph) // 2 : (height - ph) // 2 + ph, (width - pw) // 2 : (width - pw) // 2 + pw] = \
-            plate_mask(plate, ph, pw)
+        field[(height - ph) // 2 : (height - ph) // 2 + ph,
+              (width - pw) // 2 : (width - pw) // 2 + pw] = (plate_mask(plate, ph, pw))
         alpha = field
         if rng.random() < 0.5:
             blend(out_rgb, field - _thick(field, -max(height / 25, 1)), line)
@@ -154,10 +159,12 @@ def wordmark(text: str, style_key: object, width: int, height: int, inks: list[C
     layers: list[tuple[np.ndarray, Colour]] = []
     if rng.random() < 0.35:
         dx, dy = rng.uniform(-0.06, 0.06) * height, rng.uniform(0.02, 0.09) * height
-        shadow = cv2.warpAffine(_thick(full, height / 40), np.float32([[1, 0, dx], [0, 1, dy]]), (width, height))
-        layers.append((cv2.GaussianBlur(shadow, (0, 0), 1.2) if rng.random() < 0.5 else shadow, (0.0, 0.0, 0.0)))
-    for grow in (2.4, 1.2)[int(rng.choice((0, 1, 2), p=(0.15, 0.4, 0.45))):]:
-        layers.append((_thick(full, max(grow * height / 28, 1)), line if grow == 1.2 else plate_colour))
+        shadow = cv2.warpAffine(_thick(full, stroke / 2), np.float32([[1, 0, dx], [0, 1, dy]]),
+                                (width, height))
+        layers.append((cv2.GaussianBlur(shadow, (0, 0), 1.2) if rng.random() < 0.5 else shadow,
+                       (0.0, 0.0, 0.0)))
+    for grow in (1.9, 1.0)[int(rng.choice((0, 1, 2), p=(0.15, 0.4, 0.45))) :]:
+        layers.append((_thick(full, grow * stroke), line if grow == 1.0 else plate_colour))
     for layer, colour in layers:
         blend(out_rgb, layer, colour)
         alpha = np.maximum(alpha, layer)
@@ -166,11 +173,13 @@ def wordmark(text: str, style_key: object, width: int, height: int, inks: list[C
 
 
 def _fill(first: Colour, second: Colour, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """What letters are filled with (height, width, 3): mostly flat, else a gradient, a split, stripes or chrome."""
-    kind = str(rng.choice(("flat", "gradient", "split", "stripes", "chrome", "grain"), p=(.66, .12, .06, .05, .06, .05)))
+    """What letters are filled with (height, width, 3): flat, a gradient, a split, stripes or chrome."""
+    kind = str(rng.choice(("flat", "gradient", "split", "stripes", "chrome", "grain"),
+                          p=(0.66, 0.12, 0.06, 0.05, 0.06, 0.05)))
     _, y = grid(height, width)
-    share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0, "stripes": (np.sin(24 * y) > 0.3) * 1.0,
-             "chrome": 0.5 + 0.5 * np.sin(7 * y), "grain": 0 * y}[kind]
+    share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0,
+             "stripes": (np.sin(24 * y) > 0.3) * 1.0, "chrome": 0.5 + 0.5 * np.sin(7 * y),
+             "grain": 0 * y}[kind]
     if kind == "grain":
         share = noise(rng, height, width)
     return np.float32(first) + share[..., None].astype(np.float32) * (np.float32(second) - np.float32(first))
@@ -182,7 +191,8 @@ def words(canvas: np.ndarray, text: str, box: tuple[float, float, float, float],
     wide, high = box[2] - box[0], box[3] - box[1]
     if wide < 3 or high < 2:
         return
-    mask = text_mask(text, face or str(rng.choice(_FACES)), int(np.clip(high / (1 + text.count("\n")), 7, 40)), 1)
+    mask = text_mask(text, face or str(rng.choice(_FACES)),
+                     int(np.clip(high / (1 + text.count("\n")), 7, 40)), 1)
     if degrees:
         mask = np.ascontiguousarray(np.rot90(mask, degrees // 90))
     scale = min(wide / mask.shape[1], high / mask.shape[0])

@@ -13,23 +13,25 @@ from klip.shop.paint import Colour, mix, paste, stream, turned
 from klip.shop.solids import cuboid, lathe
 
 SOLID = {"box": (0.45, 1.1), "carton": (0.32, 0.55)}
-TURNED = {"can": (0.45, 0.75), "bottle": (0.28, 0.5), "jar": (0.6, 0.95), "tub": (0.9, 1.6), "cup": (0.8, 1.2),
-          "tin": (0.9, 2.2), "canister": (0.3, 0.75)}
+TURNED = {"can": (0.45, 0.75), "bottle": (0.28, 0.5), "jar": (0.6, 0.95), "tub": (0.9, 1.6),
+          "cup": (0.8, 1.2), "tin": (0.9, 2.2), "canister": (0.3, 0.75)}
 SHAPES = (*SOLID, *TURNED, *FLAT, "multipack", "produce")
 """Every package shape `packshot` can draw."""
 
 
-def packshot(product: Product, size: int = 160, view: tuple[float, float] | None = None, variant: int = 0) -> np.ndarray:
+def packshot(product: Product, size: int = 160, view: tuple[float, float] | None = None,
+             variant: int = 0) -> np.ndarray:
     """A product cut out, as RGBA uint8 (size, size, 4); its longest side nearly fills the frame.
 
-    `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own best side.  `variant`
-    numbers the individuals of a kind: another apple, another crease in the bag.  The same arguments always give
-    the same pixels.
+    `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own best side.
+    `variant` numbers the individuals of a kind: another apple, another crease in the bag.  The same arguments
+    always give the same pixels.
     """
     if product.shape not in SHAPES:
         raise ValueError(f"shop packshot: shape must be one of {', '.join(SHAPES)}, got {product.shape!r}")
     form = stream("form", product.line_seed)
-    own = (0.0, 0.0) if form.random() < 0.45 else (form.uniform(15, 40) * form.choice((-1, 1)), form.uniform(3, 16))
+    own = ((0.0, 0.0) if form.random() < 0.45 else (form.uniform(15, 40) * form.choice((-1, 1)),
+                                                    form.uniform(3, 16)))
     if product.shape in TURNED and product.shape != "tin":
         own = (own[0] * 0.6, max(own[1], 4.0))
     yaw, pitch = own if view is None else view
@@ -79,10 +81,12 @@ def _tilted(flat: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
     return cv2.warpPerspective(flat, matrix, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _multipack(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator) -> np.ndarray:
+def _multipack(product: Product, size: int, yaw: float, pitch: float,
+               form: np.random.Generator) -> np.ndarray:
     """A row of small cans, bottles or cups held by a printed sleeve or film."""
     count, kind = int(form.integers(2, 5)), str(form.choice(("can", "bottle", "cup")))
-    one = lathe(product, int(size * (0.62 if kind == "cup" else 0.85)), yaw / 3, max(pitch, 5), form, TURNED[kind])
+    one = lathe(product, int(size * (0.62 if kind == "cup" else 0.85)), yaw / 3, max(pitch, 5), form,
+                TURNED[kind])
     height, width = one.shape[:2]
     out = np.zeros((height + 6, width * count + 6, 4), np.float32)
     for index in range(count):
@@ -109,7 +113,8 @@ def _produce(product: Product, size: int, form: np.random.Generator, chance: np.
     one = sprite(individual(kind, chance, 0.6), side, (body, second, marks), chance, leaf)
     if count == 1:
         return turned(one, lean + chance.normal(0, 8))
-    other = sprite(individual(kind, chance, 0.6), side, (_relative(body, chance), second, marks), chance, leaf)
+    other = sprite(individual(kind, chance, 0.6), side, (_relative(body, chance), second, marks), chance,
+                   leaf)
     out = np.zeros((size, size, 4), np.float32)
     spread = {2: ((-1, -0.3), (1, 0.3)), 3: ((0, -0.9), (-1, 0.6), (1, 0.7)),
               4: ((-0.5, -0.9), (0.8, -0.7), (-1, 0.6), (0.7, 0.8))}[count]

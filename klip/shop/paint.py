@@ -51,14 +51,16 @@ def _noise_bank() -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) * 256
     tiles = []
     for index in range(24):
-        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency, 1.0) ** (0.7 + index / 14)
+        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency,
+                                                                             1.0) ** (0.7 + index / 14)
         spectrum *= frequency > 1.5
         tile = np.fft.ifft2(spectrum).real
         tiles.append(np.clip(0.5 + 0.19 * tile / tile.std(), 0.0, 1.0))
     return np.asarray(tiles, np.float32)
 
 
-def noise(rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, stretch: float = 1.0) -> np.ndarray:
+def noise(rng: np.random.Generator, height: int, width: int, zoom: float = 1.0,
+          stretch: float = 1.0) -> np.ndarray:
     """(height, width) fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it vertically."""
     tile = _noise_bank()[int(rng.integers(24))]
     turn, (u, v) = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0, rng.uniform(0, 256, 2)

@@ -1,4 +1,4 @@
-"""What is pictured on packs: heaps of food, bowls, splashes, scenery, mascots, emblems and abstract shapes."""
+"""What is pictured on packs: heaps of food, bowls, splashes, scenery, mascots, emblems, abstract shapes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from klip.shop.items import FORMS, PATTERNS, Form, heap, individual, sprite
-from klip.shop.lettering import text_mask
+from klip.shop.lettering import plate_mask, text_mask
 from klip.shop.paint import Colour, blend, edge, grid, hsv, mix, noise, paste, polygon, turned
 
 _ICONS = "☀☁☂★☎☕☘♛♞♣♥♠♫⚓⚘✈✂✎✶✿❀❁❄❖❤☾♨⚡⚙⛄✪❋♘♚♜♟☃⚖⚔♆♈♉♊♌♏♐⚽⛵✌☮☯☠☢♻"
-KINDS = ("heap", "cluster", "cluster", "scatter", "bowl", "glass", "splash", "scene", "creature", "icon", "emblem",
-         "texture", "swirl", "abstract", "portrait", "row")
+KINDS = ("heap", "cluster", "cluster", "scatter", "bowl", "glass", "splash", "scene", "creature", "icon",
+         "emblem", "texture", "swirl", "abstract", "portrait", "row", "window")
 
 
 def food_colour(rng: np.random.Generator) -> Colour:
@@ -26,9 +26,9 @@ def thing(rng: np.random.Generator, size: int, colour: Colour | None = None) -> 
     """A random edible-looking thing as RGBA (size, size, 4)."""
     form = individual(FORMS[str(rng.choice(list(FORMS)))], rng, 1.5)
     if rng.random() < 0.4:
-        form = Form(form.width, form.taper, form.bend, int(rng.integers(2, 12)), abs(rng.normal(0, 0.12)), form.spike,
-                    form.rough, abs(rng.normal(0, 0.4)), rng.uniform(0, 0.9), form.flat, str(rng.choice(PATTERNS)),
-                    form.speckle, form.crown)
+        form = Form(form.width, form.taper, form.bend, int(rng.integers(2, 12)), abs(rng.normal(0, 0.12)),
+                    form.spike, form.rough, abs(rng.normal(0, 0.4)), rng.uniform(0, 0.9), form.flat,
+                    str(rng.choice(PATTERNS)), form.speckle, form.crown)
     skin = colour or food_colour(rng)
     return sprite(form, size, (skin, food_colour(rng), mix(skin, (0.1, 0.05, 0.0), 0.7)), rng,
                   hsv(rng.uniform(0.2, 0.4), 0.7, 0.5))
@@ -43,9 +43,10 @@ def picture(kind: str, rng: np.random.Generator, height: int, width: int, colour
     a, b, c = (colours[int(i)] for i in rng.integers(len(colours), size=3))
     main = main or (food_colour(rng) if rng.random() < 0.6 else a)
     if kind == "heap":
-        things = [thing(rng, max(size // 3, 8), main if i == 0 or rng.random() < 0.6 else None) for i in range(2)]
-        heap(canvas, things, int(rng.integers(14, 40)), rng, (0, height * rng.uniform(0.15, 0.6), width, height * 1.05),
-             (0.6, 1.5))
+        things = [thing(rng, max(size // 3, 8),
+                        main if i == 0 or rng.random() < 0.6 else None) for i in range(2)]
+        heap(canvas, things, int(rng.integers(14, 40)), rng,
+             (0, height * rng.uniform(0.15, 0.6), width, height * 1.05), (0.6, 1.5))
     elif kind in ("cluster", "scatter", "row"):
         things = [thing(rng, int(size * (0.6 if kind == "cluster" else 0.4)) + 6, main)]
         if rng.random() < 0.5:
@@ -60,32 +61,43 @@ def picture(kind: str, rng: np.random.Generator, height: int, width: int, colour
     elif kind == "bowl":
         mouth, rim = rng.uniform(0.15, 0.35), -0.05
         inside = edge(np.hypot(x / 0.9, (y - rim) / mouth) - 1, 4 / size)
-        body = edge(np.hypot(x / 0.93, (y - rim) / rng.uniform(0.7, 0.95)) - 1, 4 / size) * edge(rim - y, 4 / size)
+        body = edge(np.hypot(x / 0.93, (y - rim) / rng.uniform(0.7, 0.95)) - 1, 4 / size) * edge(rim - y,
+                                                                                                 4 / size)
         rgb = np.float32(b) * (0.8 + 0.5 * x + 0.15 * np.sin(rng.uniform(0, 20) * y))[..., None]
         canvas[..., :3], canvas[..., 3] = np.clip(rgb, 0, 1), np.maximum(body, inside)
         food = np.zeros_like(canvas)
         food[..., :3], food[..., 3] = main, inside
-        heap(food, [thing(rng, max(size // 4, 8), main), thing(rng, max(size // 5, 8))], int(rng.integers(8, 26)), rng,
-             (0.15 * width, height * 0.28, 0.85 * width, height * 0.55), (0.5, 1.3))
+        heap(food, [thing(rng, max(size // 4, 8), main), thing(rng, max(size // 5, 8))],
+             int(rng.integers(8, 26)), rng, (0.15 * width, height * 0.28, 0.85 * width, height * 0.55),
+             (0.5, 1.3))
         food[..., 3] *= np.maximum(inside, y < rim)
         paste(canvas, food, width / 2, height / 2)
+    elif kind == "window":
+        canvas[..., :3] = mix(main, (0.1, 0.05, 0.0), 0.5)
+        canvas[..., 3] = 1
+        heap(canvas, [thing(rng, max(size // 4, 8), main)], 45, rng, (0, 0, width, height), (0.5, 1.2))
+        canvas[..., 3] = plate_mask(str(rng.choice(("oval", "box", "pill", "shield", "lens", "slab"))),
+                                    height, width)
+        canvas[..., :3] += (np.clip(noise(rng, height, width, 1.5) - 0.6, 0, 1) * rng.uniform(0, 2))[...,
+                                                                                                     None]
     elif kind == "glass":
         side = np.abs(x) - (0.45 - 0.12 * y)
         canvas[..., 3] = edge(np.maximum(side, np.abs(y) - 0.93), 4 / size)
         level = rng.uniform(-0.7, 0.1)
         liquid = np.where((y > level)[..., None], np.float32(main), np.float32((0.92, 0.95, 0.97)))
-        shine = np.exp(-((x + 0.25) / 0.07) ** 2) * 0.6 + 0.25 * y * (y > level)
+        shine = np.exp(-(((x + 0.25) / 0.07) ** 2)) * 0.6 + 0.25 * y * (y > level)
         canvas[..., :3] = np.clip(liquid * (1 - 0.5 * np.abs(x))[..., None] + shine[..., None], 0, 1)
     elif kind == "splash":
         wave = sum(rng.uniform(0.05, 0.25) * np.sin(k * 2.2 * x + rng.uniform(0, 6.28)) for k in (1, 2, 4))
         depth = y - rng.uniform(-0.3, 0.4) + wave
         canvas[..., 3] = edge(-depth, 4 / size)
-        light = 0.75 + 0.25 * np.sin(9 * depth + 4 * x) + 0.5 * np.exp(-((depth - 0.07) / 0.05) ** 2)
+        light = 0.75 + 0.25 * np.sin(9 * depth + 4 * x) + 0.5 * np.exp(-(((depth - 0.07) / 0.05) ** 2))
         canvas[..., :3] = np.clip(np.float32(main) * light[..., None], 0, 1)
     elif kind == "scene":
         canvas[..., 3] = 1
         canvas[..., :3] = np.float32(a) + (0.5 + 0.5 * y)[..., None] * (np.float32(b) - np.float32(a))
-        blend(canvas[..., :3], edge(np.hypot(x - rng.uniform(-.7, .7), y + .4) - rng.uniform(.1, .4), .05), (1, .95, .7))
+        blend(canvas[..., :3], edge(np.hypot(x - rng.uniform(-0.7, 0.7), y + 0.4) - rng.uniform(0.1, 0.4),
+                                    0.05), (1, 0.95, 0.7))
         for step in range(int(rng.integers(2, 5))):
             ridge = noise(rng, 1, width, rng.uniform(0.5, 2) * size / 40) * 1.1 - 0.7 + 0.3 * step
             blend(canvas[..., :3], edge(ridge - y, 4 / size), mix(c, main, step / 4 + 0.1))
@@ -154,14 +166,15 @@ def _figure(kind: str, canvas: np.ndarray, rng: np.random.Generator, colours: tu
     else:
         skin = hsv(rng.uniform(0.03, 0.1), rng.uniform(0.2, 0.6), rng.uniform(0.35, 0.98))
         blob(0, -0.3, rng.uniform(0.4, 0.65), rng.uniform(0.45, 0.65), b)
-        blob(0, 0.95, rng.uniform(0.6, 0.9), 0.55, a)
+        blob(0, 0.95, rng.uniform(0.6, 0.9), 0.55, main)
         blob(0, -0.15, rng.uniform(0.28, 0.4), rng.uniform(0.4, 0.5), skin)
     gap = rng.uniform(0.12, 0.22)
     for side in (-1, 1):
         if kind == "creature":
             blob(side * gap, -0.35, 0.12, 0.14, (1, 1, 1))
         blob(side * gap, -0.33 if kind == "creature" else -0.2, 0.055, 0.07, (0.05, 0.05, 0.05))
-    blob(0, -0.08 if kind == "creature" else 0.08, rng.uniform(0.05, 0.2), rng.uniform(0.03, 0.09), (0.6, 0.1, 0.15))
+    blob(0, -0.08 if kind == "creature" else 0.08, rng.uniform(0.05, 0.2), rng.uniform(0.03, 0.09),
+         (0.6, 0.1, 0.15))
 
 
 def placed(canvas: np.ndarray, art: np.ndarray, x: float, y: float, degrees: float = 0.0) -> None:

@@ -33,9 +33,9 @@ SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 class ShopPlan:
     """All that decides what is rendered.  The defaults are the `nano` shop, about a minute on two cores.
 
-    finetune: `breadth` products with a long-tailed number of training images and `val_images` held-out ones each;
-    grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of near-identical flavours,
-    mild photographs on both sides; rp2k_like: in-store photographs on both sides.
+    finetune: `breadth` products with a long-tailed number of training images and `val_images` held-out ones
+    each; grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of
+    near-identical flavours, mild photographs on both sides; rp2k_like: in-store photographs on both sides.
     """
 
     breadth: int = 240
@@ -77,8 +77,10 @@ class ShopPlan:
                 if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
                     raise ValueError(f"shop plan: exponent must be a finite number above 0, got {value!r}")
             elif not isinstance(value, int) or isinstance(value, bool) or value < lowest.get(name, 1):
-                raise ValueError(f"shop plan: {name} must be a whole number of at least {lowest.get(name, 1)}, "
-                                 f"got {value!r}")
+                raise ValueError(
+                    f"shop plan: {name} must be a whole number of at least {lowest.get(name, 1)}, "
+                    f"got {value!r}"
+                )
         if self.max_images < self.min_images:
             raise ValueError(f"shop plan: max_images must be at least min_images ({self.min_images}), "
                              f"got {self.max_images!r}")
@@ -89,7 +91,8 @@ class ShopPlan:
 
 
 def counts(breadth: int, exponent: float, max_images: int, min_images: int) -> np.ndarray:
-    """Training images per product (breadth,), most frequent first: max_images / rank ** exponent, at least min."""
+    """Training images per product (breadth,), most frequent first: max_images / rank ** exponent, rounded, at
+    least min_images."""
     share = max_images / np.arange(1, breadth + 1, dtype=np.float64) ** exponent
     return np.clip(np.round(share), min_images, max_images).astype(np.int64)
 
@@ -101,7 +104,8 @@ def products_of(plan: ShopPlan, name: str) -> tuple[Product, ...]:
         made = design(name, plan.capg_lines * 2, (plan.capg_flavours,) * 2, plan.seed)
         wanted = plan.capg_lines * plan.capg_flavours
     else:
-        wanted = {"finetune": plan.breadth, "grozi_like": plan.grozi_products, "rp2k_like": plan.rp2k_products}[name]
+        wanted = {"finetune": plan.breadth, "grozi_like": plan.grozi_products,
+                  "rp2k_like": plan.rp2k_products}[name]
         made = design(name, wanted * 2, (1, 3), plan.seed)
     if name in ("capg_like", "grozi_like"):
         made = [product for product in made if product.shape != "produce"]
@@ -132,7 +136,8 @@ def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]
     def shot() -> np.ndarray:
         others = [clutter[int(i)] for i in rng.integers(len(clutter), size=5)]
         loose = product.shape == "produce"
-        style = "tight" if name == "grozi_like" else str(rng.choice(("pile" if loose else "tight", "scene"), p=(.7, .3)))
+        style = ("tight" if name == "grozi_like" else str(rng.choice(("pile" if loose else "tight", "scene"),
+                                                                     p=(0.7, 0.3))))
         view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
         return photograph(view, rng, plan.size, others, style, strength)
 
@@ -153,7 +158,8 @@ def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, 
         for number, picture in enumerate(pictures):
             data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
             (folder / f"{number}.jpg").write_bytes(data)
-            rows.append((f"{name}/{split}/{product}/{number}.jpg", product, split, hashlib.sha256(data).hexdigest()))
+            rows.append((f"{name}/{split}/{product}/{number}.jpg", product, split,
+                         hashlib.sha256(data).hexdigest()))
     return rows
 
 
@@ -167,7 +173,8 @@ def _source_hash() -> str:
 
 
 def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
-    """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name, fingerprint."""
+    """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name,
+    fingerprint."""
     root = Path(root)
     if not (root / "plan.json").is_file():
         raise FileNotFoundError(f"shop: {root} holds no finished render (no plan.json); call render first")
@@ -180,11 +187,12 @@ def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True) -> dict[str, pd.DataFrame]:
+def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True) -> dict[str,
+                                                                                              pd.DataFrame]:
     """Render a plan into the folder `root` and return its catalogues; a finished render of it is only read.
 
-    Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an interrupted
-    render leaves `root` as it was.
+    Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an
+    interrupted render leaves `root` as it was.
     """
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f"shop render: workers must be a whole number of at least 1, got {workers!r}")
@@ -194,7 +202,9 @@ def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = 
         if (root / "plan.json").read_text() == recipe:
             return catalogues(root)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}")
+        raise ValueError(
+            f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}"
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.partial-", dir=root.parent))
     try:

@@ -1,4 +1,4 @@
-"""Packages with a body: cuboids (boxes, gable-top cartons) and turned shapes (cans, bottles, jars, cups, tins)."""
+"""Packages with a body: cuboids (boxes, gable-top cartons) and turned shapes (cans, bottles, jars, cups)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def _side(product: Product, width: int, height: int) -> np.ndarray:
     for at in rng.uniform(0.25, 0.85, int(rng.integers(1, 4))):
         small_print(canvas, (width * 0.12, height * at, width * 0.88, height * (at + 0.14)), ink, rng)
     if rng.random() < 0.5:
-        blend(canvas[int(height * 0.8) :], np.ones((height - int(height * 0.8), width), np.float32), product.accent)
+        blend(canvas[int(height * 0.8) :], np.ones((height - int(height * 0.8), width), np.float32),
+              product.accent)
     return canvas
 
 
@@ -41,8 +42,12 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
            aspects: tuple[float, float]) -> np.ndarray:
     """A box or a gable-top carton as RGBA, turned by yaw and pitch (degrees)."""
     gable = product.shape == "carton" and form.random() < 0.75
-    width = form.uniform(*aspects) if product.shape == "carton" else float(form.choice((
-        form.uniform(0.45, 0.95), form.uniform(0.9, 1.1), form.uniform(1.1, 3.0))))
+    width = (form.uniform(*aspects) if product.shape == "carton" else float(form.choice((form.uniform(0.45,
+                                                                                                      0.95),
+                                                                                         form.uniform(0.9,
+                                                                                                      1.1),
+                                                                                         form.uniform(1.1,
+                                                                                                      3.0)))))
     depth = width * (form.uniform(0.8, 1.0) if gable else form.uniform(0.15, 0.8))
     w, h, d = np.float32((width, 1.0, depth)) / max(width, 1.0)
     roof = 0.55 * d if gable else 0.0
@@ -56,14 +61,16 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
         sides = [(w, top, d), (w, top, -d), (w, h, -d), (w, h, d)]
         gable_side = [(w, top, d), (w, top, -d), (w, top - roof, -d * 0.05), (w, top - roof, d * 0.05)]
     lid_colour = product.palette[int(form.integers(2))]
-    lid = front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4 else np.full((8, 8, 3), lid_colour, np.float32)
+    lid = (front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4 else np.full((8, 8, 3), lid_colour,
+                                                                                    np.float32))
     light = form.uniform(0.55, 0.95, 3)
     faces = [(side, sides, light[0]), (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], 1.0)]
     if gable:
         ridge = top - roof
         faces += [(side[:6], gable_side, light[0] * 0.8),
                   (lid, [(-w, ridge, 0), (w, ridge, 0), (w, top, d), (-w, top, d)], 0.6 + 0.45 * light[1]),
-                  (lid[:3], [(-w, ridge - 0.09, 0), (w, ridge - 0.09, 0), (w, ridge, 0), (-w, ridge, 0)], 0.95)]
+                  (lid[:3], [(-w, ridge - 0.09, 0), (w, ridge - 0.09, 0), (w, ridge, 0), (-w, ridge, 0)],
+                   0.95)]
     else:
         faces.insert(0, (lid, [(-w, top, -d), (w, top, -d), (w, top, d), (-w, top, d)], 0.6 + 0.5 * light[1]))
     flat = _projected(np.concatenate([np.float32(corners) for _, corners, _ in faces]), yaw, pitch)
@@ -77,25 +84,29 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
         if a[0] * b[1] - a[1] * b[0] < 2.0:
             continue
         ph, pw = picture.shape[:2]
-        matrix = cv2.getPerspectiveTransform(np.float32([(0, 0), (pw, 0), (pw, ph), (0, ph)]), quad.astype(np.float32))
+        matrix = cv2.getPerspectiveTransform(np.float32([(0, 0), (pw, 0), (pw, ph), (0, ph)]),
+                                             quad.astype(np.float32))
         rgb = cv2.warpPerspective(picture * np.float32(shade), matrix, (extent[0], extent[1]),
                                   borderMode=cv2.BORDER_REPLICATE)
         mask = np.zeros(out.shape[:2], np.uint8)
         cv2.fillPoly(mask, [np.round(quad * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
         paste(out, np.dstack((rgb, mask.astype(np.float32) / 255)), out.shape[1] / 2, out.shape[0] / 2)
     if product.shape == "carton" and form.random() < 0.7:
-        _cap(out, product, form, _projected(np.float32([(0, top - roof / 2, d / 2)]), yaw, pitch)[0], low, scale, w)
+        _cap(out, product, form, _projected(np.float32([(0, top - roof / 2, d / 2)]), yaw, pitch)[0], low,
+             scale, w)
     return np.clip(out, 0, 1)
 
 
-def _cap(out: np.ndarray, product: Product, form: np.random.Generator, at: np.ndarray, low: np.ndarray, scale: float,
-         width: float) -> None:
+def _cap(out: np.ndarray, product: Product, form: np.random.Generator, at: np.ndarray, low: np.ndarray,
+         scale: float, width: float) -> None:
     """A screw cap on the roof of a carton, in place."""
     side = max(int(scale * width * form.uniform(0.55, 0.85)), 6)
     x, y = grid(side, side)
-    colour = (product.accent, (0.97, 0.97, 0.97), product.palette[1], hsv(form.random(), 0.8, 0.8))[int(form.integers(4))]
+    colour = (product.accent, (0.97, 0.97, 0.97), product.palette[1],
+              hsv(form.random(), 0.8, 0.8))[int(form.integers(4))]
     shade = 0.75 + 0.3 * np.cos(2.5 * (x + 0.2)) + 0.08 * np.sin(x * 40) * (y > -0.2)
-    inside = np.minimum(np.hypot(x, (y + 0.35) / 0.5) - 0.95, np.maximum(np.abs(x) - 0.93, np.abs(y - 0.2) - 0.5))
+    inside = np.minimum(np.hypot(x, (y + 0.35) / 0.5) - 0.95,
+                        np.maximum(np.abs(x) - 0.93, np.abs(y - 0.2) - 0.5))
     lid = np.hypot(x, (y + 0.35) / 0.5) < 0.9
     rgb = np.float32(colour) * np.where(lid, 1.08, shade)[..., None]
     cap = np.dstack((np.clip(rgb, 0, 1), edge(inside, 3.0 / side))).astype(np.float32)
@@ -108,7 +119,8 @@ def _profile(shape: str, form: np.random.Generator) -> tuple[np.ndarray, np.ndar
     r = form.uniform
     if shape == "can":
         neck = r(0.8, 0.95)
-        return np.array([0, .03, .1, .9, .97, 1]), np.array([neck, neck, 1, 1, .9, .85]), 0.03, 0.05, 0.96
+        return (np.array([0, 0.03, 0.1, 0.9, 0.97, 1]), np.array([neck, neck, 1, 1, 0.9, 0.85]), 0.03, 0.05,
+                0.96)
     if shape == "bottle":
         neck, cap = r(0.25, 0.5), r(0.08, 0.2)
         shoulder, low = r(0.28, 0.5), r(0.75, 0.95)
@@ -119,15 +131,17 @@ def _profile(shape: str, form: np.random.Generator) -> tuple[np.ndarray, np.ndar
     if shape == "jar":
         lid = r(0.12, 0.25)
         lid_r = r(0.75, 1.0)
-        return (np.array([0, lid, lid + .01, lid + .1, .95, 1]), np.array([lid_r, lid_r, lid_r * .92, 1, 1, .93]), lid,
-                r(lid + 0.05, lid + 0.15), r(0.8, 0.97))
+        return (np.array([0, lid, lid + 0.01, lid + 0.1, 0.95, 1]),
+                np.array([lid_r, lid_r, lid_r * 0.92, 1, 1, 0.93]), lid, r(lid + 0.05, lid + 0.15),
+                r(0.8, 0.97))
     if shape in ("tub", "cup"):
         rim, base = r(0.04, 0.15), r(0.6, 0.95)
-        return np.array([0, rim, rim + .01, 1]), np.array([1, 1, .95, base]), rim, rim + 0.01, r(0.9, 1.0)
+        return np.array([0, rim, rim + 0.01, 1]), np.array([1, 1, 0.95, base]), rim, rim + 0.01, r(0.9, 1.0)
     if shape == "tin":
-        return np.array([0, .05, .06, .94, .95, 1]), np.array([1, 1, .97, .97, 1, 1]), 0.05, 0.07, 0.94
+        return np.array([0, 0.05, 0.06, 0.94, 0.95, 1]), np.array([1, 1, 0.97, 0.97, 1, 1]), 0.05, 0.07, 0.94
     lid, lid_r = r(0.04, 0.3), r(0.7, 1.02)
-    return np.array([0, lid, lid + .01, .99, 1]), np.array([lid_r, lid_r, 1, 1, .97]), lid, lid + 0.01, r(0.93, 1.0)
+    return (np.array([0, lid, lid + 0.01, 0.99, 1]), np.array([lid_r, lid_r, 1, 1, 0.97]), lid, lid + 0.01,
+            r(0.93, 1.0))
 
 
 def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +150,8 @@ def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.
     body = np.sqrt(np.clip(1 - (xn - lean * 0.5) ** 2 / 1.6, 0, 1))
     light = np.zeros_like(xn)
     for _ in range(int(rng.integers(1, 4))):
-        light += rng.uniform(0.1, 0.6) * np.exp(-(((xn - rng.uniform(-0.85, 0.85)) / rng.uniform(0.03, 0.2)) ** 2))
+        light += rng.uniform(0.1, 0.6) * np.exp(-(((xn - rng.uniform(-0.85, 0.85)) / rng.uniform(0.03,
+                                                                                                 0.2)) ** 2))
     if material == "metal":
         return 0.45 + 0.6 * body + 0.2 * np.cos(xn * rng.uniform(4, 9) + lean), light * 0.8
     if material == "gloss":
@@ -146,7 +161,7 @@ def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.
 
 def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator,
           aspects: tuple[float, float]) -> np.ndarray:
-    """A turned package as RGBA; the label goes round it, so `yaw` (degrees) brings other parts of it in view."""
+    """A turned package as RGBA; the label goes round it, so `yaw` (degrees) brings other parts in view."""
     shape = product.shape if product.shape != "multipack" else "canister"
     aspect = form.uniform(*aspects)
     knots, radii, lid_end, top, bottom = _profile(shape, form)
@@ -162,12 +177,11 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     xn = x / radius
     inner = np.sqrt(np.clip(1 - xn * xn, 0, 1))
     v = (y - rise * radius * inner) / np.float32(length)
-    v = np.where(v < 0, v * 1.0, v)
     alpha = edge((np.abs(x) - radius) * width / 2, 1.4) * edge(-v * length, 1.5) * edge((v - 1) * length, 1.5)
     span = form.uniform(2.2, 3.6)
     wrap = np.clip(np.arcsin(np.clip(xn, -1, 1)), -1.57, 1.57) + np.radians(yaw)
-    print_w = max(round(width * span / 2), 10)
-    print_h = max(round((bottom - top) * length), 8)
+    print_w = max(round(size * min(aspect, 1.0) * span / 2), 10)
+    print_h = max(round((bottom - top) * size * min(1 / aspect, 1.0)), 8)
     printed = label(product, print_w, print_h) / np.float32(255)
     map_x = ((wrap / span + 0.5) * print_w).astype(np.float32)
     map_y = ((v - top) / (bottom - top) * print_h - 0.5).astype(np.float32)
@@ -186,33 +200,49 @@ def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray
           width: int) -> tuple[np.ndarray, str]:
     """What shows above and below the label: glass and its contents, metal or plastic; and the lid."""
     material = {"can": "metal", "tin": "metal", "bottle": "gloss", "jar": "gloss"}.get(
-        shape, str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15))))
+        shape, str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
+    )
     steel = (0.72, 0.72, 0.74)
-    body: Colour = steel if material == "metal" else (
-        product.palette[0], product.palette[1], hsv(form.random(), form.uniform(0, 0.9), form.uniform(0.1, 0.95)),
-        (0.93, 0.93, 0.92), mix(product.accent, (0.3, 0.1, 0.0), 0.3))[int(form.integers(5))]
-    cap: Colour = steel if material == "metal" and form.random() < 0.8 else (
-        product.palette[1], product.palette[2], (0.95, 0.95, 0.95), (0.06, 0.06, 0.07), (0.8, 0.65, 0.25),
-        product.accent)[int(form.integers(6))]
+    body: Colour = (steel if material == "metal" else (product.palette[0], product.palette[1],
+                                                       hsv(form.random(), form.uniform(0, 0.9),
+                                                           form.uniform(0.1, 0.95)), (0.93, 0.93, 0.92),
+                                                       mix(product.accent, (0.3, 0.1, 0.0),
+                                                           0.3))[int(form.integers(5))])
+    cap: Colour = (
+        steel
+        if material == "metal" and form.random() < 0.8
+        else (
+            product.palette[1],
+            product.palette[2],
+            (0.95, 0.95, 0.95),
+            (0.06, 0.06, 0.07),
+            (0.8, 0.65, 0.25),
+            product.accent,
+        )[int(form.integers(6))]
+    )
     rgb = np.empty((height, width, 3), np.float32)
     rgb[:] = body
     if material == "gloss" and form.random() < 0.5:
         grain = noise(form, height, width, 0.5)[..., None]
         rgb *= 0.6 + 0.8 * grain
-    ribs = 1.0 + 0.12 * np.sin(np.arange(width) * form.uniform(0.8, 1.6))[None, :, None] * (form.random() < 0.5)
+    ribs = 1.0 + 0.12 * np.sin(np.arange(width) * form.uniform(0.8, 1.6))[None, :,
+                                                                          None] * (form.random() < 0.5)
     lid = np.float32(cap) * ribs.astype(np.float32)
     blend(rgb, edge(v - lid_end, 0.012), np.broadcast_to(lid, rgb.shape))
     return rgb, material
 
 
-def _lid_top(out: np.ndarray, product: Product, shape: str, form: np.random.Generator, across: float, rise: float,
-             width: int) -> None:
+def _lid_top(out: np.ndarray, product: Product, shape: str, form: np.random.Generator, across: float,
+             rise: float, width: int) -> None:
     """The ellipse of the lid seen from above, in place."""
     high, wide = max(round(2 * rise), 3), max(round(across), 4)
     x, y = grid(high, wide)
     distance = np.hypot(x, y)
-    colour = (0.78, 0.78, 0.8) if shape in ("can", "tin") and form.random() < 0.7 else (
-        product.palette[1], (0.95, 0.95, 0.95), product.palette[0])[int(form.integers(3))]
+    colour = (
+        (0.78, 0.78, 0.8)
+        if shape in ("can", "tin") and form.random() < 0.7
+        else (product.palette[1], (0.95, 0.95, 0.95), product.palette[0])[int(form.integers(3))]
+    )
     shade = 0.8 + 0.25 * y + 0.15 * np.cos(distance * 9) + 0.1 * x
     top = np.dstack((np.clip(np.float32(colour) * shade[..., None], 0, 1), edge(distance - 0.97, 3.0 / wide)))
     paste(out, top.astype(np.float32), out.shape[1] / 2, 1.5 + rise)

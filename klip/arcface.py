@@ -1,0 +1,68 @@
+"""The loss of the fine-tuning: PML's ArcFace (paper §4.1), or plain softmax to compare it with.
+
+Axis letters: B images, D embedding, C products.  Always in fp32: PML casts its weights, in place, to the
+type of the embeddings, and AdamW on fp16 weights gives values that are not finite.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Head(nn.Module):
+    """Loss of B embeddings against their products, with the weights it owns; they belong in the optimiser.
+
+    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross entropy
+    products   C
+    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both); softmax has neither
+    """
+
+    def __init__(self, loss: str, products: int, dim: int, margin_deg: float = 28.6, scale: float = 30.0):
+        super().__init__()
+        if loss not in ("arcface", "softmax"):
+            raise ValueError(f"head: loss must be arcface or softmax, got {loss!r}")
+        if products < 2:
+            raise ValueError(f"head: needs at least 2 products to tell apart, got {products}")
+        self.loss, self.products, self.dim = loss, products, dim
+        if loss == "arcface":
+            from pytorch_metric_learning.losses import ArcFaceLoss
+
+            self.body = ArcFaceLoss(products, dim, margin=margin_deg, scale=scale)
+        else:
+            self.body = nn.Linear(dim, products)
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean loss, a scalar; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings, labels = embeddings.float(), labels.long()
+            if self.loss == "arcface":
+                return self.body(embeddings, labels)
+            return nn.functional.cross_entropy(self.body(embeddings), labels)
+
+    @property
+    def centres(self) -> torch.Tensor:
+        """The product's weights as rows, (C, D), detached."""
+        return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
+
+    def parameter_group(self, lr: float) -> dict:
+        """Group for AdamW: a rate of its own (A) and no weight decay."""
+        return {"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0, "name": "centres"}
+
+
+@torch.no_grad()
+def initialise(head: Head, means: torch.Tensor) -> None:
+    """Put the centres on the unit class means (C, D) of the frozen encoder.
+
+    PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4.
+    """
+    if tuple(means.shape) != (head.products, head.dim):
+        raise ValueError(f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}")
+    if not torch.isfinite(means).all():
+        raise ValueError("initialise: means must be finite; a product without images has no mean")
+    unit = nn.functional.normalize(means.float(), dim=1)  # (C, D)
+    if head.loss == "arcface":
+        head.body.W.copy_(unit.T)
+    else:
+        head.body.weight.copy_(unit)
+        head.body.bias.zero_()

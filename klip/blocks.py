@@ -1,0 +1,127 @@
+"""Block-wise learning rates (paper §4.1.2): partition first, policy second, absolute rates in the end.
+
+A tower is cut into groups `stem | block 0 .. block n-1 | top` ("blocks of transformers and other layers
+labelled in OpenCLIP's code"); the rates follow from the position alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from torch import nn
+
+READINGS = ("blockwise", "blockwise-proj", "common", "layerwise")
+_EMBEDDINGS = ("class_embedding", "positional_embedding", "cls_token", "reg_token", "pos_embed")
+
+
+class Group(NamedTuple):
+    """One step of the ladder of rates."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+def partition(tower: nn.Module, reading: str = "blockwise") -> list[Group]:
+    """Groups from stem to top; every trainable parameter of the tower is in exactly one.
+
+    A frozen group stays, empty, so that freezing moves no rate.  A tower without a projection has no top.
+    The final norm rides with the last block, as in open_clip's `lock()`; `layerwise` puts a ViT's on top, as
+    FT-CLIP does.
+    """
+    blocks, top, position = _layout(tower, reading)
+    names = ["stem", *(f"block {i}" for i in range(blocks)), top]
+    placed = [(position(name), name, p.requires_grad) for name, p in tower.named_parameters()]
+    if not any(place == blocks + 1 for place, _, _ in placed):
+        names.pop()
+    return [Group(group, tuple(name for place, name, trainable in placed if place == i and trainable))
+            for i, group in enumerate(names)]
+
+
+def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], int]]:
+    """Number n of blocks, name of the top group, place of a parameter: 0 stem, 1..n blocks, n + 1 top."""
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.timm_model import TimmModel
+    from open_clip.transformer import VisionTransformer
+
+    if isinstance(tower, VisionTransformer):
+        n = len(tower.transformer.resblocks)
+        first = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
+        first["ln_post"] = n + (reading == "layerwise")
+
+        def of_vit(name: str) -> int:
+            parts = name.split(".")
+            return int(parts[2]) + 1 if parts[0] == "transformer" else first.get(parts[0], n + 1)
+
+        return n, "proj", of_vit
+    if isinstance(tower, ModifiedResNet):
+        labels = [f"layer{i}.{k}" for i in range(1, 5) for k in range(len(getattr(tower, f"layer{i}")))]
+        places = {label: i for i, label in enumerate(labels, start=1)} | {"attnpool": len(labels) + 1}
+        return len(labels), "attnpool", lambda name: next(
+            (place for label, place in places.items() if name.startswith(label + ".")), 0)
+    if isinstance(tower, TimmModel):
+        from timm.models import group_parameters
+
+        # timm's own labels; its mark (99999,) lets final convolutions and norms ride with the last block
+        matcher = tower.trunk.group_matcher() | {"rest": [("", (99999,))]}
+        inside = group_parameters(tower.trunk, matcher, reverse=True)
+        n = max(inside.values())
+        return n, "head", lambda name: inside.get(name.removeprefix("trunk."), n + 1)
+    raise ValueError(f"blocks: no partition is known for a {type(tower).__name__}; "
+                     "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel towers")
+
+
+def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,
+          decay: float = 0.7) -> list[float]:
+    """The rate of each group.
+
+    blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the stem last; the
+                    top as the last block (paper §4.1.2, our first reading)
+    blockwise-proj  the top group has `top_lr`, the last block already `decay` times as much (second reading)
+    layerwise       the same ladder, the final norm on top too (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
+    common          `top_lr` everywhere
+    """
+    if reading not in READINGS:
+        raise ValueError(f"block rates: reading must be one of {', '.join(READINGS)}, got {reading!r}")
+    if not 0 < decay <= 1:
+        raise ValueError(f"block rates: decay must be above 0 and at most 1, got {decay!r}")
+    if not (top_lr > 0 and math.isfinite(top_lr)):
+        raise ValueError(f"block rates: top_lr must be above 0 and finite, got {top_lr!r}")
+    below = list(range(len(groups)))[::-1]  # steps under the top
+    if reading == "blockwise" and not groups[-1].name.startswith("block"):
+        below = [max(steps - 1, 0) for steps in below]
+    return [top_lr * decay ** (0 if reading == "common" else steps) for steps in below]
+
+
+def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7,
+                     weight_decay: float = 0.05) -> list[dict]:
+    """Groups for AdamW with `params`, absolute `lr`, `weight_decay` and `name`, from stem to top.
+
+    A group is split in two of the same name and rate: weights, and those that never decay (at most one
+    dimension, class and position embeddings).  Empty halves are left out.
+    """
+    named = dict(tower.named_parameters())
+    groups = partition(tower, reading)
+    found = []
+    for group, lr in zip(groups, rates(groups, reading, top_lr, decay), strict=True):
+        free = [n for n in group.parameters if named[n].ndim <= 1 or n.split(".")[-1] in _EMBEDDINGS]
+        for names, decays in (([n for n in group.parameters if n not in free], weight_decay), (free, 0.0)):
+            if names:
+                found.append({"params": [named[n] for n in names], "lr": lr, "weight_decay": decays,
+                              "name": group.name})
+    if not found:
+        raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
+    return found
+
+
+def table(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4,
+          decay: float = 0.7) -> pd.DataFrame:
+    """group, parameters (trainable numbers in it) and lr, from stem to top."""
+    named, groups = dict(tower.named_parameters()), partition(tower, reading)
+    return pd.DataFrame({"group": [g.name for g in groups],
+                         "parameters": [sum(named[n].numel() for n in g.parameters) for g in groups],
+                         "lr": rates(groups, reading, top_lr, decay)})

@@ -1,0 +1,83 @@
+"""Runs on disk, CACHE/runs/<key>: encoder.safetensors, history.csv, last run.json; state.pt while training.
+
+The key covers everything that decides the weights: no run is made twice, and none is taken for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from klip import paths
+
+SOURCES = ("data", "augment", "balance", "blocks", "arcface", "encoder", "train")
+"""The modules whose code decides a run."""
+
+
+def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
+    """Where a run is kept: `facts` (JSON), klip's code, torch's version and the images it uses, by content.
+
+    used: frames of product and image, with `attrs` root.
+    """
+    digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
+    for source in SOURCES:
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
+    for frame in used:
+        root = Path(frame.attrs["root"])
+        for product, image in zip(frame["product"], frame["image"], strict=True):
+            try:
+                content = (root / image).read_bytes()
+            except OSError as error:
+                raise FileNotFoundError(
+                    f"fine-tuning: image {root / image} of product {product!r} cannot be read "
+                    f"({error.strerror}); "
+                    "`klip data check` lists all such images") from None
+            digest.update(f"{product}\n".encode() + hashlib.sha256(content).digest())
+        digest.update(b"\n")
+    return paths.CACHE / "runs" / digest.hexdigest()[:16]
+
+
+def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """History and facts of a finished run; None if there is none."""
+    if not (path / "run.json").is_file():
+        return None
+    return pd.read_csv(path / "history.csv"), json.loads((path / "run.json").read_text())
+
+
+def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
+    """Keep a finished run, whose encoder is there already; it counts from the moment run.json is there."""
+    atomic(path / "history.csv", lambda part: history.to_csv(part, index=False))
+    atomic(path / "run.json", lambda part: part.write_text(json.dumps(facts, indent=1)))
+    (path / "state.pt").unlink(missing_ok=True)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Keep what an interrupted run needs to go on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic(path, lambda part: torch.save(state, part))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state of an interrupted run; ValueError if it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"fine-tuning: the state {path} of an interrupted run is damaged "
+                         f"({type(error).__name__}); delete it to start the run anew") from None
+
+
+def atomic(path: Path, write_to: Callable[[Path], object]) -> None:
+    """Write a file that is either whole or absent."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write_to(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

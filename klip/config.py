@@ -1,0 +1,182 @@
+"""Typed settings: what a notebook may be given, and what one fine-tuning run is made of.
+
+A wrong name, type or value is one sentence in a ValueError: which setting, what would be accepted, what was
+given.  Assumptions (A) are values on which the paper is silent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from klip import paths
+
+Resize = Literal["squash", "pad", "crop"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(gt=0, le=1)]
+
+
+def profiles() -> list[str]:
+    """The profiles there are: `nano` (the notebooks' own parameters) and the files in notebooks/profiles."""
+    return sorted({"nano"} | {path.stem for path in paths.PROFILES.glob("*.yaml")})
+
+
+class _Checked(BaseModel):
+    """Frozen; refuses unknown names; converts strings such as "2e-4" and "false" (papermill's -p)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(_sentence(type(self), error)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+    def changed(self, **values: Any) -> Self:
+        """The same settings with some values replaced, all checked again."""
+        return type(self)(**{**self.model_dump(), **values})
+
+
+def _sentence(kind: type[_Checked], error: ValidationError) -> str:
+    """All complaints of pydantic as one sentence: `settings: depth must be ..., got ...`."""
+    parts = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, kind.model_fields, n=1)
+            parts.append(f"{name} is not a setting; " + (f"did you mean {close[0]}" if close else
+                         f"accepted are {', '.join(kind.model_fields)}"))
+        elif item["type"] == "missing":
+            parts.append(f"{name} must be given")
+        else:
+            message = re.sub(r"^(Value error, |Input |String )", "", item["msg"]).replace("should", "must", 1)
+            parts.append(f"{name} {message}, got {item['input']!r}")
+    where = "settings" if kind is Settings else "fine-tuning settings"
+    return f"{where}: " + "; ".join(parts)
+
+
+class Settings(_Checked):
+    """The parameters that notebooks 01-05 share, with the values of profile `nano`."""
+
+    profile: Text = "nano"
+    model: Text = "nano"
+    """nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip (tag `none`: random weights)."""
+    vit: Text = "nano-vit"
+    """The tower of the comparisons in notebook 03."""
+    finetune_set: Text = "shop"
+    finetune_root: str = ""
+    eval_sets: Text = "grozi-like capg-like rp2k-like"
+    data_root: str = ""
+    """Folder of the real image sets; empty means the environment variable KLIP_DATA."""
+    breadth: CountOrNone = 0
+    """Products used; 0 means all of them, as in the paper (§4.1.3)."""
+    depths: Text = "1 2 4 8 16 32"
+    """Images per product that notebook 02 tries."""
+    sweep_images: Count = 1500
+    images: Count = 6000
+    """Images seen in a final run of notebook 03."""
+    compare_images: Count = 3000
+    seeds: Count = 3
+    batch_size: Count = 32
+    top_lr: Positive = 2e-4
+    decay: Decay = 0.7
+    gallery_views: Count = 8
+    resize: Resize = "squash"
+    precision: Precision = "auto"
+    workers: CountOrNone = 2
+    checkpointing: bool = False
+    accumulate: Count = 1
+
+    @field_validator("depths", "eval_sets", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """Lists, commas and brackets become one form: words with one space between them."""
+        if isinstance(value, list | tuple):
+            value = " ".join(map(str, value))
+        return " ".join(re.split(r"[\s,\[\]]+", value)).strip() if isinstance(value, str) else value
+
+    @field_validator("profile")
+    @classmethod
+    def _known_profile(cls, value: str) -> str:
+        if value not in profiles():
+            raise ValueError(f"must be one of the profiles {', '.join(profiles())}")
+        return value
+
+    @field_validator("depths")
+    @classmethod
+    def _whole_depths(cls, value: str) -> str:
+        if not all(word.isdecimal() and int(word) >= 1 for word in value.split()):
+            raise ValueError("must be whole numbers of at least 1 image per product")
+        return value
+
+    @property
+    def depth_list(self) -> list[int]:
+        """The depths of the sweep, ascending, each once."""
+        return sorted({int(word) for word in self.depths.split()})
+
+    @property
+    def eval_list(self) -> list[str]:
+        """Names of the evaluation sets."""
+        return self.eval_sets.split()
+
+
+def settings(namespace: Mapping[str, Any]) -> Settings:
+    """Checked settings out of a notebook's `globals()`; names that are no setting are left alone."""
+    return Settings(**{name: namespace[name] for name in Settings.model_fields if name in namespace})
+
+
+class FinetuneConfig(_Checked):
+    """One fine-tuning run (paper §4.1): everything that decides its weights, except the images themselves."""
+
+    model: Text = "nano"
+    images: Count = 6000
+    """Images seen, the budget of the run."""
+    depth: Count
+    """Images per product and epoch (§4.1.3)."""
+    breadth: CountOrNone = 0
+    batch_size: Count = 32
+    accumulate: Count = 1
+    loss: Literal["arcface", "softmax"] = "arcface"
+    margin_deg: Annotated[float, Field(ge=0, lt=90)] = 28.6
+    """m = 0.5 rad (A)."""
+    scale: Positive = 30.0
+    """s (A)."""
+    rates: Literal["blockwise", "blockwise-proj", "common", "layerwise"] = "blockwise"
+    top_lr: Positive = 2e-4
+    """Rate of the top block (§4.1.2)."""
+    decay: Decay = 0.7
+    """Each earlier block has this times the rate (§4.1.2)."""
+    head_lr: Positive = 1e-2
+    """Rate of the class centres (A): 50 times the top block's, else AdamW hardly turns them."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the steps with a rising rate (A)."""
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of the gradient (A); 0 means none."""
+    balanced: bool = True
+    precision: Precision = "auto"
+    checkpointing: bool = False
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the averaged weights (A); 0 means off."""
+    resize: Resize = "squash"
+    seed: CountOrNone = 0
+    workers: CountOrNone = 2
+    validate_every: CountOrNone = 0
+    """Steps between validations; 0 means only at the end."""
+    save_every: CountOrNone = 0
+    """Steps between states to resume from; 0 means none."""

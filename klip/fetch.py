@@ -1,0 +1,98 @@
+"""The one public set that klip may fetch by itself: GroceryStoreDataset (MIT), at a pinned commit.
+
+GitHub's archives are not byte-stable, so what is checked is their content: a SHA-256 over the sorted relative
+paths and SHA-256s of the files that klip reads.  A set appears in its place whole and checked, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tqdm import tqdm
+
+from klip import data, paths
+
+COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
+URL = f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{COMMIT}.zip"
+CONTENT = "be4d0e27fdbf8a6e04f0d7ca230abc6f9b9caee1a2f16ef44a75aab2c5627a43"
+"""Fingerprint of the lists and the 5,502 images they name."""
+
+
+def fingerprint(folder: str | Path, files: Iterable[str] | None = None) -> str:
+    """SHA-256 (hex) over sorted relative paths and SHA-256s: of the files given, or of all below a folder."""
+    folder, total = Path(folder), hashlib.sha256()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"fingerprint: folder {folder} is missing")
+    if files is None:
+        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    for name in sorted(set(files)):
+        with (folder / name).open("rb") as file:
+            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTENT) -> Path:
+    """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
+
+    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing
+    network, a folder or an archive with other content: one sentence that says what to put where.
+    """
+    target = Path(root).expanduser() if root else paths.data_root() / name
+    hint = data.WHERE.get(name)
+    if hint is None:
+        raise ValueError(f"fetch: no set is called {name!r}; there are {', '.join(data.WHERE)}")
+    if name != "grocery-store":
+        if target.is_dir():
+            return target
+        raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint} (the folder is {target})")
+    if target.is_dir() and any(target.iterdir()):
+        _verify(target, content, f"fetch: {target}", "move it away and fetch again")
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
+        try:
+            _unpack(url, Path(work))
+        except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            raise FileNotFoundError(f"fetch: {name} cannot be downloaded from {url} ({reason}); check the "
+                                    f"network, or {hint} (the folder is {target})") from None
+        found = [path for path in Path(work).glob("*/dataset") if path.is_dir()]
+        if len(found) != 1:
+            raise ValueError(f"fetch: {url} wants one folder */dataset/ inside, found {len(found)}")
+        _verify(found[0], content, f"fetch: what came from {url}", "nothing was kept; try again later")
+        if target.is_dir():  # empty, see above: Windows cannot rename over it
+            target.rmdir()
+        os.replace(found[0], target)
+    return target
+
+
+def _unpack(url: str, folder: Path) -> None:
+    """Download an archive and unpack what lies in its folder */dataset/ into a folder."""
+    with urlopen(url, timeout=60) as response, (folder / "archive.zip").open("wb") as file:
+        size = response.headers["Content-Length"]  # GitHub gives none
+        with tqdm.wrapattr(file, "write", total=int(size) if size else None, desc="download") as bar:
+            shutil.copyfileobj(response, bar)
+    with zipfile.ZipFile(folder / "archive.zip") as packed:  # extract() drops `..` and leading slashes
+        for member in packed.infolist():
+            if member.filename.partition("/")[2].startswith("dataset/"):
+                packed.extract(member, folder)
+
+
+def _verify(folder: Path, content: str, what: str, remedy: str) -> None:
+    """Raise unless the lists and images below a folder are those of the pinned commit."""
+    catalogue = data.load("grocery-store", folder)
+    lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
+    found = fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])
+    if found != content:
+        raise ValueError(f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
+                         f"{content[:16]}; {remedy}")

@@ -1,0 +1,94 @@
+"""How many images a product has, which products are the tail, and whether two sets share pictures (paper §3).
+
+Takes catalogues: frames with `image`, `product`, `split` and the folder in `attrs["root"]`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HEAD, TAIL = 100, 20
+"""Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot", Liu et al. 2019)."""
+PARTS = ("head", "middle", "tail")
+
+
+def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
+    """Images per product of one split, most first, ties by name."""
+    rows = catalogue[catalogue["split"] == split]
+    if rows.empty:
+        raise ValueError(f"counts: no image has split {split!r}; "
+                         f"the catalogue has {sorted(set(catalogue['split']))}")
+    sizes = rows["product"].astype(str).value_counts().rename("images")
+    return sizes.sort_index().sort_values(ascending=False, kind="stable").rename_axis("product")
+
+
+def parts(sizes: pd.Series) -> pd.Series:
+    """head, middle or tail for each product of `counts`, in its order."""
+    names = np.select([sizes >= HEAD, sizes >= TAIL], PARTS[:2], PARTS[2])
+    return pd.Series(names, index=sizes.index, name="part", dtype=object)
+
+
+def summary(sizes: pd.Series) -> pd.DataFrame:
+    """Products, images, fewest and most images of a product in head, middle and tail (0 in an empty part)."""
+    table = sizes.groupby(parts(sizes)).agg(["size", "sum", "min", "max"]).reindex(list(PARTS), fill_value=0)
+    table.columns = ["products", "images", "fewest", "most"]
+    return table.astype(int).rename_axis("part").reset_index()
+
+
+def zipf_exponent(sizes: pd.Series) -> float:
+    """s of n(rank) ~ rank^-s: the least-squares line of log count over log rank, every product one point."""
+    if len(sizes) < 2:
+        raise ValueError(f"zipf exponent: needs at least 2 products, got {len(sizes)}")
+    ordered = np.sort(sizes.to_numpy(float))[::-1]
+    return float(-np.polyfit(np.log(np.arange(1, len(ordered) + 1)), np.log(ordered), 1)[0])
+
+
+def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None = None,
+               embeddings_b: np.ndarray | None = None, max_distance: int = 6,
+               min_cosine: float = 0.97) -> pd.DataFrame:
+    """Pairs of images of two catalogues that look like one picture, most suspicious first.
+
+    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or,
+    with embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns:
+    image_a, product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash |
+    embedding | both).
+    """
+    rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
+    given = rows == [len(a), len(b)]
+    if not given and rows != [None, None]:
+        raise ValueError("leak audit: embeddings must be given for both catalogues, one row per image, or "
+                         f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images")
+    hashes, others = phashes(a), phashes(b)
+    found = []
+    for i, value in enumerate(hashes):  # one row of pairs at a time: len(b) numbers in memory
+        distance = np.bitwise_count(others ^ value).astype(int)
+        cosine = embeddings_b @ embeddings_a[i] if given else np.full(len(b), np.nan)
+        for j in np.flatnonzero((distance <= max_distance) | (cosine >= min_cosine)):
+            near, alike = distance[j] <= max_distance, cosine[j] >= min_cosine
+            reason = "both" if near and alike else "pHash" if near else "embedding"
+            found.append((*a[["image", "product"]].iloc[i], *b[["image", "product"]].iloc[j],
+                          int(distance[j]), float(cosine[j]), reason))
+    columns = ["image_a", "product_a", "image_b", "product_b", "distance", "cosine", "reason"]
+    return pd.DataFrame(found, columns=columns).sort_values(
+        ["distance", "cosine", "image_a", "image_b"], ascending=[True, False, True, True], ignore_index=True)
+
+
+def phashes(catalogue: pd.DataFrame) -> np.ndarray:
+    """64-bit perceptual hash of every image, (N,) uint64."""
+    from imagehash import phash
+    from PIL import Image
+
+    values = np.zeros(len(catalogue), np.uint64)
+    for i, name in enumerate(catalogue["image"]):
+        path = Path(catalogue.attrs.get("root", ""), name)
+        try:
+            with Image.open(path) as image:
+                bits = phash(image.convert("RGB")).hash
+        except OSError as error:
+            raise ValueError(f"leak audit: {path} cannot be read ({type(error).__name__}); "
+                             "`klip data check` lists such files") from None
+        values[i] = np.packbits(bits.ravel()).view(np.uint64)[0]
+    return values

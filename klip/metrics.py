@@ -1,0 +1,136 @@
+"""Scores with intervals: counts first, whole products resampled (one product's queries are alike).
+
+Takes outcome frames: one row per query with `product` (the true one), `top1` and `top5` (bool).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+STATS = ("top1", "top1_per_product", "top5", "top5_per_product")
+"""Share of all queries, or mean of the products' shares."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts of one outcome frame; shares are fractions, percent is made when printing."""
+
+    correct: int
+    correct_top5: int
+    total: int
+    products: int
+    top1_per_product: float
+    """Mean over products of the share of its queries that are right."""
+    top5_per_product: float
+
+    @property
+    def top1(self) -> float:
+        return self.correct / self.total
+
+    @property
+    def top5(self) -> float:
+        return self.correct_top5 / self.total
+
+    def __str__(self) -> str:
+        return f"{self.correct} / {self.total} = {self.top1:.1%}"
+
+
+class Difference(NamedTuple):
+    """A difference of fractions with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def score(frame: pd.DataFrame) -> Score:
+    """Counts and per-product means of an outcome frame."""
+    per_product = _sums(frame, "top1"), _sums(frame, "top5")
+    correct, total = (int(x) for x in per_product[0].sum())
+    means = [float((sums["correct"] / sums["total"]).mean()) for sums in per_product]
+    return Score(correct, int(per_product[1]["correct"].sum()), total, len(per_product[0]), *means)
+
+
+def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a fraction of independent queries (Wilson 1927): also sound at none and at all correct."""
+    if not 0 <= correct <= total or total < 1:
+        raise ValueError(f"wilson: needs 0 <= correct <= total and a query, got {correct} of {total}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre = (correct + z * z / 2) / (total + z * z)
+    half = z / (total + z * z) * (correct * (total - correct) / total + z * z / 4) ** 0.5
+    return (0.0 if correct == 0 else centre - half), (1.0 if correct == total else centre + half)
+
+
+def bootstrap_products(frame: pd.DataFrame, stat: str = "top1", n: int = 2000, seed: int = 0,
+                       confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of one of STATS, whole products resampled with replacement.
+
+    One product says nothing about others: the interval is (0, 1).
+    """
+    sums = _sums(frame, stat)
+    low, high = _interval(*_weighed(sums["correct"], sums["total"], stat), n, seed, confidence)
+    return max(low, 0.0), high
+
+
+def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame | Sequence[pd.DataFrame],
+                      stat: str = "top1_per_product", n: int = 2000, seed: int = 0,
+                      confidence: float = 0.95) -> Difference:
+    """a minus b on the same queries, each a frame or one frame per seed, paired by product.
+
+    A product's difference is the difference of its means over the seeds; then whole products are resampled.
+    `top1` and `top5` weigh products by their queries (pooled accuracy), `..._per_product` all alike.  The
+    interval is about products, not about seeds.  With one product it is (-1, 1).
+    """
+    mine, theirs = _over_seeds(a, stat), _over_seeds(b, stat)
+    if not mine["total"].equals(theirs["total"]):
+        raise ValueError("paired difference: both sides need the same products and queries of each, got "
+                         f"{int(mine['total'].sum())} queries of {len(mine)} products and "
+                         f"{int(theirs['total'].sum())} of {len(theirs)}")
+    part, whole = _weighed(mine["correct"] - theirs["correct"], mine["total"], stat)
+    return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, n, seed, confidence))
+
+
+def _sums(frame: pd.DataFrame, stat: str) -> pd.DataFrame:
+    """`correct` and `total` of every product, sorted by name."""
+    if stat not in STATS:
+        raise ValueError(f"metrics: stat must be one of {', '.join(STATS)}, got {stat!r}")
+    column = stat.removesuffix("_per_product")
+    if missing := {"product", column} - set(frame.columns):
+        raise ValueError("metrics: an outcome frame has product, top1, top5; "
+                         f"missing: {', '.join(sorted(missing))}")
+    if frame.empty or frame[["product", column]].isna().any(axis=None):
+        raise ValueError(f"metrics: needs at least one query and no missing value in product and {column}")
+    sums = frame[column].astype(float).groupby(frame["product"].astype(str), sort=True).agg(["sum", "size"])
+    return sums.set_axis(["correct", "total"], axis=1)
+
+
+def _over_seeds(frames: pd.DataFrame | Sequence[pd.DataFrame], stat: str) -> pd.DataFrame:
+    """`_sums` averaged over the seeds' frames, which must ask the same queries."""
+    each = [_sums(f, stat) for f in ([frames] if isinstance(frames, pd.DataFrame) else frames)]
+    if not each or any(not sums["total"].equals(each[0]["total"]) for sums in each):
+        raise ValueError("paired difference: every seed needs a frame with the same queries, "
+                         f"got {len(each)} frames")
+    return each[0].assign(correct=sum(sums["correct"] for sums in each) / len(each))
+
+
+def _weighed(correct: pd.Series, total: pd.Series, stat: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator and denominator of a product, (P,) each: the statistic is the ratio of their sums."""
+    part, whole = correct.to_numpy(float), total.to_numpy(float)
+    return (part / whole, np.ones_like(whole)) if stat.endswith("_per_product") else (part, whole)
+
+
+def _interval(part: np.ndarray, whole: np.ndarray, n: int, seed: int,
+              confidence: float) -> tuple[float, float]:
+    """Percentile bootstrap of sum(part) / sum(whole) over products; (-1, 1) for a single product."""
+    if len(part) < 2:
+        return -1.0, 1.0
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(part), np.full(len(part), 1 / len(part)), size=n)  # (n, P) draws
+    low, high = np.quantile((times @ part) / (times @ whole), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)

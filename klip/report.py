@@ -1,0 +1,249 @@
+"""Floor 4: the only writer under results/.
+
+    results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg  metrics/NN_name.json  report.md
+
+Every name begins with the number of the notebook that writes it, so that the runner can tell whose it is.
+Files appear whole (temporary name, then replaced). No picture that shows a real photograph is ever written.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klip import config, paths, published
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PAPER_SET = {"grozi-like": "grozi-120", "capg-like": "capg-gp", "rp2k-like": "rp2k"}
+"""Rendered set -> the set of the paper that it mirrors; the paper's number beside it is no target."""
+PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy", "opencv-python-headless")
+LONGEST = 60
+"""Rows of a table that report.md and the .md file show; the .csv holds them all."""
+
+
+def _path(name: str, profile: str, kind: str, suffix: str) -> Path:
+    if not re.fullmatch(r"(\d\d|[A-Z])_[a-z0-9_]+", name):
+        raise ValueError(f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}")
+    if profile not in config.profiles():
+        raise ValueError(f"report: profile must be one of {', '.join(config.profiles())}, got {profile!r}")
+    return paths.RESULTS / profile / kind / (name + suffix)
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(partial, path)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """numpy, pandas and paths as JSON's own types; not-a-number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "to_dict"):  # Series, DataFrame
+        return _plain(value.to_dict("records") if hasattr(value, "columns") else value.to_dict())
+    if hasattr(value, "tolist"):  # arrays, numbers and tensors
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
+    """A frame as a Markdown table: four digits, empty where nothing is known, at most `rows` rows."""
+
+    def cell(value: Any) -> str:
+        value = _plain(value)
+        text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|").replace("\n", " ")
+
+    right = [kind in "iuf" for kind in (frame[name].dtype.kind for name in frame)]
+    lines = [[str(name) for name in frame], ["--:" if number else "---" for number in right]]
+    lines += [[cell(value) for value in row] for row in frame.head(rows).itertuples(index=False)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return text + (f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else "")
+
+
+def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
+    """Write a table as .csv (six digits) and .md, return the .csv path; a named index becomes columns."""
+    path = _path(name, profile, "tables", ".csv")
+    frame = frame.reset_index() if any(level is not None for level in frame.index.names) else frame
+    _write(path.with_suffix(".md"), markdown(frame))
+    return _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def save_figure(figure: Figure, name: str, profile: str, *, photographs: bool = False, images: bool = False,
+                dpi: int = 90) -> Path | None:
+    """Write a figure: PNG for plots, JPEG for grids of rendered `images`; at most 100 dots per inch.
+
+    photographs=True says that it shows real photographs: nothing is written, an older file of that name goes.
+    """
+    if not 1 <= dpi <= 100:
+        raise ValueError(f"report: dpi must be 1 to 100 (the repository stays small), got {dpi!r}")
+    path = _path(name, profile, "figures", ".jpg" if images else ".png")
+    if photographs:
+        path.unlink(missing_ok=True)
+        return None
+    options = {"pil_kwargs": {"quality": 80}} if images else {"metadata": {"Software": None}}
+    figure.savefig(buffer := io.BytesIO(), format=path.suffix[1:], dpi=dpi, **options)
+    return _write(path, buffer.getvalue())
+
+
+@functools.cache
+def _commit() -> str | None:
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(paths.ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "klip", "notebooks")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        return None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device, threads, commit, date (UTC). Names no user, host or folder; imports nothing heavy."""
+    torch = sys.modules.get("torch")
+    device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "CPU"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "device": device,
+        "threads": torch.get_num_threads() if torch else os.cpu_count(), "machine": platform.machine(),
+        "python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
+    """Write numbers as JSON, with the `provenance` they were made under; not-a-number becomes null."""
+    whole = {**_plain(values), "provenance": provenance()}
+    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+    return _write(_path(name, profile, "metrics", ".json"), text + "\n")
+
+
+def read_metrics(name: str, profile: str) -> dict[str, Any]:
+    """What another notebook wrote."""
+    path = _path(name, profile, "metrics", ".json")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; notebook {name.split('_')[0]} writes it: "
+                                f"run `make reproduce PROFILE={profile}`")
+    return json.loads(path.read_text())
+
+
+def _all_metrics(profile: str) -> dict[str, dict[str, Any]]:
+    files = sorted((paths.RESULTS / profile / "metrics").glob("*.json"))
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def paper_number(label: str) -> float | None:
+    """RetailKLIP's published percent for the set that `label` begins with, or that it mirrors."""
+    name = label.split()[0]
+    return published.published(PAPER_SET.get(name, name))
+
+
+def _sets(profile: str) -> list[tuple[str, dict[str, Any]]]:
+    """`sets` of 04_zero_shot.json: label -> queries, products, and frozen, fine_tuned, difference, low, high.
+
+    The last five are fractions; a label is a set's name, perhaps with more words after it (the gallery rule).
+    """
+    return list(_all_metrics(profile).get("04_zero_shot", {}).get("sets", {}).items())
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{100 * value:{sign}.1f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{_percent(row['low'], '+')} to {_percent(row['high'], '+')}"
+
+
+def summary(profile: str) -> str:
+    """The closing table of a run: fine-tuned minus frozen top-1 with 95 % interval, chosen depth, times."""
+    lines = [f"profile {profile}: top-1 accuracy in percent, one packshot per product",
+             f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval"]
+    for label, row in _sets(profile):
+        shown = _percent(row["frozen"]), _percent(row["fine_tuned"]), _percent(row["difference"], "+")
+        numbers = "".join(f"{text:>8}" for text in (row["queries"], *shown))
+        note = "" if row["low"] is None or row["low"] > 0 else "   not above 0"
+        lines.append(f"{label:<28}{numbers}  {_interval(row)}{note}")
+    found = _all_metrics(profile)
+    if (depth := found.get("02_depth", {}).get("depth")) is not None:
+        lines.append(f"chosen depth: {depth} images per product")
+    times = [f"{name} {values['seconds']:.0f} s" for name, values in found.items() if values.get("seconds")]
+    return "\n".join(lines + (["times: " + ", ".join(times)] if times else []))
+
+
+def _claims_table(profile: str) -> str:
+    """Ours beside the paper's, in Markdown; says so when there is no run yet."""
+    if not _sets(profile):
+        return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
+    lines = ["| set | products | queries | frozen | fine-tuned | difference (95 % interval) | paper |",
+             "|---|--:|--:|--:|--:|---|--:|"]
+    for label, row in _sets(profile):
+        paper, name = paper_number(label), label.split()[0]
+        shown = "-" if paper is None else f"{paper} ({PAPER_SET[name]})" if name in PAPER_SET else str(paper)
+        gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
+        ours = row["products"], row["queries"], _percent(row["frozen"]), _percent(row["fine_tuned"]), gain
+        lines.append("| " + " | ".join(map(str, (label, *ours, shown))) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def readme(text: str) -> str:
+    """README's text with the tables between `<!-- results:PROFILE -->` and `<!-- /results -->` made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{_claims_table(match[2])}{match[3]}"
+
+    return re.sub(r"(<!-- results:(\w+) -->)\n.*?(<!-- /results -->)", table, text, flags=re.DOTALL)
+
+
+def fill_readme() -> None:
+    """Put the stored results into README.md."""
+    path = paths.ROOT / "README.md"
+    _write(path, readme(path.read_text()))
+
+
+def write_report(profile: str) -> Path:
+    """Write results/<profile>/report.md: summary, each notebook's tables, pictures, numbers, provenance."""
+    folder, found = paths.RESULTS / profile, _all_metrics(profile)
+    kinds: dict[str, Callable[[Path], str]] = {
+        "tables/*.md": lambda file: file.read_text(),
+        "figures/*": lambda file: f"![{file.stem}](figures/{file.name})\n",
+        "metrics/*.json": lambda file: _listing(found[file.stem]),
+    }
+    parts = [f"# Results of profile {profile}\n", f"```\n{summary(profile)}\n```\n", _claims_table(profile)]
+    files = [(file.name.split("_")[0], order, file.name, show(file))
+             for order, (kind, show) in enumerate(kinds.items()) for file in folder.glob(kind)
+             if not file.name.startswith(".")]
+    number = None
+    for prefix, _, name, content in sorted(files):
+        parts += [f"## Notebook {prefix}\n"] * (prefix != number) + [f"### {name}\n", content]
+        number = prefix
+    made = [values["provenance"] for values in found.values() if "provenance" in values]
+    if made:
+        parts += ["## Provenance of the last notebook\n", _listing(max(made, key=lambda item: item["date"]))]
+    return _write(folder / "report.md", "\n".join(parts))
+
+
+def _listing(values: Mapping[str, Any]) -> str:
+    """The single numbers and words of one metrics file; nested ones stay in the file."""
+    single = {name: value for name, value in values.items() if not isinstance(value, dict | list)}
+    return "".join(f"- {name}: {f'{value:.4g}' if isinstance(value, float) else value}\n"
+                   for name, value in single.items())

@@ -1,0 +1,252 @@
+"""Fine-tuning (paper §4.1): balanced draws, encoder and ArcFace, AdamW with block-wise rates, one device.
+
+Axes: B images of an optimiser step, S pixels a side, D numbers per embedding, C products.  On a CPU a run is
+a function of its config and images, to the bit for one number of threads, whatever the number of workers and
+however often it was interrupted; on a GPU kernels may add in another order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from klip import arcface, augment, balance, blocks, checkpoint, data
+from klip import encoder as encoders
+from klip.config import FinetuneConfig
+from klip.encoder import Encoder
+
+HARDER = 1.5
+"""Strength of the augmentation of an image that comes back within an epoch (A: the paper gives none)."""
+CENTRE_IMAGES = 4
+"""Images per product whose mean embedding is the first centre of the product (A)."""
+NEUTRAL = {"workers", "save_every"}
+"""Settings that change nothing in the result."""
+
+Held = tuple[pd.DataFrame, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.  history: one row a step, of step, images, loss, lr_<group>, images_per_s and val_top1
+    (a fraction, NaN where not validated; with validate_every > 0, row 0 is the frozen encoder).
+    """
+
+    encoder: Encoder
+    history: pd.DataFrame
+    config: FinetuneConfig
+    seconds: float
+    path: Path | None
+
+
+def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.DataFrame | None = None,
+             progress: bool = True, cache: bool = True) -> Run:
+    """Fine-tune `config.model` on the split `train` of the catalogue, seeing `config.images` images.
+
+    validation: see `held_out`.  cache: keep the run under CACHE/runs; find it there when config, content of
+    the images, base weights and klip's code are the same; take up an interrupted one (save_every).
+    ValueError: wrong settings, a product without images, a damaged image, a loss that is no number.
+    """
+    base = encoders.load(config.model, config.resize)
+    plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
+    plan.rows.attrs["root"] = catalogue.attrs["root"]
+    held, folder = held_out(catalogue, validation), None
+    name = f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
+    if cache:
+        precision = encoders.resolve_precision(config.precision, base.device)
+        facts = [config.model_dump(mode="json", exclude=NEUTRAL), encoders.fingerprint(base), precision]
+        folder = checkpoint.folder([*facts, base.device.type], [plan.rows, *(held or ())])
+        if found := checkpoint.read(folder):
+            encoder = encoders.load(folder / "encoder.safetensors")
+            encoder.name = name
+            return Run(encoder, found[0], config, found[1]["seconds"], folder)
+    with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []), encoders.one_sentence():
+        torch.manual_seed(config.seed)
+        trainer = _Trainer(config, base, plan, catalogue, held)
+        trainer.run(folder, progress)
+    base.name, history = name, pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
+    if folder is not None:
+        facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds}
+        encoders.save(base, folder / "encoder.safetensors", **facts)
+        checkpoint.write(folder, history, facts)
+    return Run(base, history, config, trainer.seconds, folder)
+
+
+def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
+    """Gallery and queries of the validation, as many queries of each product (paper §4.1.3); None if none.
+
+    Queries: `validation` but for its split `gallery`, or else the catalogue's split `val`; of each product as
+    many as the poorest has.  Gallery: split `gallery` of `validation`, or else training images; the first.
+    """
+    source = catalogue[catalogue["split"] == "val"] if validation is None else validation
+    queries, packshots = source[source["split"] != "gallery"], source[source["split"] == "gallery"]
+    if queries.empty:
+        return None
+    if packshots.empty:
+        packshots = catalogue[catalogue["split"] == "train"]
+    queries = queries.groupby("product").head(queries["product"].value_counts().min())
+    gallery = packshots[packshots["product"].isin(queries["product"])].drop_duplicates("product")
+    if lost := sorted(set(queries["product"]) - set(gallery["product"])):
+        raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
+                         f"{lost[0]!r}; each needs one in split train (or gallery)")
+    return gallery, queries
+
+
+def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
+    """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one of its product?"""
+    gallery, queries = held
+    files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
+    rows = encoders.embed(encoder, files, precision=precision, workers=workers)
+    nearest = (rows[len(gallery):] @ rows[:len(gallery)].T).argmax(dim=1).numpy()            # (queries,)
+    return float((gallery["product"].to_numpy()[nearest] == queries["product"].to_numpy()).mean())
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """The factor of all rates at `step` from 0: a line up over `warmup` of the steps, half a cosine to 0."""
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class _Draws(Dataset):
+    """Item (epoch, index, row, repeat): the augmented image (3, S, S) and the label of its product."""
+
+    def __init__(self, plan: balance.Plan, catalogue: pd.DataFrame, preprocess: augment.Preprocess) -> None:
+        self.seed, self.preprocess, self.files = plan.seed, preprocess, encoders.image_files(catalogue)
+        self.labels = dict(zip(plan.rows["row"], pd.factorize(plan.rows["product"])[0].tolist(), strict=True))
+
+    def __getitem__(self, draw: tuple[int, int, int, int]) -> tuple[Tensor, int]:
+        epoch, index, row, repeat = draw
+        rng = np.random.default_rng((self.seed, epoch, index))
+        image = augment.training(data.read(self.files[row]), self.preprocess, rng, HARDER if repeat else 1.0)
+        return torch.from_numpy(image), self.labels[row]
+
+
+class _Trainer:
+    """All that changes while training, and the loop that changes it; the encoder is trained in place."""
+
+    def __init__(self, config: FinetuneConfig, encoder: Encoder, plan: balance.Plan, catalogue: pd.DataFrame,
+                 held: Held | None) -> None:
+        self.config, self.encoder, self.held, self.device = config, encoder, held, encoder.device
+        self.precision = encoders.resolve_precision(config.precision, self.device)
+        draws = list(plan.draws(config.images))
+        self.batches = [draws[i:i + config.batch_size] for i in range(0, len(draws), config.batch_size)]
+        self.draws = _Draws(plan, catalogue, encoder.preprocess)
+        products = len(plan.products)
+        self.head = arcface.Head(config.loss, products, encoder.dim, config.margin_deg, config.scale)
+        arcface.initialise(self.head, self._means(plan))
+        self.head.to(self.device)
+        groups = blocks.parameter_groups(encoder.tower, config.rates, config.top_lr, config.decay,
+                                         config.weight_decay)
+        groups.append(self.head.parameter_group(config.head_lr))
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda step: rate_factor(step, len(self.batches), config.warmup))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        blend = get_ema_multi_avg_fn(config.ema)
+        self.average = AveragedModel(encoder.tower, multi_avg_fn=blend) if config.ema else None
+        self.step, self.seconds, self.history = 0, 0.0, list[dict[str, float]]()
+
+    def _means(self, plan: balance.Plan) -> Tensor:
+        """Mean embedding of each product by the frozen encoder, (C, D)."""
+        few = plan.rows.groupby("product").head(CENTRE_IMAGES)
+        rows = encoders.embed(self.encoder, few, workers=self.config.workers, precision=self.precision)
+        labels = torch.as_tensor(pd.factorize(few["product"])[0])
+        return torch.zeros(len(plan.products), self.encoder.dim).index_add_(0, labels, rows)
+
+    def run(self, folder: Path | None, progress: bool) -> None:
+        """Train to the end of the budget, from the state in `folder` if there is one."""
+        config, state = self.config, folder / "state.pt" if folder and self.config.save_every else None
+        if state is not None and state.is_file():
+            self._restore(checkpoint.read_state(state))
+        elif config.validate_every and self.held:
+            self.history.append({"step": 0, "images": 0, "val_top1": self._validate()})
+        self.encoder.checkpointing(config.checkpointing)
+        self.encoder.train()
+        loader = DataLoader(self.draws, batch_sampler=self.batches[self.step:], num_workers=config.workers,
+                            worker_init_fn=encoders.quiet_worker, pin_memory=self.device.type == "cuda")
+        seen, started = self.step * config.batch_size, time.perf_counter() - self.seconds
+        with tqdm(total=config.images, initial=seen, unit="img", disable=not progress,
+                  desc=f"{config.loss}, {config.rates}, depth {config.depth}, seed {config.seed}") as bar:
+            for images, labels in loader:
+                rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
+                loss = self._step(images, labels)
+                seen += len(images)
+                self.seconds = time.perf_counter() - started
+                self.history.append({"step": self.step, "images": seen, "loss": loss, **rates,
+                                     "images_per_s": seen / self.seconds, "val_top1": math.nan})
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                bar.update(len(images))
+                last = self.step == len(self.batches)
+                if self.held and (last or config.validate_every and not self.step % config.validate_every):
+                    self.history[-1]["val_top1"] = self._validate()
+                if state is not None and self.step % config.save_every == 0 and not last:
+                    checkpoint.write_state(state, self._state())
+                started = time.perf_counter() - self.seconds  # validating and saving do not count
+        if self.average is not None:
+            self.encoder.tower.load_state_dict(self.average.module.state_dict())
+        self.encoder.checkpointing(False)
+        self.encoder.eval()
+
+    def _step(self, images: Tensor, labels: Tensor) -> float:
+        """One optimiser step on a batch (B, 3, S, S), in `accumulate` parts whose gradients add up to it."""
+        device, total, size = self.device, 0.0, math.ceil(len(images) / self.config.accumulate)
+        for part, target in zip(images.split(size), labels.split(size), strict=True):
+            with encoders.autocast(self.precision, device):
+                embeddings = self.encoder(part.to(device, non_blocking=True))                # (b, D)
+            loss = self.head(embeddings, target.to(device, non_blocking=True)) * (len(part) / len(images))
+            self.scaler.scale(loss).backward()
+            total += loss.item()
+        if not math.isfinite(total):
+            raise ValueError(f"fine-tuning: the loss became {total} at step {self.step + 1}, at precision "
+                             f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate")
+        self.scaler.unscale_(self.optimiser)
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.scaler.step(self.optimiser)
+        scale = self.scaler.get_scale()
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else fp16 overflowed, and the optimiser made no step
+            self.schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.encoder.tower)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return total
+
+    def _validate(self) -> float:
+        encoder = self.encoder
+        if self.average is not None:
+            encoder = Encoder(self.average.module, encoder.preprocess, "", encoder.arch, encoder.config)
+        return validate(encoder, self.held, self.precision, self.config.workers)
+
+    def _parts(self) -> dict:
+        parts = {"tower": self.encoder.tower, "head": self.head, "optimiser": self.optimiser,
+                 "schedule": self.schedule, "scaler": self.scaler, "average": self.average}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _state(self) -> dict:
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {"step": self.step, "seconds": self.seconds, "history": json.dumps(self.history),
+                "rng": torch.get_rng_state(), "cuda": cuda,
+                **{name: part.state_dict() for name, part in self._parts().items()}}
+
+    def _restore(self, state: dict) -> None:
+        self.step, self.seconds, self.history = state["step"], state["seconds"], json.loads(state["history"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["rng"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.device)

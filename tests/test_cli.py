@@ -1,0 +1,311 @@
+"""Every command through typer's runner, with a tiny random ViT and a folder of plain patterns.
+
+Bad input: exit code 2, one sentence on stderr, nothing written.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from klip import cli, encoder, paths, reproduce
+from klip.augment import Preprocess
+
+VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two checkpoints of one tiny ViT, and one whose tensors do not fit its architecture."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("models")
+    preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
+    for seed in (0, 1):
+        tiny = encoder.build({"embed_dim": 16, "vision_cfg": VISION}, preprocess, "tiny", seed=seed)
+        encoder.save(tiny, folder / f"tiny{seed}.safetensors")
+    config = {"embed_dim": 16, "vision_cfg": {**VISION, "width": 48}}
+    save_file(load_file(folder / "tiny0.safetensors"), folder / "other.safetensors", {
+        "arch": "wide", "config": json.dumps(config), "preprocess": json.dumps(preprocess.to_dict())})
+    return folder
+
+
+@pytest.fixture
+def work(models, tmp_path, monkeypatch):
+    """The current folder: shop/<product>/<n>.png, 4 products of 3 equal images each; models; a cache."""
+    rng = np.random.default_rng(0)
+    for product in ("cola", "cola light", "soup", "tea"):
+        (tmp_path / "shop" / product).mkdir(parents=True)
+        pattern = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        for number in (1, 2, 3):
+            image = pattern.resize((40, 40), Image.Resampling.NEAREST)
+            image.save(tmp_path / "shop" / product / f"{number}.png")
+    for file in models.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("KLIP_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def klip(*words):
+    """Run a command line; an error that is not the user's is raised."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def done(*words):
+    result = klip(*words)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+# ------------------------------------------------------------------------------------------------ evaluate
+
+def test_evaluate_prints_a_table_and_writes_json(work):
+    printed = done("evaluate", "--set", "folder", "--root", "shop", "--model", "tiny0.safetensors",
+                   "--views", 2, "--seed", 3, "--resize", "pad", "--json", "figures.json")
+    assert "8 queries, 4 products" in printed and "100.0 %" in printed
+    found = json.loads((work / "figures.json").read_text())
+    assert found["queries"] == found["correct"] == 8 and found["products"] == 4
+    for name in ("top1", "top1_per_product", "top5"):
+        assert found[name] == 1.0 and found[f"{name}_interval"] == [1.0, 1.0]
+    loaded = encoder.load("tiny0.safetensors", resize="pad")
+    assert found["model_fingerprint"] == encoder.fingerprint(loaded)
+    assert found["preprocess"] == loaded.preprocess.to_dict() and found["preprocess"]["resize"] == "pad"
+    assert (found["set"], found["gallery"], found["seed"], found["views"]) == ("folder", "web1", 3, 2)
+    assert found["model"] == "tiny0.safetensors"
+
+
+@pytest.mark.parametrize("gallery", ["web1", "largest", "random"])
+def test_evaluate_takes_a_folder_and_a_manifest(work, gallery):
+    (work / "list.csv").write_text("image,product\n" + "".join(
+        f"shop/{product}/{n}.png,{product}\n" for product in ("cola", "tea") for n in (1, 2)))
+    model = ("--model", "tiny0.safetensors", "--gallery", gallery, "--views", 1)
+    assert "8 queries, 4 products" in done("evaluate", "--set", "shop/", *model)
+    assert "2 queries, 2 products" in done("evaluate", "--set", "list.csv", *model)
+
+
+# ------------------------------------------------------------------------------------------------ gallery
+
+def classified(*words):
+    return json.loads(done("gallery", "classify", *words, "--json"))
+
+
+def test_gallery_from_build_to_classify(work):
+    assert "4 products, 24 rows" in done("gallery", "build", "g.safetensors", "./shop", "--model",
+                                         "tiny0.safetensors", "--views", 2, "--seed", 1)
+    rows = classified("g.safetensors", "shop/tea/2.png", "shop/soup", "--top", 2)
+    soup = [f"shop/soup/{number}.png" for number in (1, 2, 3)]
+    assert [row["query"] for row in rows[::2]] == ["shop/tea/2.png", *soup]
+    assert [row["product"] for row in rows if row["rank"] == 1] == ["tea", "soup", "soup", "soup"]
+    assert set(rows[0]) == {"query", "rank", "product", "similarity", "packshot"}
+    table = done("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--k", 3)
+    assert "tea/2.png" in table and "1.000" in table and table.count("\n") == 2
+
+    assert "3 products, 18 rows" in done("gallery", "remove", "g.safetensors", "tea")
+    assert classified("g.safetensors", "shop/tea/2.png")[0]["product"] != "tea"
+    assert "4 products, 20 rows" in done("gallery", "add", "g.safetensors", "Tee", "shop/tea/1.png")
+    assert classified("g.safetensors", "shop/tea/2.png")[0]["product"] == "Tee"
+
+
+def test_a_gallery_remembers_model_and_resize_and_takes_no_other(work, monkeypatch):
+    done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1, "--resize", "pad")
+    monkeypatch.chdir(work / "shop")        # the model is found from another folder
+    assert classified("../g", "tea/2.png")[0]["product"] == "tea"
+    refused = klip("gallery", "classify", "../g", "tea/2.png", "--model", "../tiny1.safetensors")
+    assert refused.exit_code == 2 and "was made by tiny0.safetensors" in refused.stderr
+    (work / "tiny0.safetensors").rename(work / "moved.safetensors")
+    assert klip("gallery", "classify", "../g", "tea/2.png").exit_code == 2
+    assert classified("../g", "tea/2.png", "--model", "../moved.safetensors")[0]["product"] == "tea"
+
+
+@pytest.mark.filterwarnings("default")      # the note is a warning
+def test_damaged_images_are_skipped_by_choice(work):
+    (work / "shop" / "tea" / "0.png").write_bytes(b"no image")
+    (work / "shop" / "empty").mkdir()
+    for words in (("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--views", "1"),
+                  ("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", "1")):
+        assert klip(*words).exit_code == 2
+        result = klip(*words, "--unreadable", "skip")
+        assert result.exit_code == 0 and "4 products" in result.stdout
+        assert "note:" in result.stderr and "tea/0.png" in result.stderr and "empty" in result.stderr
+    result = klip("gallery", "classify", "g", "shop/tea", "--unreadable", "skip", "--json")
+    assert len(json.loads(result.stdout)) == 3 and "1 images left out: shop/tea/0.png" in result.stderr
+
+
+# ------------------------------------------------------------------------------------------------ finetune
+
+def test_finetune_writes_a_checkpoint_that_evaluate_takes(work):
+    printed = done("finetune", "./shop", "--model", "tiny0.safetensors", "--images", 8, "--depth", 2,
+                   "--seed", 2, "--out", "tuned.safetensors", "--set", "batch_size=4", "--set", "workers=0",
+                   "--set", "precision=fp32", "--set", "margin_deg=20")
+    assert "8 images of 4 products" in printed and "loss" in printed
+    first, tuned = encoder.load("tiny0.safetensors"), encoder.load("tuned.safetensors")
+    assert encoder.fingerprint(first) != encoder.fingerprint(tuned)
+    assert "queries" in done("evaluate", "--set", "./shop", "--model", "tuned.safetensors", "--views", 1)
+
+
+def test_finetune_takes_an_architecture_and_its_pretraining(work, monkeypatch):
+    from klip import train
+
+    seen = []
+    monkeypatch.setattr(train, "finetune", lambda config, *rest, **more: seen.append(config) or 1 / 0)
+    for words, model in (((), "nano"), (("--model", "ViT-B-32", "--pretrained", "none"), "ViT-B-32:none")):
+        with pytest.raises(ZeroDivisionError):
+            klip("finetune", "./shop", "--out", "o.safetensors", *words, "--set", "decay=0.5")
+        assert (seen[-1].model, seen[-1].decay) == (model, 0.5)
+
+
+# ------------------------------------------------------------------------------------------------ the others
+
+def test_reproduce_hands_everything_on(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(reproduce, "run", lambda profile, parameters, only, appendix: seen.update(
+        profile=profile, parameters=parameters, only=only, appendix=appendix))
+    done("reproduce")
+    assert seen == {"profile": "nano", "parameters": {}, "only": None, "appendix": False}
+    done("reproduce", "--profile", "real", "--only", "02", "--only", "03", "--appendix", "--set", "seeds=1",
+         "--set", "depths=1 2")
+    assert seen == {"profile": "real", "parameters": {"seeds": "1", "depths": "1 2"}, "only": ["02", "03"],
+                    "appendix": True}
+
+
+def test_data_check_lists_damage(work):
+    assert "12 images of 4 products, 0 damaged" in done("data", "check", "./shop")
+    (work / "shop" / "tea" / "0.png").write_bytes(b"no image")
+    (work / "shop" / "void").mkdir()
+    result = klip("data", "check", "folder", "--root", "shop")
+    assert result.exit_code == 1 and "2 damaged" in result.stdout
+    assert "tea/0.png" in result.stdout and "void" in result.stdout
+
+
+def test_data_fetch_says_where_things_belong(work):
+    result = klip("data", "fetch", "grozi-120")
+    assert result.exit_code == 2 and "inVitro" in result.stderr and str(work / "data") in result.stderr
+    (work / "data" / "grozi-120").mkdir(parents=True)
+    assert str(work / "data" / "grozi-120") in done("data", "fetch", "grozi-120")
+
+
+def test_shop_render(work):
+    values = ("breadth=2", "max_images=2", "min_images=1", "val_images=1", "grozi_products=2",
+              "grozi_queries=1", "grozi_strength=0.5", "capg_lines=1", "capg_flavours=2", "capg_queries=1",
+              "rp2k_products=2", "rp2k_queries=1", "size=64")
+    words = [word for value in values for word in ("--set", value)]
+    printed = done("shop", "render", "--root", "drawn", "--workers", 1, *words)
+    assert printed.count("2 products") == 4 and (work / "drawn" / "plan.json").is_file()
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+TUNE = ("finetune", "./shop", "--model", "tiny0.safetensors", "--out", "o.safetensors")
+EVALUATE = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--json", "o.json")
+BUILD = ("gallery", "build", "o.gallery", "./shop", "--model", "tiny0.safetensors")
+BAD = {
+    "missing folder": (("evaluate", "--set", "./nowhere"), "nowhere is missing"),
+    "missing set": (("evaluate", "--set", "grozi-120", "--json", "o.json"), "inVitro"),
+    "unknown set": (("evaluate", "--set", "grozi-121"), "grozi-120"),
+    "unknown gallery": ((*EVALUATE, "--gallery", "web2"), "web1, largest"),
+    "unknown resize": ((*EVALUATE, "--resize", "bend"), "squash, pad, crop"),
+    "unknown unreadable": ((*EVALUATE, "--unreadable", "maybe"), "fail, skip"),
+    "no views": ((*EVALUATE, "--views", "0"), "at least one packshot"),
+    "unknown model": (("evaluate", "--set", "./shop", "--model", "mega"), "nano, nano-vit"),
+    "missing model": (("evaluate", "--set", "./shop", "--model", "x.safetensors"), "klip finetune"),
+    "other tower": (("evaluate", "--set", "./shop", "--model", "other.safetensors"), "another architecture"),
+    "no checkpoint": (("evaluate", "--set", "./shop", "--model", "shop/tea/1.png"), "no safetensors"),
+    "json nowhere": (("evaluate", "--set", "./shop", "--json", "no/o.json"), "its folder is missing"),
+    "depth 0": ((*TUNE, "--depth", "0"), "depth must be"),
+    "wrong type": ((*TUNE, "--set", "decay=steep"), "decay must be"),
+    "unknown setting": ((*TUNE, "--set", "depht=3"), "did you mean depth"),
+    "no value": ((*TUNE, "--set", "decay"), "NAME=VALUE"),
+    "out is a folder": ((*TUNE[:-1], "shop"), "it is a folder"),
+    "gallery nowhere": (("gallery", "build", "no/g", "./shop"), "its folder is missing"),
+    "no gallery": (("gallery", "classify", "nothing", "shop/tea/1.png"), "klip gallery build"),
+    "not a gallery": (("gallery", "remove", "tiny0.safetensors", "tea"), "is no gallery"),
+    "torn gallery": (("gallery", "remove", "shop/tea/1.png", "tea"), "not a whole safetensors"),
+    "unknown fetch": (("data", "fetch", "imagenet"), "grocery-store"),
+    "unknown plan": (("shop", "render", "--root", "o", "--set", "brands=3"), "breadth"),
+    "wrong plan": (("shop", "render", "--root", "o", "--set", "breadth=x"), "must be of type int"),
+    "wrong option": ((*TUNE, "--depth", "many"), "valid integer"),
+}
+
+
+@pytest.mark.parametrize("words, part", BAD.values(), ids=BAD)
+def test_bad_input_is_one_sentence_and_writes_nothing(work, words, part):
+    before = sorted(work.rglob("*"))
+    result = klip(*words)
+    assert result.exit_code == 2 and part in result.stderr and not result.stdout
+    assert result.stderr.startswith("klip: ") and result.stderr.count("\n") == 1
+    assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [(*TUNE, "--images", "8"), EVALUATE, BUILD], ids=lambda words: words[0])
+@pytest.mark.parametrize("damage", ["empty product", "unreadable image"])
+def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
+    if damage == "empty product":
+        (work / "shop" / "void").mkdir()
+    else:
+        for number in (1, 2, 3):
+            (work / "shop" / "tea" / f"{number}.png").write_bytes(b"no image")
+    result = klip(*words)
+    assert result.exit_code == 2 and ("void" if damage == "empty product" else "tea") in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("klip: ")
+    assert not list(work.glob("o.*")) and not list(work.glob(".*part"))
+
+
+@pytest.mark.parametrize("words, part", [
+    (("add", "g", "new", "nowhere.png"), "nowhere.png is missing"),
+    (("add", "g", "new", "bad.png"), "bad.png"),
+    (("add", "g", "new", "void"), "holds no image"),
+    (("remove", "g", "te"), "did you mean 'tea'"),
+    (("classify", "g", "bad.png"), "bad.png"),
+    (("classify", "g", "shop/tea/1.png", "--k", "99"), "k must be between 1 and its 12 rows"),
+])
+def test_a_refused_change_keeps_the_gallery(work, words, part):
+    done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1)
+    (work / "void").mkdir()
+    (work / "bad.png").write_bytes(b"no image")
+    before = (work / "g").read_bytes()
+    result = klip("gallery", *words)
+    assert result.exit_code == 2 and part in result.stderr and result.stderr.count("\n") == 1
+    assert (work / "g").read_bytes() == before
+
+
+def test_unknown_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(paths, "PROFILES", tmp_path)
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "seeds: int = 3"}
+    (tmp_path / "01_toy.ipynb").write_text(json.dumps({"cells": [cell]}))
+    for words, part in ((("--profile", "giant"), "'giant'"), (("--set", "seedz=1"), "did you mean seeds"),
+                        (("--only", "77"), "'77'")):
+        result = klip("reproduce", *words)
+        assert result.exit_code == 2 and part in result.stderr and result.stderr.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------------ start
+
+def test_help_is_quick_and_without_torch():
+    code = "import sys; from klip import cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-m", "klip.cli", "--help"], cwd=paths.ROOT,
+                                capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - start)
+    assert all(f"  {name} " in result.stdout for name in ("reproduce", "finetune", "evaluate", "gallery"))
+    assert min(took) < 0.5
+
+
+@pytest.mark.parametrize("words", [
+    "reproduce", "finetune", "evaluate", "gallery", "gallery build", "gallery add", "gallery remove",
+    "gallery classify", "data fetch", "data check", "shop render"])
+def test_every_command_has_help(words):
+    assert "Usage: " in done(*words.split(), "--help")

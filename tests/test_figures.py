@@ -1,0 +1,107 @@
+"""Every figure is drawn from a small table whose content is known, and read back from its axes."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from klip import figures
+
+COUNTS = pd.Series({"a": 400, "b": 120, "c": 50, "d": 20, "e": 3, "f": 1})
+PARTS = pd.Series(["head", "head", "middle", "middle", "tail", "tail"], index=COUNTS.index)
+DEPTHS = pd.DataFrame({"depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3], "high": [0.4, 0.6, 0.5]})
+RATES = pd.DataFrame({"group": ["stem", "transformer.resblocks.0", "proj"], "parameters": [1, 2, 3],
+                      "lr": [2e-4 * 0.49, 2e-4 * 0.7, 2e-4]})  # fmt: skip
+HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem": [0.0, 1e-6, 0.0],
+                        "lr_top": [1e-5, 2e-4, 1e-5], "val_top1": [np.nan, 0.2, 0.4]})  # fmt: skip
+EFFECTS = pd.DataFrame({"label": ["one", "two", "one"], "group": ["x", "x", "y"], "mean": [0.02, -0.01, 0.1],
+                        "low": [0.01, -0.03, 0.05], "high": [0.03, 0.01, 0.2]})  # fmt: skip
+RNG = np.random.default_rng(0)
+PICTURES = [RNG.integers(0, 256, (30 + 10 * k, 50, 3), dtype=np.uint8) for k in range(3)]
+PLACES = RNG.normal(size=(9, 2))
+ALL = {
+    "rank_frequency": lambda: figures.rank_frequency(COUNTS, PARTS, 1.5),
+    "sheet": lambda: figures.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}, ["a", "b", "c"]),
+    "confusions": lambda: figures.confusions([tuple(PICTURES)] * 2, ["a", "b"]),
+    "depth_curve": lambda: figures.depth_curve(DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4),
+    "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
+    "rate_bars": lambda: figures.rate_bars({"small": RATES, "large": RATES}),
+    "history": lambda: figures.history({"seed 0": HISTORY, "seed 1": HISTORY}),
+    "comparison": lambda: figures.comparison(EFFECTS, "effects"),
+    "tail_accuracy": lambda: figures.tail_accuracy(EFFECTS.rename(columns={"label": "part", "group": "encoder"})),
+    "umap_scatter": lambda: figures.umap_scatter({"before": PLACES, "after": PLACES}, list("aaabbbccc"), ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_returns_a_drawable_figure_and_writes_nothing(name, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    before = dict(plt.rcParams)
+    figure = ALL[name]()
+    figure.savefig(stream := io.BytesIO(), format="png", dpi=60)
+    assert stream.getvalue().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == []
+    assert plt.get_fignums() == [] and dict(plt.rcParams) == before
+
+
+def test_rank_frequency_shows_every_product_once_in_its_part():
+    lines = figures.rank_frequency(COUNTS, PARTS).axes[0].lines
+    assert [len(line.get_xdata()) for line in lines] == [2, 2, 2]
+    assert sorted(x for line in lines for x in line.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert "head: 2 products, 520 images" in lines[0].get_label()
+
+
+def test_fit_line_has_the_given_slope():
+    line = figures.rank_frequency(COUNTS, PARTS, 1.5).axes[0].lines[-1]
+    slope = np.polyfit(np.log(line.get_xdata()), np.log(line.get_ydata()), 1)[0]
+    assert slope == pytest.approx(-1.5)
+
+
+def test_rate_bars_have_the_height_of_the_rates():
+    axes = ALL["rate_bars"]().axes
+    assert [bar.get_height() for bar in axes[1].patches] == pytest.approx(list(RATES["lr"]))
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["stem", "0", "proj"]
+
+
+def test_comparison_keeps_intervals_and_order():
+    axes = ALL["comparison"]().axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two"]
+    spans = axes.containers[0][2][0].get_segments()
+    assert spans[0][:, 0] == pytest.approx([0.01, 0.03]) and spans[1][:, 0] == pytest.approx([-0.03, 0.01])
+
+
+def test_history_leaves_out_steps_without_validation_and_rates_of_zero():
+    loss, rates, validation = ALL["history"]().axes
+    assert [len(line.get_xdata()) for line in validation.lines] == [2, 2]
+    assert len(rates.lines) == 2 and len(loss.lines) == 2
+
+
+def test_sheet_has_a_cell_per_column_and_leaves_gaps_empty():
+    axes = ALL["sheet"]().axes
+    assert len(axes) == 6 and [len(ax.images) for ax in axes] == [1, 1, 1, 1, 1, 0]
+    assert axes[0].images[0].get_array().shape == (96, 96, 3)
+
+
+def test_jpeg_is_smaller_than_png_for_pictures():
+    figure = ALL["sheet"]()
+    figure.savefig(png := io.BytesIO(), format="png")
+    data = figures.jpeg(figure).data
+    assert data.startswith(b"\xff\xd8") and len(data) < len(png.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: figures.sheet({}), "no image"),
+        (lambda: figures.confusions([]), "no image"),
+        (lambda: figures.depth_curve(DEPTHS.iloc[:0]), "empty table"),
+        (lambda: figures.depth_curve(DEPTHS.drop(columns="low")), "missing low"),
+        (lambda: figures.rate_bars({}), "empty table"),
+    ],
+)
+def test_empty_or_incomplete_input_is_one_sentence(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()

@@ -1,0 +1,146 @@
+"""The manners of the committed notebooks: readable, runnable with parameters, and checkable."""
+
+import ast
+import json
+import re
+import statistics
+
+import pytest
+
+from klip import config, paths, reproduce
+
+NUMBERED = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_umap"]
+NAMES = [*NUMBERED, "A_nano_backbone"]
+SECTIONS = {"1", "2", "3", "4", "4.1", "4.1.1", "4.1.2", "4.1.3", "4.2", "5", "5.1"}
+"""Sections that the paper has."""
+TAGS = {"parameters", "nbval-check-output", "nbval-skip"}
+CHECKED = 4
+"""Cells per notebook whose output a new run must repeat."""
+
+
+def load(name):
+    path = paths.NOTEBOOKS / f"{name}.ipynb"
+    if not path.is_file():
+        pytest.fail(f"notebooks/{name}.ipynb is missing")
+    return json.loads(path.read_text())
+
+
+def text(cell):
+    return "".join(cell["source"])
+
+
+def tags(cell):
+    return set(cell["metadata"].get("tags", ()))
+
+
+def code(name):
+    return [cell for cell in load(name)["cells"] if cell["cell_type"] == "code"]
+
+
+def parameters(name):
+    (cell,) = [cell for cell in code(name) if "parameters" in tags(cell)]
+    return cell
+
+
+def test_the_notebooks_are_these():
+    assert sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernel_is_python3(name):
+    assert load(name)["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_size_stays_under_a_megabyte(name):
+    assert (paths.NOTEBOOKS / f"{name}.ipynb").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_title_cell_is_the_contract(name):
+    first = load(name)["cells"][0]
+    title = text(first)
+    assert first["cell_type"] == "markdown" and re.match(rf"# {name.split('_')[0]} \S", title)
+    assert all(word in title.lower() for word in ("reads", "writes", "time")) and "?" in title
+    sections = set(re.findall(r"§\s?(\d(?:\.\d)*)", title))
+    assert sections <= SECTIONS and (sections or name in ("05_umap", "A_nano_backbone"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sections_that_are_quoted_exist(name):
+    prose = "\n".join(text(cell) for cell in load(name)["cells"] if cell["cell_type"] == "markdown")
+    assert set(re.findall(r"paper,? §\s?(\d(?:\.\d)*)", prose, flags=re.IGNORECASE)) <= SECTIONS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_annotated_literals(name):
+    source = text(parameters(name))
+    for node in ast.parse(source).body:
+        assert isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant), ast.unparse(node)
+    # papermill drops a parameter whose line holds a second equals sign
+    assert all(line.count("=") <= 1 for line in source.splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_papermill_sees_every_parameter(name):
+    import papermill
+
+    read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
+    assert set(papermill.inspect_notebook(paths.NOTEBOOKS / f"{name}.ipynb")) == set(read)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_parameters_are_the_settings_of_nano(name):
+    read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
+    assert read == config.Settings().model_dump() and list(read) == list(config.Settings.model_fields)
+    assert text(parameters(name)) == text(parameters(NUMBERED[0]))  # one cell, five times
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_used_through_settings(name):
+    read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb")
+    loaded = [node.id for node in ast.walk(read.tree) if isinstance(node, ast.Name)]
+    shared = set(read.parameters) & set(config.Settings.model_fields)
+    assert not shared & set(loaded), "write settings.NAME: the runner derives from it what to run again"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_hold_calls_and_looks(name):
+    cells = code(name)
+    for number, cell in enumerate(cells):
+        source = text(cell)
+        for node in ast.walk(ast.parse(source)):
+            what = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+            assert not isinstance(node, what), f"a definition belongs in klip/: {source}"
+            imported = isinstance(node, ast.Import | ast.ImportFrom)
+            assert not imported or number < 3, f"imports stand at the top: {source}"
+        assert not re.search(r"""["']\.{0,2}/|^\s*[!%]""", source, flags=re.M), f"path or magic: {source}"
+        assert not re.search(r"savefig|to_csv|mkdir|write_|open\(", source), f"only report writes: {source}"
+    lengths = [len(text(cell).splitlines()) for cell in cells if "parameters" not in tags(cell)]
+    assert max(lengths) <= 15 and statistics.median(lengths) <= 5, lengths
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tags_are_the_known_ones(name):
+    cells = load(name)["cells"]
+    assert set().union(*map(tags, cells)) <= TAGS
+    assert sum("parameters" in tags(cell) for cell in cells) == 1
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if "nbval-skip" in tags(cell):
+            assert before["cell_type"] == "markdown" and "skip" in text(before).lower(), "say why"
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_checked_cells_were_run_and_print_text(name):
+    checked = [cell for cell in code(name) if "nbval-check-output" in tags(cell)]
+    assert len(checked) >= CHECKED
+    for cell in checked:
+        assert cell["execution_count"] is not None and cell["outputs"], f"never run: {text(cell)}"
+        kinds = [kind for output in cell["outputs"] for kind in output.get("data", {"text/plain": ""})]
+        assert not any("image" in kind for kind in kinds), f"a figure cannot be compared: {text(cell)}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cell_stored_an_error(name):
+    outputs = [output for cell in code(name) for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]

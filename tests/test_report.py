@@ -1,0 +1,128 @@
+"""What is written under results/: whole files, JSON that any program reads, and no photograph."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from klip import paths, report
+
+ROW = {"queries": 200, "products": 20, "frozen": 0.305, "fine_tuned": 0.4, "difference": 0.095,
+       "low": 0.02, "high": 0.17}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def zero_shot(**rows):
+    report.save_metrics({"sets": rows, "seconds": 12.4}, "04_zero_shot", "nano")
+
+
+def test_table_is_written_for_programs_and_for_people():
+    frame = pd.DataFrame({"product": ["a|b", "c"], "lr": [2e-4, np.nan], "n": [3, 4]})
+    path = report.save_table(frame, "03_rates", "nano")
+    assert pd.read_csv(path).equals(frame)
+    assert path.with_suffix(".md").read_text() == (
+        "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c |  | 4 |\n")
+    named = report.save_table(frame.set_index("product"), "03_rates", "nano")
+    assert list(pd.read_csv(named).columns) == ["product", "lr", "n"]
+    assert "3 more rows are in the .csv" in report.markdown(pd.DataFrame({"n": range(5)}), rows=2)
+
+
+@pytest.mark.parametrize("name", ["depth", "2_depth", "02-depth", "../02_depth", "02_"])
+def test_names_begin_with_the_notebook(name):
+    with pytest.raises(ValueError, match="begins with its notebook's number"):
+        report.save_metrics({}, name, "nano")
+
+
+def test_unknown_profile_makes_no_folder(results):
+    with pytest.raises(ValueError, match="profile must be one of nano, .* got 'nanoo'"):
+        report.save_metrics({}, "02_depth", "nanoo")
+    assert list(results.iterdir()) == []
+
+
+def test_photographs_are_never_written(results):
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([1, 2])
+    path = report.save_figure(figure, "04_confusions", "real")
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    first = path.read_bytes()
+    assert report.save_figure(figure, "04_confusions", "real").read_bytes() == first  # no date inside
+    assert report.save_figure(figure, "04_confusions", "real", photographs=True) is None
+    assert not path.exists()
+    assert report.save_figure(figure, "01_sheet", "nano", images=True).read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(ValueError, match="dpi must be 1 to 100"):
+        report.save_figure(figure, "01_sheet", "nano", dpi=200)
+
+
+def test_metrics_come_back_as_plain_numbers():
+    report.save_metrics({"depth": np.int64(8), "top1": np.float32(0.5), "curve": np.array([1, 2]),
+                         "none": float("nan"), "parts": pd.Series({"head": 3})}, "02_depth", "nano")
+    found = report.read_metrics("02_depth", "nano")
+    made = found.pop("provenance")
+    assert found == {"depth": 8, "top1": 0.5, "curve": [1, 2], "none": None, "parts": {"head": 3}}
+    assert {"date", "commit", "device", "threads", "python", "torch"} <= set(made)
+    assert str(paths.ROOT) not in json.dumps(made)
+    with pytest.raises(FileNotFoundError, match="notebook 03 writes it: run `make reproduce PROFILE=real`"):
+        report.read_metrics("03_finetune", "real")
+
+
+def test_nothing_partial_is_left(results):
+    report.save_metrics({"depth": 8}, "02_depth", "nano")
+    with pytest.raises(TypeError):
+        report.save_metrics({"depth": object()}, "02_depth", "nano")
+    assert [path.name for path in results.rglob("*.*")] == ["02_depth.json"]
+    assert report.read_metrics("02_depth", "nano")["depth"] == 8
+
+
+def test_summary_shows_every_set_and_says_which_did_not_get_there():
+    report.save_metrics({"depth": 16}, "02_depth", "nano")
+    zero_shot(**{"grozi-like": ROW, "capg-like": ROW | {"low": -0.01}})
+    text = report.summary("nano")
+    assert "chosen depth: 16" in text and "04_zero_shot 12 s" in text
+    lines = text.splitlines()
+    good, bad = (next(line for line in lines if line.startswith(name)) for name in ("grozi", "capg"))
+    assert "30.5" in good and "+9.5" in good and "+2.0 to +17.0" in good and "not above" not in good
+    assert bad.endswith("-1.0 to +17.0   not above 0")
+    assert "profile real" in report.summary("real")  # nothing there yet: no error
+
+
+def test_readme_gets_ours_beside_the_papers():
+    end = "<!-- /results -->\n"
+    text = f"<!-- results:nano -->\nold\n{end}middle\n<!-- results:real -->\n{end}"
+    zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW})
+    new = report.readme(text)
+    assert "old" not in new and "middle" in new and "No run of profile `real`" in new
+    assert "| grozi-like | 20 | 200 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 (grozi-120) |" in new
+    assert "| grozi-120 web1 | 20 | 200 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 |" in new
+    assert report.readme(new) == new
+
+
+def test_report_collects_everything_in_order(results):
+    report.save_table(pd.DataFrame({"n": [1]}), "02_depths", "nano")
+    report.save_figure(Figure(figsize=(1, 1)), "01_counts", "nano")
+    zero_shot(**{"grozi-like": ROW})
+    text = report.write_report("nano").read_text()
+    wanted = ["# Results of profile nano", "## Notebook 01", "![01_counts](figures/01_counts.png)",
+              "## Notebook 02", "| n |", "## Notebook 04", "- seconds: 12.4", "## Provenance"]
+    assert [text.index(word) for word in wanted] == sorted(text.index(word) for word in wanted)
+
+
+def test_readme_of_the_project_is_up_to_date(monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", paths.ROOT / "results")
+    text = (paths.ROOT / "README.md").read_text()
+    assert "<!-- results:nano -->" in text
+    assert text == report.readme(text), "README.md is behind results/: run `make refresh`"
+
+
+def test_provenance_does_not_load_torch():
+    code = "import sys; from klip import report; report.provenance(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

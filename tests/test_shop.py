@@ -1,0 +1,192 @@
+"""The rendered shop: one seed, one set of pixels; ranges share no brand; renders are whole or absent."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from klip.shop import sets
+from klip.shop.artwork import label
+from klip.shop.design import RANGES, caption, design, range_of
+from klip.shop.packshot import SHAPES, packshot
+from klip.shop.photo import STYLES, on_white, photograph
+from klip.shop.sets import ShopPlan, counts, render
+
+TINY = ShopPlan(breadth=5, max_images=6, min_images=2, val_images=2, grozi_products=3, grozi_queries=2,
+                capg_lines=2, capg_flavours=2, capg_queries=2, rp2k_products=3, rp2k_queries=2, size=48,
+                seed=7)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shop") / "tiny"
+    return root, render(TINY, root, workers=1, progress=False)
+
+
+def test_the_same_seed_gives_the_same_products_and_pixels():
+    first, again = design("pretrain", 6, (1, 3), 3), design("pretrain", 6, (1, 3), 3)
+    assert first == again
+    cut = packshot(first[0], 96, view=(20, 8), variant=2)
+    label.cache_clear()
+    assert np.array_equal(cut, packshot(again[0], 96, view=(20, 8), variant=2))
+    for style in STYLES:
+        shots = [photograph(cut, np.random.default_rng(5), 64, (cut,), style) for _ in range(2)]
+        assert np.array_equal(*shots)
+    assert np.array_equal(*(on_white(cut, np.random.default_rng(5), 64) for _ in range(2)))
+
+
+def test_another_seed_gives_other_products():
+    first, other = ({p.brand for p in design("pretrain", 9, (1, 1), seed)} for seed in (0, 1))
+    assert first != other
+
+
+def test_every_brand_belongs_to_its_own_range_only():
+    brands = {name: {p.brand.casefold() for p in design(name, 150, (1, 1), 0)} for name in RANGES}
+    for name, words in brands.items():
+        assert all(range_of(word) == name for word in words)
+    assert sum(map(len, brands.values())) == len(set().union(*brands.values()))
+
+
+def test_product_names_are_unique_and_fit_for_folders():
+    names = [p.name for p in design("finetune", 400, (1, 3), 0)]
+    assert len(set(names)) == len(names)
+    assert all(name.isascii() and not set(name) & set("/\\ :*?") for name in names)
+
+
+def test_every_shape_fills_its_frame():
+    found = {}
+    for product in design("pretrain", 400, (1, 1), 0):
+        found.setdefault(product.shape, product)
+    assert set(found) == set(SHAPES)
+    for product in found.values():
+        cut = packshot(product, 96)
+        assert cut.shape == (96, 96, 4) and cut.dtype == np.uint8
+        seen = cut[..., 3] > 30
+        assert max(np.ptp(np.flatnonzero(seen.any(axis))) for axis in (0, 1)) > 80, product.shape
+
+
+def test_flavours_of_a_line_differ_only_in_a_part_of_the_label():
+    lines = {}
+    for product in design("capg_like", 30, (3, 3), 0):
+        if product.shape != "produce":
+            lines.setdefault(product.line_seed, []).append(product)
+    shares = []
+    for one, two, _ in lines.values():
+        assert (one.brand, one.shape, one.palette) == (two.brand, two.shape, two.palette)
+        change = np.abs(label(one, 120, 150).astype(int) - label(two, 120, 150)).max(2) > 12
+        shares.append(change.mean())
+    assert min(shares) > 0 and np.median(shares) < 0.25 and max(shares) < 0.75
+
+
+def test_captions_carry_the_attributes():
+    rng = np.random.default_rng(0)
+    product = next(p for p in design("pretrain", 30, (1, 1), 0) if p.shape == "bottle")
+    said = [caption(product, rng) for _ in range(80)]
+    assert len(set(said)) > 15
+    for word in (product.brand, product.flavour, product.noun, product.shape):
+        assert any(word in text for text in said), word
+
+
+def test_photographs_cover_dark_and_bright_and_answer_to_strength():
+    cut = packshot(design("pretrain", 1, (1, 1), 0)[0], 96)
+
+    def spread(strength):
+        rng = np.random.default_rng(0)
+        return np.std([photograph(cut, rng, 48, (), "tight", strength).mean() for _ in range(60)])
+
+    assert spread(1.0) > 1.5 * spread(0.0)
+
+
+def test_counts_follow_the_definition():
+    made = counts(50, 1.0, 100, 4)
+    assert made[0] == 100 and made[1] == 50 and made[9] == 10 and made[-1] == 4
+    assert (np.diff(made) <= 0).all()
+    assert 4500 < counts(240, ShopPlan().exponent, 300, 3).sum() < 5500
+
+
+def test_catalogues_hold_what_the_plan_asks_for(finished):
+    root, frames = finished
+    assert tuple(frames) == sets.SETS
+    for name, frame in frames.items():
+        assert list(frame.columns) == ["image", "product", "split"]
+        assert frame.attrs["root"] == str(root) and frame.attrs["name"] == name
+        assert all((root / image).is_file() for image in frame["image"])
+    sizes = {name: frame.groupby("split").size().to_dict() for name, frame in frames.items()}
+    assert sizes["finetune"] == {"train": counts(5, TINY.exponent, 6, 2).sum(), "val": 10}
+    assert sizes["grozi_like"] == {"gallery": 3, "query": 6}
+    assert sizes["capg_like"] == {"gallery": 4, "query": 8}
+    assert sizes["rp2k_like"] == {"gallery": 3, "query": 6}
+
+
+def test_a_finished_render_is_only_read(finished, monkeypatch):
+    root, frames = finished
+
+    def never(*_):
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(sets, "_render_all", never)
+    for name, frame in render(TINY, root, progress=False).items():
+        assert frame.equals(frames[name])
+
+
+def test_two_workers_render_the_same_bytes_as_one(finished, tmp_path):
+    _, frames = finished
+    again = render(TINY, tmp_path / "again", workers=2, progress=False)
+    assert again["finetune"].attrs["fingerprint"] == frames["finetune"].attrs["fingerprint"]
+
+
+def test_another_plan_has_another_fingerprint_and_takes_the_place(tmp_path):
+    small = dataclasses.replace(TINY, breadth=2, max_images=2, grozi_products=1, capg_lines=1)
+    made = render(small, tmp_path / "shop", workers=1, progress=False)
+    first = made["finetune"].attrs["fingerprint"]
+    other = render(dataclasses.replace(small, seed=8), tmp_path / "shop", workers=1, progress=False)
+    assert other["finetune"].attrs["fingerprint"] != first
+    assert [path.name for path in tmp_path.iterdir()] == ["shop"]
+
+
+def test_an_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
+    whole, done = sets._write, []
+
+    def stop_at_the_third(*arguments):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(whole(*arguments))
+        return done[-1]
+
+    monkeypatch.setattr(sets, "_write", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        render(TINY, tmp_path / "shop", workers=1, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_render_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not delete")
+    with pytest.raises(ValueError, match="root must be a new or empty folder"):
+        render(TINY, tmp_path, progress=False)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(("field", "value", "accepted"),
+                         [("exponent", 0, "above 0"), ("exponent", float("nan"), "above 0"),
+                          ("exponent", "1", "above 0"), ("breadth", 1, "at least 2"),
+                          ("min_images", 0, "at least 1"), ("max_images", 2, "at least min_images"),
+                          ("size", 8, "at least 32"), ("size", 4096, "at most 512"),
+                          ("seed", -1, "at least 0"), ("grozi_strength", 1.5, "0..1"),
+                          ("capg_flavours", 40, "at most 12"), ("val_images", 2.5, "whole number")])
+def test_a_broken_plan_says_what_is_wrong(field, value, accepted):
+    with pytest.raises(ValueError) as error:
+        ShopPlan(**{field: value})
+    assert str(error.value).startswith(f"shop plan: {field} must") and accepted in str(error.value)
+    assert repr(value) in str(error.value)
+
+
+def test_broken_arguments_say_what_is_accepted():
+    with pytest.raises(ValueError, match="range must be one of pretrain, finetune"):
+        design("shelf", 3, (1, 1), 0)
+    with pytest.raises(ValueError, match="flavours must be"):
+        design("pretrain", 3, (2, 1), 0)
+    cut = np.zeros((32, 32, 4), np.uint8)
+    with pytest.raises(ValueError, match="style must be one of tight, scene, pile"):
+        photograph(cut, np.random.default_rng(0), 32, style="wide")
+    with pytest.raises(ValueError, match="strength must lie in 0..1, got 2"):
+        photograph(cut, np.random.default_rng(0), 32, strength=2)

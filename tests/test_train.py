@@ -1,0 +1,322 @@
+"""Fine-tuning: the same run whatever workers, micro-batches and interruptions; rates; validation; errors."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from klip import arcface, blocks, checkpoint, encoder, paths, train
+from klip.augment import Preprocess
+from klip.config import FinetuneConfig
+
+VIT = {"embed_dim": 16,
+       "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
+CONV = {"embed_dim": 16,
+        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 4, "head_width": 64, "image_size": 32}}
+LONG_TAIL = {"apple": 7, "bread": 4, "cocoa": 2, "dates": 1}
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """Four products of one colour each, 7 + 4 + 2 + 1 training images, two validation images of each."""
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    rng, rows = np.random.default_rng(0), []
+    for product, count in LONG_TAIL.items():
+        colour = rng.integers(30, 226, 3)
+        for i in range(count + 2):
+            pixels = (colour + rng.integers(-25, 25, (24, 24, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{product}{i}.png")
+            rows.append((f"{product}{i}.png", product, "train" if i < count else "val"))
+    frame = pd.DataFrame(rows, columns=["image", "product", "split"])
+    frame.attrs.update(root=str(tmp_path), name="shop")
+    return frame
+
+
+def tower(tmp_path, config=VIT):
+    """The file of a small random tower."""
+    preprocess = Preprocess(config["vision_cfg"]["image_size"], (0.5,) * 3, (0.25,) * 3)
+    made = encoder.build(config, preprocess, "tiny")
+    return str(encoder.save(made, tmp_path / "tower.safetensors"))
+
+
+@pytest.fixture
+def config(shop, tmp_path):
+    """Seven steps, the last one of two images."""
+    model = tower(tmp_path)
+    return FinetuneConfig(model=model, images=26, depth=3, batch_size=4, precision="fp32", workers=0)
+
+
+def weights(run):
+    return run.encoder.tower.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+
+
+def quiet(config, shop, **more):
+    return train.finetune(config, shop, progress=False, **{"cache": False, **more})
+
+
+def test_one_seed_gives_one_result_whatever_the_workers(config, shop):
+    runs = [quiet(config.changed(workers=workers), shop) for workers in (0, 0, 2)]
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+    assert runs[0].history["loss"].tolist() == runs[2].history["loss"].tolist()
+    assert not same(runs[0], quiet(config.changed(seed=1), shop))
+
+
+def test_the_caller_keeps_its_random_numbers(config, shop):
+    state = torch.get_rng_state()
+    quiet(config, shop)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("balanced, strengths", [(True, {1.0, train.HARDER}), (False, {1.0})])
+def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatch, balanced, strengths):
+    seen, original = [], train.augment.training
+
+    def spy(image, preprocess, rng, strength):
+        seen.append((image.mean().round(6), rng.bit_generator.seed_seq.entropy, strength))
+        return original(image, preprocess, rng, strength)
+
+    monkeypatch.setattr(train.augment, "training", spy)
+    quiet(config.changed(balanced=balanced, images=24 if balanced else 28), shop)
+    epoch = len(seen) // 2
+    assert [entropy for _, entropy, _ in seen] == [(0, e, i) for e in (0, 1) for i in range(epoch)]
+    assert {strength for _, _, strength in seen} == strengths
+    if balanced:  # depth 3: three draws of each of the 4 products; cocoa repeats once, dates twice
+        assert epoch == 12 and sum(strength > 1 for _, _, strength in seen[:epoch]) == 3
+
+
+def test_history_tells_the_rates_that_were_used(config, shop, tmp_path):
+    history = quiet(config, shop).history
+    assert history["step"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert history["images"].tolist() == [4, 8, 12, 16, 20, 24, 26]
+    table = blocks.table(encoder.load(config.model).tower)
+    for name, lr in [*zip(table["group"], table["lr"], strict=True), ("centres", config.head_lr)]:
+        factors = [train.rate_factor(step, 7, 0.1) for step in range(7)]
+        assert history[f"lr_{name}"].tolist() == pytest.approx([lr * factor for factor in factors])
+    assert history["val_top1"].isna().tolist() == [True] * 6 + [False]
+    assert (history["images_per_s"] > 0).all() and np.isfinite(history["loss"]).all()
+
+
+def test_rates_rise_in_a_line_and_fall_as_a_cosine():
+    factors = [train.rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert factors[10:] == pytest.approx([(1 + math.cos(math.pi * i / 90)) / 2 for i in range(90)])
+    assert train.rate_factor(0, 1, 0.1) == 1.0 and train.rate_factor(0, 3, 0.0) == 1.0
+
+
+def test_micro_batches_and_checkpointing_change_memory_only(config, shop, monkeypatch):
+    """Gradients: AdamW makes a whole step of one that is 0 but for rounding (the bias of the keys)."""
+    clip, found = torch.nn.utils.clip_grad_norm_, []
+
+    def spy(parameters, most):
+        found.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+        return clip(parameters, most)
+
+    monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", spy)
+    losses = quiet(config, shop).history["loss"].tolist()
+    for change in ({"accumulate": 2}, {"accumulate": 3}, {"accumulate": 99}, {"checkpointing": True}):
+        first, found = found[0], []
+        other = quiet(config.changed(**change), shop)
+        assert (found[0] - first).norm() < 1e-4 * first.norm(), change
+        assert other.history["loss"].tolist() == pytest.approx(losses, rel=1e-2)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(config, shop, monkeypatch, ema):
+    config = config.changed(save_every=2, validate_every=3, ema=ema)
+    whole = quiet(config.changed(save_every=0), shop)
+    step = train._Trainer._step
+
+    def fail_at_six(self, images, labels):
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return step(self, images, labels)
+
+    monkeypatch.setattr(train._Trainer, "_step", fail_at_six)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(config, shop, cache=True)
+    files = sorted(path.name for path in (paths.CACHE / "runs").glob("*/*"))
+    assert files == ["state.pt"]
+    monkeypatch.setattr(train._Trainer, "_step", lambda self, *b: step(self, *b) if self.step >= 4 else 1 / 0)
+    resumed = quiet(config, shop, cache=True)
+    assert same(whole, resumed)
+    timing = ["images_per_s"]
+    pd.testing.assert_frame_equal(resumed.history.drop(columns=timing), whole.history.drop(columns=timing))
+    kept = {"encoder.safetensors", "history.csv", "run.json"}
+    assert {path.name for path in resumed.path.iterdir()} == kept
+
+
+def test_a_damaged_state_is_named(config, shop, monkeypatch):
+    monkeypatch.setattr(checkpoint, "folder", lambda facts, used: paths.CACHE / "run")
+    (paths.CACHE / "run").mkdir(parents=True)
+    (paths.CACHE / "run" / "state.pt").write_bytes(b"PK\x03\x04half")
+    with pytest.raises(ValueError, match="state .*state.pt of an interrupted run is damaged.*delete it"):
+        quiet(config.changed(save_every=2), shop, cache=True)
+
+
+def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp_path):
+    first = quiet(config, shop, cache=True)
+    monkeypatch.setattr(train._Trainer, "run", lambda *given: 1 / 0)
+    again = quiet(config.changed(workers=1, save_every=5), shop, cache=True)
+    assert same(first, again) and again.path == first.path and again.seconds == first.seconds
+    assert again.encoder.name == first.encoder.name
+    assert encoder.fingerprint(again.encoder) == encoder.fingerprint(
+        first.encoder)
+    pd.testing.assert_frame_equal(again.history, first.history)
+    with pytest.raises(ZeroDivisionError):
+        quiet(config.changed(top_lr=1e-4), shop, cache=True)
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "apple0.png")  # same name, other picture
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "dates0.png")
+    with pytest.raises(ZeroDivisionError):
+        quiet(config, shop, cache=True)
+
+
+def test_without_cache_nothing_is_written(config, shop):
+    assert quiet(config, shop).path is None and not paths.CACHE.exists()
+
+
+def test_moving_average_of_the_weights(config, shop, monkeypatch):
+    step, after = train._Trainer._step, []
+
+    def spy(self, images, labels):
+        loss = step(self, images, labels)
+        after.append(self.encoder.tower.proj.detach().clone())
+        return loss
+
+    monkeypatch.setattr(train._Trainer, "_step", spy)
+    run = quiet(config.changed(ema=0.8), shop)
+    average = after[0]
+    for weight in after[1:]:
+        average = 0.8 * average + 0.2 * weight
+    torch.testing.assert_close(weights(run)["proj"], average)
+
+
+def test_blocks_move_by_their_rates_and_centres_move_too(config, shop, monkeypatch):
+    heads = []
+    original = arcface.initialise
+    monkeypatch.setattr(arcface, "initialise", lambda head, means: (original(head, means),
+                                                                     heads.append((head, head.centres + 0))))
+    before = encoder.load(config.model).tower.state_dict()
+    after = weights(quiet(config.changed(decay=0.1, weight_decay=0.0), shop))
+    moved = {name: (after[name] - before[name]).abs().max().item() for name in after}
+    assert moved["proj"] > 5 * moved["transformer.resblocks.0.mlp.c_fc.weight"]
+    assert moved["transformer.resblocks.0.mlp.c_fc.weight"] > 5 * moved["conv1.weight"] > 0
+    head, centres = heads[0]
+    assert (head.centres - centres).abs().max() > 1e-3
+
+
+def test_first_centres_are_the_class_means_of_the_frozen_encoder(config, shop, monkeypatch):
+    means = []
+    monkeypatch.setattr(arcface, "initialise", lambda head, found: means.append(found))
+    quiet(config.changed(depth=7), shop)
+    base = encoder.load(config.model)
+    cocoa = shop[shop["product"].eq("cocoa") & shop["split"].eq("train")]
+    rows = encoder.embed(base, cocoa, precision="fp32")
+    torch.testing.assert_close(torch.nn.functional.normalize(means[0][2], dim=0),
+                               torch.nn.functional.normalize(rows.mean(dim=0), dim=0))
+
+
+def test_a_convolutional_tower_keeps_its_batch_statistics(shop, tmp_path):
+    model = tower(tmp_path, CONV)
+    before = encoder.load(model).tower
+    config = FinetuneConfig(model=model, images=8, depth=2, batch_size=4, precision="fp32", workers=0)
+    run = quiet(config, shop)
+    after = run.encoder.tower
+    assert all(torch.equal(value, before.get_buffer(name)) for name, value in after.named_buffers())
+    assert not torch.equal(before.bn1.weight, run.encoder.tower.bn1.weight) and not run.encoder.training
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("loss", ["arcface", "softmax"])
+def test_low_precision_keeps_whole_weights_and_a_finite_loss(config, shop, precision, loss):
+    run = quiet(config.changed(precision=precision, loss=loss), shop)
+    assert np.isfinite(run.history["loss"]).all()
+    assert {value.dtype for value in weights(run).values()} == {torch.float32}
+
+
+def test_it_learns(config, shop):
+    change = {"images": 320, "batch_size": 16, "top_lr": 1e-3, "rates": "common", "validate_every": 10}
+    run = quiet(config.changed(**change), shop)
+    assert run.history["loss"].iloc[-3:].mean() < 0.75 * run.history["loss"].iloc[1:4].mean()
+    seen = run.history.dropna(subset="val_top1")
+    assert seen["step"].tolist() == [0, 10, 20] and seen["val_top1"].iloc[-1] >= 0.75
+
+
+def test_validation_has_as_many_queries_of_each_product_and_one_gallery_image(shop):
+    uneven = shop.drop(shop.index[(shop["product"] == "cocoa") & (shop["split"] == "val")][:1])
+    gallery, queries = train.held_out(uneven)
+    assert queries["product"].value_counts().to_dict() == dict.fromkeys(LONG_TAIL, 1)
+    assert gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL] and gallery.attrs["root"]
+    own = shop.assign(split=np.where(shop["split"] == "val", "gallery", "query"))
+    gallery, queries = train.held_out(shop, own)
+    assert gallery["split"].eq("gallery").all() and len(gallery) == len(queries) == 4
+    assert train.held_out(shop[shop["split"] == "train"]) is None
+    with pytest.raises(ValueError, match="1 products have no image to be compared with, first 'dates'"):
+        train.held_out(shop[(shop["product"] != "dates") | (shop["split"] == "val")])
+
+
+def test_validation_is_nearest_neighbour_by_brute_force(config, shop):
+    gallery, queries = train.held_out(shop)
+    tiny, right = encoder.load(config.model), 0
+    packshots, rows = (encoder.embed(tiny, frame, precision="fp32") for frame in (gallery, queries))
+    for row, product in zip(rows, queries["product"], strict=True):
+        best = max(range(len(packshots)), key=lambda i: float(row @ packshots[i]))
+        right += gallery["product"].iloc[best] == product
+    assert train.validate(tiny, (gallery, queries), "fp32") == right / len(queries)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"depth": 0}, "depth must be greater than or equal to 1, got 0"),
+    ({"loss": "triplet"}, "loss must be 'arcface' or 'softmax', got 'triplet'"),
+    ({"rates": "upside-down"}, "rates must be 'blockwise'.*got 'upside-down'"),
+    ({"breadth": 9}, "breadth must be at most the 4 products"),
+    ({"model": "nonesuch"}, "unknown model 'nonesuch'"),
+    ({"top_lr": 1e30, "precision": "fp32"}, "the loss became nan at step .*try fp32 or a lower rate"),
+])
+def test_wrong_settings_are_one_sentence_and_leave_nothing(config, shop, change, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        quiet(config.changed(**change), shop, cache=True)
+    assert "\n" not in str(caught.value) and not list(paths.CACHE.rglob("*.*"))
+
+
+def test_wrong_images_are_named(config, shop, tmp_path):
+    shop["product"] = shop["product"].astype("category").cat.add_categories("eggs")
+    with pytest.raises(ValueError, match="1 products have no training image, first 'eggs'"):
+        quiet(config, shop)
+    shop["product"] = shop["product"].astype(str)
+    (tmp_path / "bread1.png").write_bytes(b"no picture")
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match="bread1.png.*cannot be read") as caught:
+            quiet(config.changed(workers=workers, depth=4), shop, cache=True)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "bread1.png").unlink()
+    with pytest.raises(FileNotFoundError, match="bread1.png of product 'bread' cannot be read.*data check"):
+        quiet(config.changed(depth=4), shop, cache=True)
+    assert not paths.CACHE.exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(config, shop, tmp_path):
+    run = quiet(config, shop)
+    other = encoder.build(CONV, run.encoder.preprocess, "other", "conv")
+    with pytest.raises(ValueError, match="one architecture"):
+        encoder.interpolate(other, run.encoder, 0.5)
+    run.encoder.config = CONV
+    encoder.save(run.encoder, tmp_path / "wrong.safetensors")
+    with pytest.raises(ValueError, match="wrong.safetensors is .* of another architecture than the tiny"):
+        quiet(config.changed(model=str(tmp_path / "wrong.safetensors")), shop)

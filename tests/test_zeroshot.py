@@ -1,0 +1,267 @@
+"""The gallery against brute force, and shops whose answer is known."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from klip import zeroshot
+from klip.augment import Preprocess
+from klip.encoder import Encoder, embed
+from klip.zeroshot import Gallery
+
+
+class MeanColour(nn.Module):
+    """Mean colours of four quarters: (B, 3, S, S) -> (B, 12)."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((12,), gain))
+
+    def forward(self, images):
+        return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1) * self.gain
+
+
+def colours(gain=1.0, resize="squash"):
+    tower = MeanColour()
+    tower.gain.data[0] = gain
+    preprocess = Preprocess(16, (0.5,) * 3, (0.5,) * 3, resize)
+    return Encoder(tower, preprocess, "colours", "colours", {"embed_dim": 12})
+
+
+def shop(folder, products=7, queries=2, sizes=((16, 16),)):
+    """A catalogue: a product is a pattern of four colours, with packshots of these sizes, and queries."""
+    rng, rows = np.random.default_rng(5), []
+    for product in (f"p{i}" for i in range(products)):
+        pattern = Image.fromarray(rng.integers(0, 256, (2, 2, 3), dtype=np.uint8))
+        for kind, number, size in [("gallery", n, size) for n, size in enumerate(sizes, 1)] + [
+                ("query", n, (16, 16)) for n in range(queries)]:
+            name = f"{product}_{kind}{number}.png"
+            pattern.resize(size, Image.Resampling.NEAREST).save(folder / name)
+            rows.append((name, product, kind))
+    frame = pd.DataFrame(rows, columns=["image", "product", "split"])
+    frame.attrs.update(root=str(folder), name="shop", empty=[])
+    return frame
+
+
+def unit(rows, dim=8, seed=0):
+    numbers = np.random.default_rng(seed).standard_normal((rows, dim))
+    return nn.functional.normalize(torch.from_numpy(numbers), dim=1)
+
+
+def gallery_of(embeddings, owners):
+    return Gallery(embeddings, owners, [f"{i}.png" for i in range(len(owners))], {"views": 1, "seed": 0})
+
+
+def brute_force(query, rows, owners, k, top):
+    """Products by votes of the k nearest rows, then by the nearest row, in plain Python."""
+    near = [sum(a * b for a, b in zip(query, row, strict=True)) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (-near[i], i))
+    votes = Counter(owners[i] for i in order[:k]) if k > 1 else Counter()
+    nearest = list(dict.fromkeys(owners[i] for i in order))
+    return sorted(nearest, key=lambda product: (-votes[product], nearest.index(product)))[:top]
+
+
+@pytest.mark.parametrize("k, top", [(1, 1), (1, 5), (3, 5), (7, 2), (20, 5), (60, 9)])
+def test_search_equals_brute_force(k, top, monkeypatch):
+    monkeypatch.setattr(zeroshot, "CHUNK", 7)       # 30 queries in uneven chunks
+    owners = [f"p{i}" for i in np.random.default_rng(1).integers(0, 9, 60)]
+    gallery, queries = gallery_of(unit(60), owners), unit(30, seed=2)
+    found = gallery.classify(queries, k=k, top=top)
+    for number, query in enumerate(queries.tolist()):
+        own = found[found["query"] == number]
+        expected = brute_force(query, gallery.embeddings.tolist(), owners, k, top)
+        assert own["product"].tolist() == expected
+        assert own["rank"].tolist() == list(range(1, top + 1))
+        cosine = gallery.embeddings @ queries[number].float()
+        shown = [max((i for i in range(60) if owners[i] == product), key=lambda i: cosine[i])
+                 for product in expected]       # the nearest row of each product
+        assert own["packshot"].tolist() == [f"{i}.png" for i in shown]
+        assert own["similarity"].tolist() == pytest.approx(cosine[shown].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("count, dim", [(3, 8), (37, 768), (129, 512)])
+def test_exact_ties_go_to_the_lowest_row(count, dim):
+    row = unit(1, dim)
+    gallery = gallery_of(row.repeat(count, 1), [f"p{i}" for i in range(count)])
+    rows, _ = gallery.search(torch.cat([row.float(), unit(40, dim, seed=1).float()]), top=3)
+    assert (rows == torch.tensor([0, 1, 2])).all()
+
+
+def test_equal_votes_go_to_the_nearest():
+    angles = torch.tensor([0.1, 0.2, 0.3, 0.4, 3.0])
+    gallery = gallery_of(torch.stack([angles.cos(), angles.sin()], 1), ["a", "b", "b", "a", "c"])
+    query = torch.tensor([[1.0, 0.0]])
+    assert gallery.classify(query, k=4)["product"].tolist() == ["a", "b", "c"]      # 2 : 2
+    assert gallery.classify(query, k=3)["product"].tolist() == ["b", "a", "c"]      # 1 : 2
+    assert gallery.classify(query, k=1)["product"].tolist() == ["a", "b", "c"]
+    assert gallery.classify(query, k=3)["packshot"].tolist() == ["1.png", "0.png", "4.png"]
+
+
+@pytest.mark.parametrize("arguments, word", [
+    ({"k": 0}, "k must be between 1 and its 6 rows"),
+    ({"k": 7}, "got k=7"),
+    ({"top": 0}, "top at least 1"),
+    ({"images": unit(3, 5)}, "must have 8 columns"),
+    ({"images": ["a.png"]}, "need the encoder"),
+])
+def test_search_refuses(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        gallery_of(unit(6), list("aabbcc")).classify(**{"images": unit(3)} | arguments)
+
+
+def test_an_encoder_that_broke_is_noticed():
+    with pytest.raises(ValueError, match="not finite"):
+        gallery_of(torch.full((2, 4), torch.nan), ["a", "b"])
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path, k):
+    catalogue = shop(tmp_path)
+    frame = zeroshot.evaluate(colours(), catalogue, views=4, k=k)
+    assert len(frame) == 14 and frame["top1"].all() and frame["top5"].all()
+    assert np.allclose(frame["similarity"], 1) and (frame["predicted"] == frame["product"]).all()
+    assert frame["packshot"].tolist() == [f"{product}_gallery1.png" for product in frame["product"]]
+    following = {f"p{i}": f"p{(i + 1) % 7}" for i in range(7)}
+    shifted = catalogue["product"].map(following)
+    moved = catalogue.assign(product=shifted.where(catalogue["split"] == "gallery", catalogue["product"]))
+    wrong = zeroshot.evaluate(colours(), moved, views=4, k=k)
+    assert not wrong["top1"].any()
+    assert wrong["predicted"].tolist() == wrong["product"].map(following).tolist()
+
+
+def test_top5_counts_distinct_products(tmp_path):
+    """With 8 views a product fills five rows by itself: top-5 must still hold five products."""
+    gallery = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=8)
+    found = gallery.classify([tmp_path / "p3_query0.png"], top=5)
+    assert found["product"].nunique() == 5 and found["product"].iloc[0] == "p3"
+
+
+def test_all_views_are_kept_and_the_first_is_plain(tmp_path):
+    packshots = zeroshot.packshots(shop(tmp_path))
+    gallery, plain = Gallery.build(colours(), packshots, views=3, seed=4), embed(colours(), packshots)
+    assert len(gallery) == 21 and gallery.products == [f"p{i}" for i in range(7)]
+    assert torch.equal(gallery.embeddings[::3], plain)
+    assert gallery.owners[:4] == ["p0", "p0", "p0", "p1"]
+    assert gallery.images[2:4] == packshots["image"].tolist()[:2]
+    other = Gallery.build(colours(), packshots, views=3, seed=5)
+    assert not torch.equal(gallery.embeddings, other.embeddings)
+
+
+def test_add_and_remove_leave_the_other_rows_alone(tmp_path):
+    packshots = zeroshot.packshots(shop(tmp_path))
+    whole = Gallery.build(colours(), packshots, views=4, seed=9)
+    grown = Gallery.build(colours(), packshots.iloc[:-1], views=4, seed=9)
+    before = grown.embeddings.clone()
+    grown.add("p6", [tmp_path / "p6_gallery1.png"])
+    assert torch.equal(grown.embeddings[:24], before)
+    assert torch.equal(grown.embeddings, whole.embeddings) and grown.owners == whole.owners
+    grown.remove("p2")
+    keep = [row for row, owner in enumerate(whole.owners) if owner != "p2"]
+    assert torch.equal(grown.embeddings, whole.embeddings[keep]) and "p2" not in grown.products
+    assert [len(x) for x in (grown.owners, grown.images)] == [24, 24]
+    assert grown.classify([tmp_path / "p2_query0.png"], top=1)["product"].iloc[0] != "p2"
+    grown.add("p2", [tmp_path / "p2_gallery1.png", tmp_path / "p2_query1.png"])
+    assert len(grown) == 32 and grown.classify([tmp_path / "p2_query0.png"], top=1)["product"].iloc[0] == "p2"
+
+
+@pytest.mark.parametrize("change, word", [
+    (lambda gallery: gallery.add("new", []), "needs a name and images"),
+    (lambda gallery: gallery.add("", ["a.png"]), "needs a name and images"),
+    (lambda gallery: gallery.remove("p66"), "none of its 7 products; did you mean 'p6'"),
+    (lambda gallery: gallery.add("new", ["torn.png"]), "torn.png"),
+])
+def test_a_refused_change_changes_nothing(tmp_path, change, word, monkeypatch):
+    gallery = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=2)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    before = gallery.embeddings.clone()
+    with pytest.raises(ValueError, match=word):
+        change(gallery)
+    assert torch.equal(gallery.embeddings, before) and len(gallery.owners) == len(gallery.images) == 14
+
+
+def test_save_and_load_give_the_same_gallery(tmp_path):
+    gallery = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=2, seed=3)
+    gallery.add("Müsli 果", [tmp_path / "p0_query0.png"])
+    again = Gallery.load(gallery.save(tmp_path / "shop.gallery"), colours())
+    assert torch.equal(again.embeddings, gallery.embeddings)
+    assert (again.owners, again.images, again.meta) == (gallery.owners, gallery.images, gallery.meta)
+    again.add("more", [tmp_path / "p1_query0.png"])
+    gallery.add("more", [tmp_path / "p1_query0.png"])
+    assert torch.equal(again.embeddings, gallery.embeddings)
+
+
+@pytest.mark.parametrize("other, word", [
+    (colours(gain=0.5), "other weights"),
+    (colours(resize="pad"), "another resize"),
+])
+def test_another_encoder_is_refused(tmp_path, other, word):
+    file = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=1).save(tmp_path / "g")
+    with pytest.raises(ValueError, match="was made by colours"):
+        Gallery.load(file, other)
+    assert Gallery.load(file).encoder is None, word
+
+
+def test_files_that_are_no_gallery(tmp_path):
+    from safetensors.torch import save_file
+
+    file = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=1).save(tmp_path / "g")
+    (tmp_path / "cut").write_bytes(file.read_bytes()[:-20])
+    save_file({"visual.x": torch.zeros(1)}, tmp_path / "weights")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        Gallery.load(tmp_path / "cut")
+    with pytest.raises(ValueError, match="is no gallery"):
+        Gallery.load(tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="klip gallery build"):
+        Gallery.load(tmp_path / "nowhere")
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    gallery = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=1)
+    file = gallery.save(tmp_path / "g")
+    before, names = file.read_bytes(), sorted(tmp_path.iterdir())
+
+    def fail(tensors, part, head):
+        part.write_bytes(b"half")
+        raise OSError("disk full")
+
+    gallery.remove("p0")
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        gallery.save(file)
+    assert file.read_bytes() == before and sorted(tmp_path.iterdir()) == names
+
+
+def test_gallery_rules_pick_one_packshot_and_queries_can_be_reused(tmp_path):
+    catalogue = shop(tmp_path, sizes=((8, 8), (32, 32), (16, 16)))
+    reused = embed(colours(), zeroshot.queries(catalogue), precision="fp32")
+    shown = {}
+    for rule, seed in [*[(rule, 0) for rule in ("first", "web1", "largest", "random")], ("random", 1)]:
+        frame = zeroshot.evaluate(colours(), catalogue, rule, views=2, seed=seed, embeddings=reused)
+        pd.testing.assert_frame_equal(frame, zeroshot.evaluate(colours(), catalogue, rule, 2, seed))
+        assert frame.groupby("product")["packshot"].nunique().eq(1).all()
+        shown[rule, seed] = frame["packshot"].tolist()
+    assert all(name.endswith("gallery1.png") for name in shown["first", 0])
+    assert shown["web1", 0] == shown["first", 0]
+    assert all(name.endswith("gallery2.png") for name in shown["largest", 0])
+    assert shown["random", 0] != shown["random", 1]
+    assert frame.attrs["gallery"] == "random" and len(frame.attrs["fingerprint"]) == 16
+
+
+def test_evaluate_refuses(tmp_path):
+    catalogue = shop(tmp_path)
+    plain = catalogue.assign(split="train")
+    with pytest.raises(ValueError, match="first, web1, largest, random"):
+        zeroshot.evaluate(colours(), catalogue, "web2")
+    with pytest.raises(ValueError, match="got 3 for 14"):
+        zeroshot.evaluate(colours(), catalogue, embeddings=unit(3, 12).float())
+    with pytest.raises(ValueError, match="no queries of its own"):
+        zeroshot.evaluate(colours(), plain, embeddings=unit(14, 12).float())
+    with pytest.raises(ValueError, match="at least one packshot"):
+        Gallery.build(colours(), catalogue.iloc[:0])
+    assert zeroshot.evaluate(colours(), plain, views=1)["top1"].all()   # first image of each, the rest asks
