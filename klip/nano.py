@@ -36,7 +36,7 @@ class PretrainConfig:
     views: int = 2  # packshots rendered of a product: turned, another apple of the kind
     steps: int = 1800
     batch: int = 128  # products a step; each gives one packshot, one photograph and one caption
-    lr: float = 1e-3
+    lr: float = 1.5e-3
     weight_decay: float = 0.1
     warmup: int = 150  # steps
     text_weight: float = 0.25  # of the image-caption loss; the packshot-photograph loss has 1
@@ -171,7 +171,7 @@ def losses(model, image_scale, clean, shop, tokens, config: PretrainConfig, teac
 
 
 def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log_every: int = 50) -> pd.DataFrame:
-    """Train `config.arch`, write `out` (safetensors, fp16) every 250 steps and at the end, return the loss history."""
+    """Train `config.arch`, write `out` (safetensors, fp16) every 250 steps and at the end; returns the loss history."""
     from klip.encoder import autocast, load, quiet_worker
 
     torch.manual_seed(config.seed)
@@ -207,21 +207,67 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
                             **{name: float(part.detach()) for name, part in parts.items()}})
             tqdm.write(json.dumps(history[-1])) if progress else print(json.dumps(history[-1]), flush=True)
         if step % 250 == 0 or step == config.steps:
-            write(model, config, out)
+            write(model, config, history, out)
     return pd.DataFrame(history)
 
 
-def write(model, config: PretrainConfig, out: str | Path) -> None:
-    """Save both towers as fp16 safetensors with preprocessing and provenance in the metadata, atomically."""
+def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -> None:
+    """Both towers as fp16 safetensors; metadata: arch, preprocess, provenance (recipe, renderer, loss history)."""
     from safetensors.torch import save_file
 
     from klip.augment import Preprocess
+    from klip.checkpoint import atomic
+    from klip.shop.sets import source_hash
 
     size = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())["vision_cfg"]["image_size"]
+    tensors = {name: value.detach().half().contiguous() if value.is_floating_point() else value.contiguous()
+               for name, value in model.state_dict().items() if name != "attn_mask"}
     preprocess = Preprocess(size=size, mean=MEAN, std=STD, resize="squash")
-    tensors = {k: v.detach().half().contiguous() if v.is_floating_point() else v.contiguous()
-               for k, v in model.state_dict().items() if k != "attn_mask"}
-    part = Path(out).with_suffix(".part")
-    save_file(tensors, part, {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()),
-                              "provenance": json.dumps({"made_by": "klip.nano.pretrain", **asdict(config)})})
-    os.replace(part, out)
+    provenance = {"recipe": asdict(config), "renderer": source_hash(without="sets.py"), "history": history}
+    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(provenance)}
+    atomic(Path(out), lambda part: save_file(tensors, part, facts))
+
+
+# ---------------------------------------------------------------------------------------------- its own check
+
+def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
+    """What a weight file says of its making: `recipe`, `renderer` (hash of the shop's code), `history`."""
+    from safetensors import safe_open
+
+    with safe_open(Path(file or paths.WEIGHTS / f"{arch}.safetensors"), "pt") as found:
+        return json.loads(found.metadata()["provenance"])
+
+
+def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, seed: int = 0) -> pd.DataFrame:
+    """Zero-shot classification by prompt, as CLIP does it, of packshots of the range `spare`, never trained on.
+
+    One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
+    """
+    from safetensors.torch import load_file
+
+    from klip.shop.design import colour_name, design
+    from klip.shop.packshot import packshot
+    from klip.shop.photo import on_white
+
+    model, tokenize = build(arch), tokenizer(arch)
+    state = load_file(file or paths.WEIGHTS / f"{arch}.safetensors")
+    model.load_state_dict({name: value.float() if value.is_floating_point() else value
+                           for name, value in state.items()}, strict=False)
+    model.eval()
+    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
+    size = json.loads((paths.WEIGHTS / f"{arch}.json").read_text())["vision_cfg"]["image_size"]
+    clean = np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
+    questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
+                 "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
+                 "kind of goods": ("a packshot of {}", [product.noun for product in products])}
+    rows = []
+    with torch.no_grad():
+        images = model.encode_image(normalise(torch.from_numpy(clean)), normalize=True)  # (N, D)
+        for attribute, (prompt, truth) in questions.items():
+            answers = sorted(set(truth))
+            text = model.encode_text(tokenize([prompt.format(answer) for answer in answers]), normalize=True)
+            said = [answers[k] for k in (images @ text.T).argmax(1).tolist()]
+            correct = sum(a == b for a, b in zip(said, truth, strict=True))
+            rows.append({"attribute": attribute, "choices": len(answers), "correct": correct, "total": len(truth),
+                         "chance": max(map(truth.count, answers)) / len(truth)})
+    return pd.DataFrame(rows)

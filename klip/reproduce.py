@@ -227,8 +227,8 @@ def _execute(book: Notebook, values: Mapping[str, Any], profile: str) -> None:
     given = {name: values[name] for name, own in book.parameters.items() if values[name] != own}
     try:
         papermill.execute_notebook(
-            book.path, partial, parameters=given, kernel_name="python3", progress_bar={"desc": book.path.stem},
-            extra_arguments=["--log-level=ERROR"])
+            book.path, partial, parameters=given, kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"], progress_bar={"desc": book.path.stem})
         os.replace(partial, target)
     except papermill.PapermillExecutionError as error:
         kept = paths.CACHE / "failed" / f"{profile}-{target.name}"

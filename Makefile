@@ -1,0 +1,51 @@
+# make reproduce [PROFILE=nano] [ARGS="--set depths=8"]    everything starts here; see README.md
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce test lint lab refresh clean
+
+PYTHON ?= python3
+PROFILE ?= nano
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id \
+  --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info"
+# The kernel `python3` is the one of .venv, also where the user has installed another.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+install: $(STAMP)  ## make .venv and install klip with its pinned dependencies
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "klip needs Python 3.11 or later, this is " + sys.version.split()[0] + "; name another: make install PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	@touch $@
+
+reproduce: $(STAMP)  ## run the notebooks of PROFILE (nano) and write results/PROFILE; ARGS="--set NAME=VALUE"
+	@$(BIN)/klip reproduce --profile $(PROFILE) $(ARGS)
+
+test: lint  ## ruff, unit tests, and the committed notebooks against a new run
+	$(BIN)/python -m pytest
+	rm -rf .cache/test-results
+	KLIP_RESULTS=$(CURDIR)/.cache/test-results $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	  --nbval-sanitize-with notebooks/nbval.cfg --ignore-glob='*/A_*.ipynb' notebooks
+
+lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
+	$(BIN)/ruff check .
+	$(STRIP) --verify notebooks/*.ipynb
+
+lab: $(STAMP)  ## open JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+refresh: $(STAMP)  ## put the outputs of the nano run into the committed notebooks and README.md
+	$(BIN)/klip reproduce --profile nano $(ARGS)
+	$(BIN)/python -c 'from klip import report, reproduce; reproduce.refresh(); report.fill_readme()'
+	$(STRIP) notebooks/*.ipynb
+
+clean:  ## delete cached runs, rendered images and executed notebooks; keep .venv, results and downloads
+	if [ -d .cache ]; then find .cache -mindepth 1 -maxdepth 1 ! -name data -exec rm -rf {} +; fi
+	rm -rf results/*/notebooks build *.egg-info .pytest_cache .ruff_cache
