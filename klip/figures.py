@@ -155,7 +155,7 @@ def depth_curve(table: pd.DataFrame, points: pd.DataFrame | None = None, chosen:
 
 @_styled
 def alpha_curve(table: pd.DataFrame) -> "Figure":
-    """Accuracy between the frozen (alpha 0) and the fine-tuned weights (alpha 1): columns set, alpha, mean, low, high."""
+    """Accuracy from frozen (alpha 0) to fine-tuned weights (alpha 1): columns set, alpha, mean, low, high."""
     _filled("alpha_curve", table, "set", "alpha", "mean", "low", "high")
     figure, axes = _canvas()
     ax = axes[0, 0]

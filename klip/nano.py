@@ -23,13 +23,13 @@ from tqdm.auto import tqdm
 
 from klip import paths
 
-CORPUS_PIXELS = 144  # side of a stored packshot: half again the encoder's 96, so that a crop still has detail
+CORPUS_PIXELS = 144  # side of a stored packshot: half again the encoder's, so that a crop still has detail
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pre-training run.  The shipped weights were made with these defaults (`nanovit`: see the appendix notebook)."""
+    """One pre-training run.  The defaults made the shipped `nanoclip`; `nanovit`: see the appendix notebook."""
 
     arch: str = "nanoclip"  # klip/weights/<arch>.json
     lines: int = 12_000  # product lines in the corpus; a line has one to three flavours
@@ -49,7 +49,7 @@ class PretrainConfig:
 
 
 def tokenizer(arch: str = "nanoclip"):
-    """open_clip's own BPE tokenizer, its merge list cut to the model's vocabulary (bytes, the first merges, two marks)."""
+    """open_clip's own BPE tokenizer, its merges cut to the model's vocabulary (bytes, the first merges, two marks)."""
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
     text = json.loads((paths.WEIGHTS / f"{arch}.json").read_text())["text_cfg"]
@@ -110,7 +110,8 @@ class Batches(torch.utils.data.Dataset):
     """Item `step`: packshots and photographs (B, S, S, 3) uint8 and token ids (B, L), drawn from (seed, step) alone."""
 
     def __init__(self, config: PretrainConfig, products: list, packshots: np.ndarray, tokenize, size: int):
-        self.config, self.products, self.packshots, self.tokenize, self.size = config, products, packshots, tokenize, size
+        self.config, self.products, self.packshots = config, products, packshots
+        self.tokenize, self.size = tokenize, size
         lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
         self.line = lines.groupby(lines).indices
         self.siblings = [rows for rows in self.line.values() if len(rows) > 1]

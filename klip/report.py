@@ -194,14 +194,16 @@ def _claims_table(profile: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
     if not _sets(profile):
         return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
-    lines = ["| set | products | queries | frozen | fine-tuned | difference (95 % interval) | paper |",
-             "|---|--:|--:|--:|--:|---|--:|"]
+    lines = ["| set | products | queries | chance | floor | frozen | fine-tuned | difference (95 % interval) | paper |",
+             "|---|--:|--:|--:|--:|--:|--:|---|--:|"]
     for label, row in _sets(profile):
         paper, name = paper_number(label), label.split()[0]
         shown = "-" if paper is None else f"{paper} ({PAPER_SET[name]})" if name in PAPER_SET else str(paper)
         gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
-        ours = row["products"], row["queries"], _percent(row["frozen"]), _percent(row["fine_tuned"]), gain
-        lines.append("| " + " | ".join(map(str, (label, *ours, shown))) + " |")
+        floor = published.FLOORS[name].percent if name in published.FLOORS else "-"
+        size = row["products"], row["queries"], _percent(1 / row["products"]), floor
+        ours = _percent(row["frozen"]), _percent(row["fine_tuned"]), gain
+        lines.append("| " + " | ".join(map(str, (label, *size, *ours, shown))) + " |")
     return "\n".join(lines) + "\n"
 
 

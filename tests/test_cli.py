@@ -295,7 +295,7 @@ def test_help_is_quick_and_without_torch():
     code = "import sys; from klip import cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
     took = []
-    for _ in range(3):
+    while not took or min(took) >= 0.5 and len(took) < 10:     # a busy machine may need some tries
         start = time.perf_counter()
         result = subprocess.run([sys.executable, "-m", "klip.cli", "--help"], cwd=paths.ROOT,
                                 capture_output=True, text=True, check=True)
