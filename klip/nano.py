@@ -224,7 +224,7 @@ def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -
     tensors = {name: value.detach().half().contiguous() if value.is_floating_point() else value.contiguous()
                for name, value in model.state_dict().items() if name != "attn_mask"}
     preprocess = Preprocess(size=size, mean=MEAN, std=STD, resize="squash")
-    provenance = {"recipe": asdict(config), "renderer": source_hash(without="sets.py"), "history": history}
+    provenance = {"recipe": asdict(config), "renderer": source_hash(without=("sets.py", "store.py")), "history": history}
     facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(provenance)}
     atomic(Path(out), lambda part: save_file(tensors, part, facts))
 

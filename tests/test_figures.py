@@ -11,7 +11,7 @@ from klip import figures
 COUNTS = pd.Series({"a": 400, "b": 120, "c": 50, "d": 20, "e": 3, "f": 1})
 PARTS = pd.Series(["head", "head", "middle", "middle", "tail", "tail"], index=COUNTS.index)
 DEPTHS = pd.DataFrame({"depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3], "high": [0.4, 0.6, 0.5]})
-RATES = pd.DataFrame({"group": ["stem", "transformer.resblocks.0", "proj"], "parameters": [1, 2, 3],
+RATES = pd.DataFrame({"group": ["stem", "block 0", "proj"], "parameters": [1, 2, 3],
                       "lr": [2e-4 * 0.49, 2e-4 * 0.7, 2e-4]})  # fmt: skip
 HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem": [0.0, 1e-6, 0.0],
                         "lr_top": [1e-5, 2e-4, 1e-5], "val_top1": [np.nan, 0.2, 0.4]})  # fmt: skip
@@ -85,11 +85,10 @@ def test_sheet_has_a_cell_per_column_and_leaves_gaps_empty():
     assert axes[0].images[0].get_array().shape == (96, 96, 3)
 
 
-def test_jpeg_is_smaller_than_png_for_pictures():
+def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
     figure = ALL["sheet"]()
-    figure.savefig(png := io.BytesIO(), format="png")
-    data = figures.jpeg(figure).data
-    assert data.startswith(b"\xff\xd8") and len(data) < len(png.getvalue())
+    png, jpeg = figures.show(figure).data, figures.show(figure, images=True).data
+    assert png.startswith(b"\x89PNG") and jpeg.startswith(b"\xff\xd8") and len(jpeg) < len(png)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_a_folder_that_is_no_render_is_left_alone(tmp_path):
                          [("exponent", 0, "above 0"), ("exponent", float("nan"), "above 0"),
                           ("exponent", "1", "above 0"), ("breadth", 1, "at least 2"),
                           ("min_images", 0, "at least 1"), ("max_images", 2, "at least min_images"),
-                          ("size", 8, "at least 32"), ("size", 4096, "at most 512"),
+                          ("size", 8, "at least 48"), ("size", 4096, "at most 512"),
                           ("seed", -1, "at least 0"), ("grozi_strength", 1.5, "0..1"),
                           ("capg_flavours", 40, "at most 12"), ("val_images", 2.5, "whole number")])
 def test_a_broken_plan_says_what_is_wrong(field, value, accepted):

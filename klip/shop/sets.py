@@ -24,6 +24,7 @@ from klip.shop.design import Product, design
 from klip.shop.packshot import packshot
 from klip.shop.paint import stream
 from klip.shop.photo import on_white, photograph
+from klip.shop.store import in_store
 
 SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 """The sets a render holds; each draws its products from the range of the same name."""
@@ -33,20 +34,22 @@ SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 class ShopPlan:
     """All that decides what is rendered.  The defaults are the `nano` shop, about a minute on two cores.
 
-    finetune: `breadth` products with a long-tailed number of training images and `val_images` held-out ones
-    each; grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of
+    finetune: `breadth` products with a long-tailed number of training images, the first of each a packshot
+    (and of the others a share), and `val_images` held-out photographs each; grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of
     near-identical flavours, mild photographs on both sides; rp2k_like: in-store photographs on both sides.
     """
 
-    breadth: int = 240
+    breadth: int = 600
     """Products of the fine-tuning set."""
-    exponent: float = 0.65
+    exponent: float = 0.85
     """Zipf exponent of the training images per product, above 0."""
     max_images: int = 300
     """Training images of the most frequent product."""
     min_images: int = 3
     """Training images of the rarest products."""
-    val_images: int = 4
+    packshot_share: float = 0.15
+    """Share of clean packshots among the training images after the first, 0..1."""
+    val_images: int = 2
     """Held-out images of every fine-tuning product."""
     grozi_products: int = 120
     grozi_queries: int = 8
@@ -64,13 +67,15 @@ class ShopPlan:
     grozi_strength: float = 0.8
     capg_strength: float = 0.4
     rp2k_strength: float = 0.6
+    store: float = 0.7
+    """How much of the store's own light, glass and stickers is in every photograph, 0..1, see `klip.shop.store`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"breadth": 2, "min_images": 1, "seed": 0, "size": 32}
+        lowest = {"breadth": 2, "min_images": 1, "seed": 0, "size": 48}
         for field in fields(self):
             value, name = getattr(self, field.name), field.name
-            if name.endswith("strength"):
+            if name.endswith(("strength", "share", "store")):
                 if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                     raise ValueError(f"shop plan: {name} must lie in 0..1, got {value!r}")
             elif name == "exponent":
@@ -139,11 +144,12 @@ def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]
         style = ("tight" if name == "grozi_like" else str(rng.choice(("pile" if loose else "tight", "scene"),
                                                                      p=(0.7, 0.3))))
         view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
-        return photograph(view, rng, plan.size, others, style, strength)
+        return in_store(photograph(view, rng, plan.size, others, style, strength), rng, plan.store)
 
     if name == "finetune":
-        shots = [shot() for _ in range(amount)]
-        return {"train": shots[plan.val_images :], "val": shots[: plan.val_images]}
+        held = [shot() for _ in range(plan.val_images)]
+        clean = [index == 0 or rng.random() < plan.packshot_share for index in range(amount - plan.val_images)]
+        return {"train": [on_white(views[0], rng, plan.size) if one else shot() for one in clean], "val": held}
     gallery = on_white(views[0], rng, plan.size) if name == "grozi_like" else shot()
     return {"gallery": [gallery], "query": [shot() for _ in range(amount)]}
 
@@ -164,11 +170,11 @@ def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, 
 
 
 @lru_cache(maxsize=2)
-def source_hash(without: str = "") -> str:
-    """SHA-256 of the renderer's own source, but for one file; a changed renderer renders anew."""
+def source_hash(without: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the renderer's own source, but for some files; a changed renderer renders anew."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.name != without:
+        if path.name not in without:
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
