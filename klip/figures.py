@@ -249,7 +249,7 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
         ax.plot(*place[~np.isin(names, list(shown))].T, ".", color="#CFCFCF", markersize=3, zorder=1)
         for number, product in enumerate(shown):
             marker, colour = MARKERS[(number + number // 6) % 6], COLOURS[number % 6]
-            ax.plot(*place[names == product].T, marker, color=colour, markersize=4, label=product)
+            ax.plot(*place[names == product].T, marker, color=colour, markersize=4, label=str(product)[:24])
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(True)
     if len(shown):
