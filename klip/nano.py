@@ -213,7 +213,8 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
 
 
 def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -> None:
-    """Both towers as fp16 safetensors; metadata: arch, preprocess, provenance (recipe, renderer, loss history)."""
+    """Both towers (a pupil: the image tower) as fp16 safetensors; metadata: arch, preprocess and provenance (recipe,
+    renderer, loss history)."""
     from safetensors.torch import save_file
 
     from klip.augment import Preprocess
@@ -222,7 +223,8 @@ def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -
 
     size = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())["vision_cfg"]["image_size"]
     tensors = {name: value.detach().half().contiguous() if value.is_floating_point() else value.contiguous()
-               for name, value in model.state_dict().items() if name != "attn_mask"}
+               for name, value in model.state_dict().items()
+               if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
     preprocess = Preprocess(size=size, mean=MEAN, std=STD, resize="squash")
     provenance = {"recipe": asdict(config), "renderer": source_hash(without=("sets.py", "store.py")), "history": history}
     facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(provenance)}

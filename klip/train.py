@@ -26,8 +26,8 @@ from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
 
-HARDER = 1.5
-"""Strength of the augmentation of an image that comes back within an epoch (A: the paper gives none)."""
+STRENGTH, HARDER = 0.5, 0.75
+"""Strength of the augmentation of an image, and of one that comes back within an epoch (A: the paper gives none)."""
 CENTRE_IMAGES = 4
 """Images per product whose mean embedding is the first centre of the product (A)."""
 NEUTRAL = {"workers", "save_every"}
@@ -129,7 +129,7 @@ class _Draws(Dataset):
     def __getitem__(self, draw: tuple[int, int, int, int]) -> tuple[Tensor, int]:
         epoch, index, row, repeat = draw
         rng = np.random.default_rng((self.seed, epoch, index))
-        image = augment.training(data.read(self.files[row]), self.preprocess, rng, HARDER if repeat else 1.0)
+        image = augment.training(data.read(self.files[row]), self.preprocess, rng, HARDER if repeat else STRENGTH)
         return torch.from_numpy(image), self.labels[row]
 
 

@@ -41,7 +41,7 @@ class ShopPlan:
 
     breadth: int = 600
     """Products of the fine-tuning set."""
-    exponent: float = 0.85
+    exponent: float = 0.65
     """Zipf exponent of the training images per product, above 0."""
     max_images: int = 300
     """Training images of the most frequent product."""
