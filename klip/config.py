@@ -87,10 +87,10 @@ class Settings(_Checked):
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
     depths: Text = "2 4 8 16 32"
     """Images per product that notebook 02 tries."""
-    sweep_images: Count = 1500
-    images: Count = 8000
+    sweep_images: Count = 1000
+    images: Count = 6000
     """Images seen in a final run of notebook 03."""
-    compare_images: Count = 2000
+    compare_images: Count = 1500
     seeds: Count = 3
     batch_size: Count = 64
     top_lr: Positive = 5e-4

@@ -14,7 +14,8 @@ def test_defaults_are_the_papers():
     assert run.balanced and run.breadth == 0        # §4.1.3: balanced, breadth at maximum
     assert Settings().profile == "nano"
     shared = set(Settings.model_fields) & set(FinetuneConfig.model_fields)
-    for name in shared:
+    assert {"images", "batch_size", "top_lr"} <= shared  # nano's own: a small young tower and two cores
+    for name in shared - {"images", "batch_size", "top_lr"}:
         assert getattr(run, name) == getattr(Settings(), name), name
 
 

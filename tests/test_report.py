@@ -100,8 +100,8 @@ def test_readme_gets_ours_beside_the_papers():
     zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW})
     new = report.readme(text)
     assert "old" not in new and "middle" in new and "No run of profile `real`" in new
-    assert "| grozi-like | 20 | 200 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 (grozi-120) |" in new
-    assert "| grozi-120 web1 | 20 | 200 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 |" in new
+    assert "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 (grozi-120) |" in new
+    assert "| grozi-120 web1 | 20 | 200 | 5.0 | 56.9 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 |" in new
     assert report.readme(new) == new
 
 
