@@ -84,7 +84,7 @@ def test_the_caller_keeps_its_random_numbers(config, shop):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("balanced, strengths", [(True, {1.0, train.HARDER}), (False, {1.0})])
+@pytest.mark.parametrize("balanced, strengths", [(True, {train.STRENGTH, train.HARDER}), (False, {train.STRENGTH})])
 def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatch, balanced, strengths):
     seen, original = [], train.augment.training
 
@@ -98,7 +98,7 @@ def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatc
     assert [entropy for _, entropy, _ in seen] == [(0, e, i) for e in (0, 1) for i in range(epoch)]
     assert {strength for _, _, strength in seen} == strengths
     if balanced:  # depth 3: three draws of each of the 4 products; cocoa repeats once, dates twice
-        assert epoch == 12 and sum(strength > 1 for _, _, strength in seen[:epoch]) == 3
+        assert epoch == 12 and sum(strength > train.STRENGTH for _, _, strength in seen[:epoch]) == 3
 
 
 def test_history_tells_the_rates_that_were_used(config, shop, tmp_path):
