@@ -226,8 +226,8 @@ def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -
                for name, value in model.state_dict().items()
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
     preprocess = Preprocess(size=size, mean=MEAN, std=STD, resize="squash")
-    provenance = {"recipe": asdict(config), "renderer": source_hash(without=("sets.py", "store.py")), "history": history}
-    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(provenance)}
+    made = {"recipe": asdict(config), "renderer": source_hash(("sets.py", "store.py")), "history": history}
+    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(made)}
     atomic(Path(out), lambda part: save_file(tensors, part, facts))
 
 

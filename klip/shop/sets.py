@@ -34,9 +34,10 @@ SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 class ShopPlan:
     """All that decides what is rendered.  The defaults are the `nano` shop, about a minute on two cores.
 
-    finetune: `breadth` products with a long-tailed number of training images, the first of each a packshot
-    (and of the others a share), and `val_images` held-out photographs each; grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of
-    near-identical flavours, mild photographs on both sides; rp2k_like: in-store photographs on both sides.
+    finetune: `breadth` products with a long-tailed number of training images, the first of each a packshot and
+    of the others a share, and `val_images` held-out photographs each; grozi_like: clean web packshots against
+    close, dark in-store crops; capg_like: lines of near-identical flavours, mild photographs on both sides;
+    rp2k_like: in-store photographs on both sides.
     """
 
     breadth: int = 600
