@@ -16,12 +16,15 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from klip import paths
+
+cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
 
 CORPUS_PIXELS = 144  # side of a stored packshot: half again the encoder's, so that a crop still has detail
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
