@@ -258,7 +258,7 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
 
 
 @_styled
-def losses(runs: Mapping[str, pd.DataFrame]) -> "Figure":
+def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Pre-training as it went: one panel a run, a line for each of its losses (columns pair, text, teacher)."""
     _filled("losses", runs)
     figure, axes = _canvas(1, len(runs), size=(4.8 * len(runs), 3.0))
