@@ -50,3 +50,14 @@ def shop_root(tmp_path, picture):
     (root / "red" / "notes.txt").write_text("not an image")
     (root / "red" / ".hidden.jpg").write_text("not an image")
     return root
+
+
+@pytest.fixture
+def one_thread():
+    """torch on one thread while a test runs: bitwise comparisons hold for a fixed number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

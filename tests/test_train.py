@@ -18,15 +18,7 @@ CONV = {"embed_dim": 16,
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 4, "head_width": 64, "image_size": 32}}
 LONG_TAIL = {"apple": 7, "bread": 4, "cocoa": 2, "dates": 1}
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture
