@@ -30,6 +30,7 @@ reproduce: $(STAMP)  ## run the notebooks of PROFILE (nano) and write results/PR
 
 test: lint  ## ruff, unit tests, and the committed notebooks against a new run
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow
 	rm -rf .cache/test-results
 	KLIP_RESULTS=$(CURDIR)/.cache/test-results $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
 	  --nbval-sanitize-with notebooks/nbval.cfg --ignore-glob='*/A_*.ipynb' notebooks

@@ -85,9 +85,9 @@ class Settings(_Checked):
     """Folder of the real image sets; empty means the environment variable KLIP_DATA."""
     breadth: CountOrNone = 0
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
-    depths: Text = "2 4 8 16 32"
+    depths: Text = "1 2 4 8 16"
     """Images per product that notebook 02 tries."""
-    sweep_images: Count = 1000
+    sweep_images: Count = 3000
     images: Count = 6000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 1500

@@ -53,8 +53,8 @@ def _canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def _percent(axis) -> None:
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+def _percent(axis, sign: str = " %") -> None:
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{sign}")
 
 
 def _filled(what: str, table: pd.DataFrame | Mapping | Sequence, *columns: str) -> None:
@@ -174,7 +174,8 @@ def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
         labels = [group.removeprefix("block ") for group in table["group"]]
         ax.set_xticks(range(len(table)), labels, rotation=90, fontsize=7)
         ax.grid(False, axis="x")
-        ax.set(yscale="log", title=name, xlabel="block")
+        ax.set(yscale="log", title=name)
+    figure.supxlabel("block", fontsize=9)
     axes[0, 0].set_ylabel("learning rate")
     return figure
 
@@ -222,9 +223,9 @@ def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figur
         style = {"fmt": MARKERS[number % 6], "color": COLOURS[number % 6], "capsize": 2.5, "linewidth": 1.3}
         ax.errorbar(rows["mean"], place, xerr=reach, label=str(group), **style)
     ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.45, -0.55), title=title, xlabel="difference, in points" if zero else "top-1")
+    ax.set(ylim=(len(labels) - 0.45, -0.55), title=title, xlabel="difference, in points of accuracy" if zero else "top-1")
     ax.grid(False, axis="y")
-    _percent(ax.xaxis)
+    _percent(ax.xaxis, "" if zero else " %")
     if len(groups) > 1:
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
     return figure
@@ -234,6 +235,11 @@ def tail_accuracy(table: pd.DataFrame) -> Figure:
     """Accuracy of head, middle and tail products: columns part, encoder, mean, low, high."""
     _filled("tail_accuracy", table, "part", "encoder", *SPAN)
     return comparison(table[["part", "encoder", *SPAN]], "Accuracy by part of the long tail", zero=False)
+
+
+def _tail(name: str, length: int = 30) -> str:
+    """A long name without its beginning: flavours of one line differ at the end."""
+    return name if len(name) <= length else f"...{name[3 - length:]}"
 
 
 @_styled
@@ -249,7 +255,7 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
         ax.plot(*place[~np.isin(names, list(shown))].T, ".", color="#CFCFCF", markersize=3, zorder=1)
         for number, product in enumerate(shown):
             marker, colour = MARKERS[(number + number // 6) % 6], COLOURS[number % 6]
-            ax.plot(*place[names == product].T, marker, color=colour, markersize=4, label=str(product)[:24])
+            ax.plot(*place[names == product].T, marker, color=colour, markersize=4, label=_tail(str(product)))
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(True)
     if len(shown):

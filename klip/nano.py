@@ -46,6 +46,7 @@ class PretrainConfig:
     temperature: float = 0.07  # start of the learnt temperatures, as in CLIP
     strength: tuple[float, float] = (0.2, 1.0)  # how hard the photographs are, see klip.shop.photo
     siblings: float = 0.25  # share of a batch drawn as flavours of one line
+    start: str = ""  # weight file to go on from; its own recipe is then kept in the provenance
     teacher: str = ""  # weight file of an encoder whose embeddings are matched as well (distillation)
     precision: str = "auto"
     seed: int = 0
@@ -149,6 +150,14 @@ class Batches(torch.utils.data.Dataset):
 
 # ---------------------------------------------------------------------------------------------- training
 
+def _read(model, file: str | Path) -> None:
+    """Load a weight file that `write` wrote; one without a text tower leaves the model's own."""
+    from safetensors.torch import load_file
+
+    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+    model.load_state_dict(state, strict=False)
+
+
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """(B, S, S, 3) uint8 to (B, 3, S, S) float, channels last in memory."""
     pixels = images.permute(0, 3, 1, 2).float() / 255
@@ -180,7 +189,10 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
 
     torch.manual_seed(config.seed)
     tokenize = tokenizer(config.arch)
-    model = build(config.arch).train().to(memory_format=torch.channels_last)
+    model = build(config.arch)
+    if config.start:
+        _read(model, config.start)
+    model.train().to(memory_format=torch.channels_last)
     teacher = load(config.teacher).eval() if config.teacher else None
     image_scale = torch.nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
     size = model.visual.image_size[0] if isinstance(model.visual.image_size, tuple) else model.visual.image_size
@@ -229,7 +241,10 @@ def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -
                for name, value in model.state_dict().items()
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
     preprocess = Preprocess(size=size, mean=MEAN, std=STD, resize="squash")
-    made = {"recipe": asdict(config), "renderer": source_hash(("sets.py", "store.py")), "history": history}
+    recipe = asdict(config) | {name: Path(getattr(config, name)).name for name in ("start", "teacher")}
+    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history}
+    if config.start:
+        made["before"] = provenance(config.arch, config.start)
     facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(made)}
     atomic(Path(out), lambda part: save_file(tensors, part, facts))
 
@@ -249,16 +264,12 @@ def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, s
 
     One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
     """
-    from safetensors.torch import load_file
-
     from klip.shop.design import colour_name, design
     from klip.shop.packshot import packshot
     from klip.shop.photo import on_white
 
     model, tokenize = build(arch), tokenizer(arch)
-    state = load_file(file or paths.WEIGHTS / f"{arch}.safetensors")
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value
-                           for name, value in state.items()}, strict=False)
+    _read(model, file or paths.WEIGHTS / f"{arch}.safetensors")
     model.eval()
     products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
     size = json.loads((paths.WEIGHTS / f"{arch}.json").read_text())["vision_cfg"]["image_size"]

@@ -32,7 +32,7 @@ SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 
 @dataclass(frozen=True)
 class ShopPlan:
-    """All that decides what is rendered.  The defaults are the `nano` shop, about a minute on two cores.
+    """All that decides what is rendered.  The defaults are the `nano` shop, half a minute on two cores.
 
     finetune: `breadth` products with a long-tailed number of training images, the first of each a packshot and
     of the others a share, and `val_images` held-out photographs each; grozi_like: clean web packshots against
@@ -40,9 +40,9 @@ class ShopPlan:
     rp2k_like: in-store photographs on both sides.
     """
 
-    breadth: int = 600
+    breadth: int = 300
     """Products of the fine-tuning set."""
-    exponent: float = 0.65
+    exponent: float = 0.75
     """Zipf exponent of the training images per product, above 0."""
     max_images: int = 300
     """Training images of the most frequent product."""

@@ -1,0 +1,81 @@
+"""Profiles `shelf` and `paper` on their own path: real architectures with random weights, a handful of images."""
+
+import json
+
+import pytest
+
+from klip import paths, reproduce
+
+TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "batch_size": 2,
+        "accumulate": 2, "gallery_views": 2, "workers": 0, "precision": "fp32"}
+GIVEN = {
+    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "eval_sets": "grocery-store:held-out grozi-120"},
+    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "eval_sets": "grozi-120 capg-gp"},
+}
+
+
+@pytest.fixture
+def shelves(tmp_path, picture, monkeypatch):
+    """Folder of four small sets in their own layouts; the range to fine-tune on is a folder per product."""
+    root = tmp_path / "data"
+    lines = ["name,id,coarse,coarse id,iconic,description"]
+    rows = {"train": [], "val": [], "test": []}
+    for fine in range(6):
+        name, colour = f"Milk-{fine}", (40 * fine, 250 - 30 * fine, 90)
+        icon = f"iconic/Packages/{name}_Iconic.jpg"
+        picture(root / "grocery-store" / icon, colour)
+        lines.append(f"{name},{fine},Milk,0,/{icon},/text")
+        for split, own in rows.items():
+            for number in range(2):
+                image = f"{split}/Packages/{name}_{number}.jpg"
+                picture(root / "grocery-store" / image, colour)
+                own.append(f"{image}, {fine}, 0\n")
+    (root / "grocery-store/classes.csv").write_text("\n".join(lines))
+    for split, own in rows.items():
+        (root / f"grocery-store/{split}.txt").write_text("".join(own))
+    for number in range(1, 6):
+        colour = (250 - 40 * number, 30 * number, 60)
+        for image in ("web1", "web2"):
+            picture(root / f"grozi-120/inVitro/{number}/web/JPEG/{image}.jpg", colour)
+        for shot in range(3):
+            picture(root / f"grozi-120/inSitu/{number}/video/video{shot}.jpg", colour)
+            picture(root / f"range/brand-{number}/{shot}.jpg", colour[::-1])
+            picture(root / f"capg-gp/{'gallery' if shot == 0 else 'query'}/tin-{number}/{shot}.jpg", colour)
+    monkeypatch.setenv("KLIP_DATA", str(root))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test never goes to the network
+    return root
+
+
+def given(profile, root, **more):
+    return TINY | ({"finetune_root": str(root / "range")} if profile == "paper" else {}) | more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", GIVEN)
+def test_all_notebooks_run_with_a_tower_of_random_weights(shelves, profile, capsys):
+    ran = reproduce.run(profile, given(profile, shelves, **GIVEN[profile]))
+    assert [name[:2] for name in ran] == ["01", "02", "03", "04", "05"]
+    folder = paths.RESULTS / profile
+    sets = json.loads((folder / "metrics/04_zero_shot.json").read_text())["sets"]
+    assert {name.split()[0] for name in sets} == set(GIVEN[profile]["eval_sets"].split())
+    assert all(row["low"] <= row["difference"] <= row["high"] and row["queries"] > 0 for row in sets.values())
+    assert not list(folder.glob("figures/*_sheet_*"))  # no picture that shows a photograph
+    assert "grozi-120 web1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", GIVEN)
+def test_missing_weights_are_one_sentence_that_says_where_they_belong(shelves, profile):
+    with pytest.raises(reproduce.NotebookError) as caught:
+        reproduce.run(profile, given(profile, shelves), only="01")
+    text = str(caught.value)
+    assert "weights ViT-" in text and "huggingface.co" in text and "put it at" in text and "\n" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile, words", [("shelf", "grocery-store: .* is missing; run `klip data fetch"),
+                                            ("paper", "folder: no root was given; it is a folder of products")])
+def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypatch, profile, words):
+    monkeypatch.setenv("KLIP_DATA", str(tmp_path / "none"))
+    with pytest.raises(reproduce.NotebookError, match=words):
+        reproduce.run(profile, TINY, only="01")
