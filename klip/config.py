@@ -88,7 +88,7 @@ class Settings(_Checked):
     depths: Text = "1 2 4 8 16"
     """Images per product that notebook 02 tries."""
     sweep_images: Count = 3000
-    images: Count = 6000
+    images: Count = 8000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 1500
     seeds: Count = 3
