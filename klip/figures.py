@@ -223,7 +223,7 @@ def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figur
         style = {"fmt": MARKERS[number % 6], "color": COLOURS[number % 6], "capsize": 2.5, "linewidth": 1.3}
         ax.errorbar(rows["mean"], place, xerr=reach, label=str(group), **style)
     ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.45, -0.55), title=title, xlabel="difference, in points of accuracy" if zero else "top-1")
+    ax.set(ylim=(len(labels) - 0.45, -0.55), title=title, xlabel="difference in points" if zero else "top-1")
     ax.grid(False, axis="y")
     _percent(ax.xaxis, "" if zero else " %")
     if len(groups) > 1:

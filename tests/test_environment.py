@@ -70,8 +70,9 @@ def test_profiles_hold_every_setting_and_are_valid():
 def test_no_path_of_a_machine_in_what_is_committed():
     done = subprocess.run(["git", "ls-files"], cwd=paths.ROOT, capture_output=True, text=True)
     kinds = (".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".json", ".csv", ".cfg", "Makefile")
-    # Folders of a home or of a checkout, as they get into outputs and metadata.
-    private = re.compile(r"/(?:home|Users|root|tmp)/\w|" + re.escape(str(paths.ROOT)))
+    # Absolute paths, as they get into outputs and metadata: below a usual top folder, or of this very checkout.
+    tops = "home|Users|root|tmp|work|workspace|mnt|srv|media|opt|data|var|private|builds?|repo|app"
+    private = re.compile(rf"(?<![\w.:/~<>{{}}*-])/(?:{tops})/\w|" + re.escape(str(paths.ROOT)))
     files = [paths.ROOT / name for name in done.stdout.splitlines() if name.endswith(kinds)]
     found = [file.name for file in files if file.is_file() and private.search(file.read_text())]
     assert found == []
