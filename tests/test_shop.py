@@ -101,7 +101,12 @@ def test_counts_follow_the_definition():
     made = counts(50, 1.0, 100, 4)
     assert made[0] == 100 and made[1] == 50 and made[9] == 10 and made[-1] == 4
     assert (np.diff(made) <= 0).all()
-    assert 4500 < counts(240, ShopPlan().exponent, 300, 3).sum() < 5500
+    plan = ShopPlan()
+    made = counts(plan.breadth, plan.exponent, plan.max_images, plan.min_images)
+    ranks = range(1, plan.breadth + 1)
+    want = [max(plan.min_images, round(plan.max_images * rank ** -plan.exponent)) for rank in ranks]
+    assert made.tolist() == want
+    assert want[0] >= 200 and want[-1] < 10  # a long tail: hundreds of images at the head, under ten at its end
 
 
 def test_catalogues_hold_what_the_plan_asks_for(finished):
