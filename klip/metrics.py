@@ -5,7 +5,7 @@ Takes outcome frames: one row per query with `product` (the true one), `top1` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -94,6 +94,73 @@ def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame 
                          f"{int(theirs['total'].sum())} of {len(theirs)}")
     part, whole = _weighed(mine["correct"] - theirs["correct"], mine["total"], stat)
     return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, n, seed, confidence))
+
+
+class McNemar(NamedTuple):
+    """Queries that only one of two methods answers rightly, and the p-value of so uneven a split."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
+    """Exact two-sided McNemar test (1947) of two methods on the same queries, matched by column `image`.
+
+    Only the queries on which the two disagree count: if neither is better, each side wins such a query like
+    a fair coin.  It takes queries for independent, which near-duplicate photographs of a product are not: read
+    it beside the interval of `paired_difference`, never alone.
+    """
+    from scipy.stats import binomtest
+
+    right = [_by_image(frame) for frame in (a, b)]
+    if not right[0].index.equals(right[1].index):
+        raise ValueError("McNemar: both sides need the same queries, got "
+                         f"{len(right[0].index.symmetric_difference(right[1].index))} images that only one has")
+    only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0)
+
+
+def over_seeds(frames: Sequence[pd.DataFrame], stat: str = "top1") -> Difference:
+    """Mean of one of STATS over the seeds' frames with its range (lowest, highest): how much luck there was."""
+    values = [getattr(score(frame), stat) for frame in frames]
+    return Difference(float(np.mean(values)), min(values), max(values))
+
+
+def by_part(frame: pd.DataFrame, parts: pd.Series, stat: str = "top1") -> pd.DataFrame:
+    """One row per part of `longtail.parts` (product -> head, middle, tail): products, queries, value, low, high.
+
+    Products of the frame that have no part are left out; `stat` and its interval as in `bootstrap_products`.
+    """
+    own = frame.assign(part=frame["product"].map(parts)).dropna(subset="part")
+    rows = [(name, each["product"].nunique(), len(each), getattr(score(each), stat), *bootstrap_products(each, stat))
+            for name, each in own.groupby("part", sort=False)]
+    return pd.DataFrame(rows, columns=["part", "products", "queries", stat, "low", "high"])
+
+
+def compare(outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, others: Sequence[str] = (),
+            stat: str = "top1") -> pd.DataFrame:
+    """Row `a` of a results table against the other rows (all of them, or `others`), each a list of seeds' frames.
+
+    Columns: a, b, difference (fraction), low, high (paired bootstrap over products), only_a, only_b and p (exact
+    McNemar; with several seeds of the pairing whose p is largest, so that a small p held for every seed).
+    """
+    rows = []
+    for b in others or [name for name in outcomes if name != a]:
+        if missing := [name for name in (a, b) if not len(outcomes.get(name, ()))]:
+            raise ValueError(f"compare: no outcomes of {missing[0]!r}; there are {', '.join(outcomes)}")
+        worst = max((mcnemar(x, y) for x in outcomes[a] for y in outcomes[b]), key=lambda test: test.p)
+        rows.append((a, b, *paired_difference(outcomes[a], outcomes[b], stat), *worst))
+    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "only_a", "only_b", "p"])
+
+
+def _by_image(frame: pd.DataFrame) -> pd.Series:
+    if missing := {"image", "top1"} - set(frame.columns):
+        raise ValueError(f"McNemar: queries are matched by image; missing: {', '.join(sorted(missing))}")
+    if frame["image"].duplicated().any():
+        raise ValueError("McNemar: every image must be asked once, got "
+                         f"{frame['image'].duplicated().sum()} asked again; compare one seed with one seed")
+    return frame.set_index("image")["top1"].astype(bool).sort_index()
 
 
 def _sums(frame: pd.DataFrame, stat: str) -> pd.DataFrame:

@@ -1,11 +1,24 @@
 """Scores and intervals against loops over the definition, and against scipy."""
 
+from math import comb
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats import contingency_tables, proportion
 
-from klip.metrics import STATS, bootstrap_products, paired_difference, score, wilson
+from klip.metrics import (
+    STATS,
+    bootstrap_products,
+    by_part,
+    compare,
+    mcnemar,
+    over_seeds,
+    paired_difference,
+    score,
+    wilson,
+)
 
 
 def frame(**products: str) -> pd.DataFrame:
@@ -150,3 +163,63 @@ def test_wrong_frames_are_named():
         score(frame(a="1").assign(product=None))
     with pytest.raises(ValueError, match="stat must be one of top1, .* got 'micro'"):
         bootstrap_products(frame(a="1"), "micro")
+
+
+def asked(answers: str, start: int = 0) -> pd.DataFrame:
+    return frame(a=answers).assign(image=[f"{start + n}.jpg" for n in range(len(answers))])
+
+
+@pytest.mark.parametrize("both, only_a, only_b, neither", [(3, 9, 2, 4), (0, 0, 5, 0), (7, 4, 4, 1), (1, 130, 97, 50)])
+def test_mcnemar_from_its_definition_and_against_statsmodels(both, only_a, only_b, neither):
+    a = asked("1" * (both + only_a) + "0" * (only_b + neither))
+    b = asked("1" * both + "0" * only_a + "1" * only_b + "0" * neither)
+    found, n = mcnemar(a, b.sample(frac=1, random_state=0)), only_a + only_b
+    rarer = sum(comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n  # P(the losing side wins this often)
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    assert found.p == pytest.approx(min(1.0, 2 * rarer), abs=1e-12)
+    assert found.p == pytest.approx(contingency_tables.mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue, abs=1e-9)
+
+
+def test_wilson_against_statsmodels():
+    for correct, total in [(0, 9), (3, 10), (10, 10), (777, 5786)]:
+        expected = proportion.proportion_confint(correct, total, method="wilson")
+        assert wilson(correct, total) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mcnemar_of_equal_answers_and_of_other_queries():
+    assert mcnemar(asked("110"), asked("110")) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="the same queries, got 2 images that only one has"):
+        mcnemar(asked("110"), asked("110", start=1))
+    with pytest.raises(ValueError, match="got 3 asked again; compare one seed with one seed"):
+        mcnemar(pd.concat([asked("110")] * 2), asked("110"))
+    with pytest.raises(ValueError, match="matched by image; missing: image"):
+        mcnemar(frame(a="1"), frame(a="1"))
+
+
+def test_seeds_have_a_mean_and_a_range():
+    assert over_seeds([asked("1100"), asked("1000"), asked("0000")]) == (0.25, 0.0, 0.5)
+
+
+def test_accuracy_by_part_counts_each_products_queries_in_its_part():
+    f = random_frame(30, seed=1)
+    parts = pd.Series({str(n): ("head", "tail")[n % 2] for n in range(28)})  # the last two have no part
+    table = by_part(f, parts).set_index("part")
+    for part in ("head", "tail"):
+        own = f[[parts.get(product) == part for product in f["product"]]]
+        row = table.loc[part]
+        assert (row["products"], row["queries"]) == (own["product"].nunique(), len(own))
+        assert row["top1"] == pytest.approx(own["top1"].mean())
+        assert (row["low"], row["high"]) == bootstrap_products(own)
+
+
+def test_comparison_table_holds_difference_interval_and_the_largest_p_of_the_seeds():
+    base = random_frame(20, seed=5)
+    base["image"] = base.index.astype(str)
+    tuned = [with_skill(base, seed, 0.02 * seed) for seed in (1, 9)]
+    table = compare({"tuned": tuned, "frozen": [base], "chance": [base.assign(top1=False)]}, "tuned", ["frozen"])
+    assert table[["a", "b"]].to_numpy().tolist() == [["tuned", "frozen"]]
+    assert tuple(table.loc[0, ["difference", "low", "high"]]) == paired_difference(tuned, [base], "top1")
+    assert table.loc[0, "p"] == max(mcnemar(one, base).p for one in tuned) > mcnemar(tuned[1], base).p
+    assert compare({"tuned": tuned, "frozen": [base], "chance": [base]}, "tuned")["b"].tolist() == ["frozen", "chance"]
+    with pytest.raises(ValueError, match="no outcomes of 'sift'; there are tuned"):
+        compare({"tuned": tuned}, "tuned", ["sift"])
