@@ -1,4 +1,4 @@
-"""The loss of the fine-tuning: PML's ArcFace (paper §4.1), or plain softmax to compare it with.
+"""The loss of the fine-tuning: PML's ArcFace (paper §4.1), or what it is compared with.
 
 Axis letters: B images, D embedding, C products.  Always in fp32: PML casts its weights, in place, to the
 type of the embeddings, and AdamW on fp16 weights gives values that are not finite.
@@ -9,40 +9,55 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from klip.triplet import HierarchyTriplet
+
 
 class Head(nn.Module):
     """Loss of B embeddings against their products, with the weights it owns; they belong in the optimiser.
 
-    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross entropy
+    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross entropy, less `entropy`
+               times the entropy of the prediction (MaxEnt, Dubey et al. 2018: L = CE(y, p) - gamma H(p));
+               "triplet": `triplet.HierarchyTriplet`, which owns no weights and needs `kin`
     products   C
-    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both); softmax has neither
+    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both); only ArcFace has them
+    kin        (C, C), see `triplet.kinship`
     """
 
-    def __init__(self, loss: str, products: int, dim: int, margin_deg: float = 28.6, scale: float = 30.0):
+    def __init__(self, loss: str, products: int, dim: int, margin_deg: float = 28.6, scale: float = 30.0,
+                 entropy: float = 0.0, kin: torch.Tensor | None = None):
         super().__init__()
-        if loss not in ("arcface", "softmax"):
-            raise ValueError(f"head: loss must be arcface or softmax, got {loss!r}")
+        if loss not in ("arcface", "softmax", "triplet"):
+            raise ValueError(f"head: loss must be arcface, softmax or triplet, got {loss!r}")
         if products < 2:
             raise ValueError(f"head: needs at least 2 products to tell apart, got {products}")
-        self.loss, self.products, self.dim = loss, products, dim
+        self.loss, self.products, self.dim, self.entropy = loss, products, dim, entropy
         if loss == "arcface":
             from pytorch_metric_learning.losses import ArcFaceLoss
 
             self.body = ArcFaceLoss(products, dim, margin=margin_deg, scale=scale)
-        else:
+        elif loss == "softmax":
             self.body = nn.Linear(dim, products)
+        else:
+            self.body = HierarchyTriplet(torch.zeros(products, products) if kin is None else kin)
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean loss, a scalar; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, labels = embeddings.float(), labels.long()
-            if self.loss == "arcface":
+            if self.loss != "softmax":
                 return self.body(embeddings, labels)
-            return nn.functional.cross_entropy(self.body(embeddings), labels)
+            logits = self.body(embeddings)                                                     # (B, C)
+            loss = nn.functional.cross_entropy(logits, labels)
+            if self.entropy:
+                log_p = logits.log_softmax(dim=1)
+                loss = loss + self.entropy * (log_p.exp() * log_p).sum(dim=1).mean()
+            return loss
 
     @property
     def centres(self) -> torch.Tensor:
-        """The product's weights as rows, (C, D), detached."""
+        """The product's weights as rows, (C, D), detached; a triplet loss has none: (0, D)."""
+        if self.loss == "triplet":
+            return torch.zeros(0, self.dim)
         return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
 
     def parameter_group(self, lr: float) -> dict:
@@ -52,7 +67,7 @@ class Head(nn.Module):
 
 @torch.no_grad()
 def initialise(head: Head, means: torch.Tensor) -> None:
-    """Put the centres on the unit class means (C, D) of the frozen encoder.
+    """Put the centres on the unit class means (C, D) of the frozen encoder; a triplet loss has none.
 
     PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4.
     """
@@ -63,6 +78,6 @@ def initialise(head: Head, means: torch.Tensor) -> None:
     unit = nn.functional.normalize(means.float(), dim=1)  # (C, D)
     if head.loss == "arcface":
         head.body.W.copy_(unit.T)
-    else:
+    elif head.loss == "softmax":
         head.body.weight.copy_(unit)
         head.body.bias.zero_()

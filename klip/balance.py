@@ -33,11 +33,11 @@ class Plan:
         """Draws in an epoch."""
         return self.breadth * self.depth if self.balanced else len(self.rows)
 
-    def epoch(self, number: int) -> np.ndarray:
+    def epoch(self, number: int, together: bool = False) -> np.ndarray:
         """Draws of one epoch, shuffled, (draws, 2) int: position in the catalogue, repeat number from 0.
 
         Balanced: exactly `depth` draws of a product, pass after pass through its images, each in a new order.
-        Not balanced: every image once.
+        Not balanced: every image once.  together: the draws of a product stay side by side, as pairs need it.
         """
         rng = np.random.default_rng((self.seed, number + 1))
         code = self.rows["product"].factorize()[0]
@@ -51,14 +51,16 @@ class Plan:
             kept = _rank(code[image]) < self.depth
             image, repeat = image[kept], repeat[kept]
         draws = np.stack([self.rows["row"].to_numpy()[image], repeat], axis=1)
+        if together:
+            return draws[np.argsort(rng.permutation(self.breadth)[code[image]], kind="stable")]
         return draws[rng.permutation(len(draws))]
 
-    def draws(self, images: int) -> Iterator[tuple[int, int, int, int]]:
+    def draws(self, images: int, together: bool = False) -> Iterator[tuple[int, int, int, int]]:
         """`images` draws across epochs: (epoch, index in it, position in the catalogue, repeat number)."""
         _whole("images", images, 1)
         for start in range(0, images, len(self)):
             epoch = start // len(self)
-            for index, (row, repeat) in enumerate(self.epoch(epoch)[: images - start].tolist()):
+            for index, (row, repeat) in enumerate(self.epoch(epoch, together)[: images - start].tolist()):
                 yield epoch, index, row, repeat
 
     def table(self) -> pd.DataFrame:

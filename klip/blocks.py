@@ -48,6 +48,8 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
 
+    from klip.towers import TimmTower
+
     if isinstance(tower, VisionTransformer):
         n = len(tower.transformer.resblocks)
         first = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
@@ -63,7 +65,7 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
         places = {label: i for i, label in enumerate(labels, start=1)} | {"attnpool": len(labels) + 1}
         return len(labels), "attnpool", lambda name: next(
             (place for label, place in places.items() if name.startswith(label + ".")), 0)
-    if isinstance(tower, TimmModel):
+    if isinstance(tower, TimmModel | TimmTower):
         from timm.models import group_parameters
 
         # timm's own labels; its mark (99999,) lets final convolutions and norms ride with the last block
@@ -72,7 +74,7 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
         n = max(inside.values())
         return n, "head", lambda name: inside.get(name.removeprefix("trunk."), n + 1)
     raise ValueError(f"blocks: no partition is known for a {type(tower).__name__}; "
-                     "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel towers")
+                     "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower")
 
 
 def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,

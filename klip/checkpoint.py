@@ -17,7 +17,7 @@ import torch
 
 from klip import paths
 
-SOURCES = ("data", "augment", "balance", "blocks", "arcface", "encoder", "train")
+SOURCES = ("data", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "train")
 """The modules whose code decides a run."""
 
 
@@ -56,6 +56,26 @@ def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
     atomic(path / "history.csv", lambda part: history.to_csv(part, index=False))
     atomic(path / "run.json", lambda part: part.write_text(json.dumps(facts, indent=1)))
     (path / "state.pt").unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A safetensors file, whole or absent."""
+    from safetensors.torch import save_file
+
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic(path, lambda part: save_file(kept, part))
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """What `write_tensors` wrote; ValueError if it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"fine-tuning: {path} is damaged or missing ({error}); delete its folder to train it "
+                         "anew") from None
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ Unreadable = Annotated[str, typer.Option(help="Damaged images, empty products: f
 Moved = Annotated[str, typer.Option(help="Needed only when the model file has moved since the build.")]
 Source = Annotated[str, typer.Argument(help="Folder with a folder per product, manifest .csv, or set name.")]
 File = Annotated[Path, typer.Argument(help="The gallery file.")]
+Score = Annotated[str, typer.Option(help="similarity, or margin between first and second product.")]
 
 
 @app.command()
@@ -78,6 +79,14 @@ def reproduce(
     from klip import reproduce as runner
 
     runner.run(profile, _pairs(values), only=only or None, appendix=appendix)
+
+
+@app.command()
+def report(profile: Annotated[str, typer.Option(help="nano, real, shelf or paper.")] = "nano") -> None:
+    """Judge the paper's claims by the stored results; writes claims.csv, claims.md and report.md."""
+    from klip import report as writer
+
+    typer.echo(f"{writer.write_claims(profile)}\n{writer.write_report(profile)}")
 
 
 @app.command()
@@ -105,7 +114,7 @@ def finetune(
 
     val = catalogue[catalogue["split"] == "val"]
     run = train.finetune(config, catalogue, validation=val if len(val) else None)
-    encoder.save(run.encoder, out, config=config.model_dump(), set=source)
+    encoder.save(run.average or run.encoder, out, config=config.model_dump(), set=source)
     loss = run.history["loss"]
     typer.echo(f"{out}: {config.images} images of {catalogue['product'].nunique()} products in "
                f"{run.seconds:.0f} s, loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}")
@@ -195,16 +204,51 @@ def classify(
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     k: Annotated[int, typer.Option(help="Neighbours that vote (paper: 1).")] = 1,
     top: Annotated[int, typer.Option(help="Products shown per photograph.")] = 1,
+    unknown_below: Annotated[float | None, typer.Option(
+        help="Score under which a product counts as unknown; default: the gallery's own, -2: none.")] = None,
+    score: Score = "",
     model: Moved = "",
     unreadable: Unreadable = "fail",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Name the product on each photograph."""
-    frame = _gallery(file, model).classify(_images(images, unreadable), k=k, top=top)
+    """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
+    frame = _gallery(file, model).classify(_images(images, unreadable), k, top, unknown_below, score)
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:
+        unknown = frame.pop("unknown") & frame["rank"].eq(1)
+        frame["product"] = frame["product"].mask(unknown, "unknown (nearest: " + frame["product"] + ")")
         typer.echo(frame.to_string(index=False, float_format="{:.3f}".format))
+
+
+@gallery_app.command()
+def calibrate(
+    file: File,
+    source: Source,
+    accepts: Annotated[float, typer.Option(help="Share of the photographs of known products to accept.")] = 0.95,
+    score: Score = "similarity",
+    root: Root = "",
+    model: Moved = "",
+    unreadable: Unreadable = "fail",
+) -> None:
+    """Choose the threshold under which a product counts as unknown, and store it in the gallery.
+
+    SOURCE holds at least 4 validation products with several images each: of a plain folder the first is taken as
+    packshot.  Half of them join the gallery's own products, the others are unknown, in five draws.
+    """
+    gallery = _gallery(file, model)
+    catalogue = _catalogue(source, root, 0, unreadable)
+    from klip import openset
+
+    chosen = openset.calibrate(gallery, catalogue, score, accepts, progress=True) | {"set": source}
+    gallery.meta["unknown"] = chosen
+    gallery.save(file)
+    typer.echo(f"{file}: unknown below {chosen['below']:.4f} ({score}), chosen on {chosen['products']} products "
+               f"({chosen['draws']} draws, half of them beside {chosen['beside']} of the gallery)")
+    typer.echo(f"  correct accepts {chosen['correct_accepts']:7.1%}   ({chosen['accepted']} of {chosen['known']})\n"
+               f"  false accepts   {chosen['false_accepts']:7.1%}   "
+               f"({chosen['accepted_unknown']} of {chosen['unknown']})\n"
+               f"  AUROC           {chosen['auroc']:7.3f}")
 
 
 @data_app.command()

@@ -78,6 +78,10 @@ class Settings(_Checked):
     """nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip (tag `none`: random weights)."""
     vit: Text = "nano-vit"
     """The tower of the comparisons in notebook 03."""
+    resnext: Text = "nano-resnext"
+    """The convolutional backbone of the baselines in notebook 04, a name of `klip.backbones`."""
+    resnext_semi: Text = "nano-resnext"
+    """That of the baseline with a linear layer: semi-supervised in the paper."""
     finetune_set: Text = "shop"
     finetune_root: str = ""
     eval_sets: Text = "grozi-like capg-like rp2k-like"
@@ -87,15 +91,21 @@ class Settings(_Checked):
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
     depths: Text = "1 2 4 8 16"
     """Images per product that notebook 02 tries."""
+    breadths: Text = "0.25 0.5 1"
+    """Shares of the products that notebook 02 tries, the number of different images held."""
     sweep_images: Count = 3000
     images: Count = 8000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 1500
+    baseline_images: Count = 1500
+    """Images seen by each trained baseline of notebook 04."""
     seeds: Count = 3
     batch_size: Count = 64
     top_lr: Positive = 5e-4
     """Rate of the top block: 2e-4 in the paper, more for a small young tower (A)."""
     decay: Decay = 0.7
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
     gallery_views: Count = 8
     resize: Resize = "squash"
     precision: Precision = "auto"
@@ -103,7 +113,7 @@ class Settings(_Checked):
     checkpointing: bool = False
     accumulate: Count = 1
 
-    @field_validator("depths", "eval_sets", mode="before")
+    @field_validator("depths", "breadths", "eval_sets", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
         """Lists, commas and brackets become one form: words with one space between them."""
@@ -124,6 +134,18 @@ class Settings(_Checked):
         if not all(word.isdecimal() and int(word) >= 1 for word in value.split()):
             raise ValueError("must be whole numbers of at least 1 image per product")
         return value
+
+    @field_validator("breadths")
+    @classmethod
+    def _shares(cls, value: str) -> str:
+        if not all(re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in value.split()):
+            raise ValueError("must be shares of the products, above 0 and at most 1")
+        return value
+
+    @property
+    def breadth_list(self) -> list[float]:
+        """The shares of the sweep over breadth, ascending, all products (1) among them."""
+        return sorted({1.0, *map(float, self.breadths.split())})
 
     @property
     def depth_list(self) -> list[int]:
@@ -152,12 +174,16 @@ class FinetuneConfig(_Checked):
     breadth: CountOrNone = 0
     batch_size: Count = 32
     accumulate: Count = 1
-    loss: Literal["arcface", "softmax"] = "arcface"
+    loss: Literal["arcface", "softmax", "triplet"] = "arcface"
+    """arcface is the paper's; softmax (a linear layer) and triplet (DIHE's) are what it is compared with."""
     margin_deg: Annotated[float, Field(ge=0, lt=90)] = 8.6
     """m = 0.15 rad (A); the usual 28.6 (0.5 rad) is too much for a run of a hundred steps."""
     scale: Positive = 20.0
     """s (A)."""
-    rates: Literal["blockwise", "blockwise-proj", "common", "layerwise"] = "blockwise"
+    entropy: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """gamma of the MaxEnt loss, softmax only (Dubey et al. 2018); 0 is plain cross entropy."""
+    rates: Literal["blockwise", "blockwise-proj", "common", "layerwise", "frozen"] = "blockwise"
+    """How the rate falls from block to block; frozen trains the head alone."""
     top_lr: Positive = 2e-4
     """Rate of the top block (§4.1.2)."""
     decay: Decay = 0.7
@@ -173,7 +199,7 @@ class FinetuneConfig(_Checked):
     precision: Precision = "auto"
     checkpointing: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the averaged weights (A); 0 means off."""
+    """Decay of the averaged weights, kept beside the last ones (A); 0 means none are kept."""
     resize: Resize = "squash"
     seed: CountOrNone = 0
     workers: CountOrNone = 2

@@ -2,6 +2,7 @@
 
 A catalogue is a pandas frame with columns `image` (posix path below the root), `product` and `split` (train,
 val, gallery, query) and with `attrs` root (folder), name (of the set) and empty (products without images).
+Where the set has one, `group` is the product's place in a hierarchy, the general first: "tea/ice_tea/zola-1".
 Files are listed here, and opened only by `read`, `check` and where damaged ones are to be skipped.
 """
 
@@ -171,7 +172,18 @@ def _shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.
         found = sets.catalogues(root)
     else:
         found = sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
-    return found["finetune" if name == "shop" else name.replace("-", "_")]
+    frame = found["finetune" if name == "shop" else name.replace("-", "_")]
+    frame["group"] = frame["product"].map(_shelf)
+    return frame
+
+
+def _shelf(product: str) -> str:
+    """category/kind of goods/brand-line of a rendered product, named brand-number-line-kind-flavour-number."""
+    from klip.shop.design import CATEGORIES
+
+    brand, number, _, kind, *_ = product.split("-")
+    sold = (category for category, (_, kinds) in CATEGORIES.items() if kind.replace("_", " ") in kinds.split("|"))
+    return f"{next(sold, 'produce')}/{kind}/{brand}-{number}"
 
 
 def _grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFrame:
@@ -183,6 +195,7 @@ def _grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFram
             raise FileNotFoundError(f"{name}: {path} is missing; {WHERE[name]}")
     classes = pd.read_csv(lists[0], dtype=str, skipinitialspace=True, keep_default_na=False).map(str.strip)
     products = {fine: product for product, fine in classes.iloc[:, :2].itertuples(index=False)}
+    groups = dict(classes.iloc[:, [0, 2]].itertuples(index=False))
     rows = [(icon.lstrip("/"), product, "gallery")
             for product, icon in classes.iloc[:, [0, 4]].itertuples(index=False)]
     for path in lists[1:]:
@@ -195,6 +208,7 @@ def _grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFram
                 rows.append((image.lstrip("/"), products[fine], path.stem.replace("test", "query")))
     frame = _frame(root, rows)
     frame["packaged"] = frame["image"].str.contains("/Packages/")
+    frame["group"] = frame["product"].map(groups)
     return _packaged(frame, name) if packaged else frame
 
 

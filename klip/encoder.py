@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from klip import augment, data, paths
 from klip.augment import Preprocess
+from klip.towers import TimmTower
 
 SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
 FORMS = "nano, nano-vit, a .safetensors file of klip, or ARCH:TAG of open_clip (TAG none: random weights)"
@@ -76,12 +77,18 @@ class Encoder(nn.Module):
 
 
 def build(config: dict, preprocess: Preprocess, name: str, arch: str = "", seed: int = 0) -> Encoder:
-    """An encoder with random weights, the same for one seed, from an open_clip model config named `arch`."""
+    """An encoder with random weights, the same for one seed, from an open_clip model config named `arch`.
+
+    A config with `timm` (arguments of timm.create_model) and perhaps `lca` makes a `towers.TimmTower` instead.
+    """
     from open_clip.model import _build_vision_tower
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"], bool(config.get("quick_gelu")))
+        if "timm" in config:
+            tower = TimmTower(config["timm"], bool(config.get("lca")))
+        else:
+            tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"], bool(config.get("quick_gelu")))
     return Encoder(tower, preprocess, name, arch or name, config)
 
 
@@ -163,7 +170,7 @@ def _from_open_clip(arch: str, tag: str) -> Encoder:
                             tuple(facts.get("std") or open_clip.OPENAI_DATASET_STD))
     if tag == "none":
         return build(config, preprocess, f"{arch}:none", arch)
-    file = _fetch(arch, tag, facts)
+    file = weights(arch, tag)
     try:  # the whole model: open_clip converts the names and position tables of many publishers
         tower = open_clip.create_model(arch, str(file), force_quick_gelu=config["quick_gelu"]).visual
     except Exception as error:
@@ -173,12 +180,12 @@ def _from_open_clip(arch: str, tag: str) -> Encoder:
     return Encoder(tower, preprocess, f"{arch}:{tag}", arch, config)
 
 
-def _fetch(arch: str, tag: str, facts: dict) -> Path:
+def weights(arch: str, tag: str) -> Path:
     """The file of a named checkpoint: put into CACHE/weights by hand, or else downloaded by open_clip."""
     import open_clip
     from open_clip.pretrained import download_pretrained
 
-    folder = paths.CACHE / "weights"
+    folder, facts = paths.CACHE / "weights", open_clip.get_pretrained_cfg(arch, tag)
     if at_hand := sorted(folder.glob(f"{arch}_{tag}.*")):
         return at_hand[0]
     try:
@@ -305,11 +312,12 @@ def image_files(catalogue: pd.DataFrame) -> list[Path]:
 
 @torch.no_grad()
 def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 64, workers: int = 0,
-          precision: str = "auto", progress: bool = False, views: int = 1, seed: int = 0) -> Tensor:
+          precision: str = "auto", progress: bool = False, views: int = 1, seed: int = 0, unit: bool = True) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; image i has rows i * views ..., the first one unaugmented.
 
     images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image gets the same views, so
     its rows do not depend on its neighbours.  Gallery and queries want one precision: bf16 and fp32 differ.
+    unit=False leaves the rows as the tower gives them, as a linear layer wants them.
     """
     if isinstance(images, pd.DataFrame):
         images = image_files(images)
@@ -323,7 +331,7 @@ def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 6
             for batch in loader:
                 with autocast(precision, encoder.device):
                     found = encoder(batch.flatten(0, 1).to(encoder.device))
-                rows.append(nn.functional.normalize(found, dim=1).cpu())
+                rows.append((nn.functional.normalize(found, dim=1) if unit else found).cpu())
                 bar.update(len(batch))
     finally:
         encoder.train(was_training)

@@ -150,15 +150,84 @@ def depth_curve(table: pd.DataFrame, points: pd.DataFrame | None = None, chosen:
 
 
 @_styled
+def _set_curves(table: pd.DataFrame, x: str, label: str, title: str) -> Figure:
+    """Top-1 of each set against column `x`: columns set, x, mean, low, high."""
+    figure, ((ax,),) = _canvas()
+    for number, (name, rows) in enumerate(table.groupby("set", sort=False)):
+        _curve(ax, rows.sort_values(x), x, number, str(name))
+    ax.set(xlabel=label, ylabel="top-1", title=title)
+    _percent(ax.yaxis)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def alpha_curve(table: pd.DataFrame) -> Figure:
     """Accuracy between frozen (alpha 0) and fine-tuned weights (alpha 1): columns set, alpha, mean, low, high."""
     _filled("alpha_curve", table, "set", "alpha", *SPAN)
-    figure, ((ax,),) = _canvas()
-    for number, (name, rows) in enumerate(table.groupby("set", sort=False)):
-        _curve(ax, rows, "alpha", number, str(name))
-    ax.set(xlabel="alpha (0 frozen, 1 fine-tuned)", ylabel="top-1", title="Between frozen and fine-tuned weights")
-    _percent(ax.yaxis)
-    figure.legend(loc="outside lower center", ncols=3)
+    return _set_curves(table, "alpha", "alpha (0 frozen, 1 fine-tuned)", "Between frozen and fine-tuned weights")
+
+
+def breadth_curve(table: pd.DataFrame) -> Figure:
+    """Accuracy against the number of products at a fixed number of images (C5): set, products, mean, low, high."""
+    _filled("breadth_curve", table, "set", "products", *SPAN)
+    figure = _set_curves(table, "products", "products trained on (a quarter of them gets four times the depth)",
+                         "Breadth sweep")
+    figure.axes[0].set_xticks(sorted(set(table["products"])))
+    return figure
+
+
+@_styled
+def rows(table: pd.DataFrame, ours: str) -> Figure:
+    """Every row of the results, one panel per set, intervals as bars: columns set, row, top1, low, high (fractions).
+
+    The row `ours` stands out, a dotted line carries its value down the panel; rows keep the table's order.
+    """
+    _filled("rows", table, "set", "row", "top1", "low", "high")
+    names, sets = list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["set"]))
+    figure, axes = _canvas(1, len(sets), (2.6 + 2.3 * len(sets), 0.9 + 0.24 * len(names)), sharey=True)
+    for ax, name in zip(axes[0], sets, strict=True):
+        for row in table[table["set"] == name].itertuples():
+            mine = row.row == ours
+            ax.plot([row.low, row.high], [names.index(row.row)] * 2, color=ORANGE if mine else BLUE, linewidth=1.4)
+            ax.plot(row.top1, names.index(row.row), "D" if mine else "o", color=ORANGE if mine else BLUE, markersize=4)
+            if mine:
+                ax.axvline(row.top1, color=ORANGE, linestyle=":", linewidth=1, zorder=0)
+        ax.set(title=name, xlabel="top-1", xlim=(0, None))
+        ax.grid(False, axis="y")
+        _percent(ax.xaxis)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    return figure
+
+
+@_styled
+def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None,
+                 accepts: float = 0.95) -> Figure:
+    """Correct against false accepts, products in the gallery against others: one line per label.
+
+    curves: columns threshold (falling), false_accepts, correct_accepts, as `openset.curve` makes them; chosen: a
+    threshold for any of the labels, marked on its line; accepts: the share of correct accepts that is asked for.
+    """
+    _filled("accept_curve", curves)
+    figure, ((ax,),) = _canvas(size=(6.8, 4.2))
+    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="chance")
+    ax.axhline(accepts, color=GREY, linestyle=":", linewidth=1, label=f"{100 * accepts:.4g} % correct accepts")
+    point = {"markeredgecolor": "white", "markersize": 7, "zorder": 3}  # stands out where lines run close
+    for number, (name, table) in enumerate(curves.items()):
+        _filled("accept_curve", table, "threshold", "false_accepts", "correct_accepts")
+        colour = COLOURS[number % 6]
+        ax.plot(table["false_accepts"], table["correct_accepts"], color=colour, label=str(name),
+                linestyle="-" if number < 6 else "--")
+        taken = table[table["threshold"] >= (chosen or {}).get(name, np.inf)]
+        if name in (chosen or {}) and len(taken):
+            place = taken.iloc[-1:][["false_accepts", "correct_accepts"]].to_numpy().T
+            ax.plot(*place, MARKERS[number % 6], color=colour, **point)
+    ax.set(xlabel="false accepts (products not in the gallery)", ylabel="correct accepts", title="Open set")
+    if chosen:
+        ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
+    for axis in (ax.xaxis, ax.yaxis):
+        _percent(axis)
+    figure.legend(loc="outside right center", fontsize=8)
     return figure
 
 

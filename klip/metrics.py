@@ -96,6 +96,29 @@ def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame 
     return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, n, seed, confidence))
 
 
+def unpaired_difference(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], stat: str = "top1", n: int = 2000,
+                        seed: int = 0, confidence: float = 0.95) -> Difference:
+    """a minus b where they answer different queries: each side's products are resampled by themselves."""
+    sides = []
+    for frames, own in ((a, seed), (b, seed + 1)):
+        sums = _over_seeds(frames, stat)
+        part, whole = _weighed(sums["correct"], sums["total"], stat)
+        sides.append((part.sum() / whole.sum(), _resampled(part, whole, n, own)))
+    (x, many), (y, other) = sides
+    low, high = np.quantile(many - other, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Difference(float(x - y), float(low), float(high))
+
+
+def mean_interval(values: Sequence[float], n: int = 2000, seed: int = 0, confidence: float = 0.95) -> Difference:
+    """Mean of some measurements with its percentile bootstrap interval."""
+    values = np.asarray(values, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"mean interval: needs at least 2 finite values, got {values.tolist()}")
+    low, high = np.quantile(_resampled(values, np.ones_like(values), n, seed),
+                            [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Difference(float(values.mean()), float(low), float(high))
+
+
 class McNemar(NamedTuple):
     """Queries that only one of two methods answers rightly, and the p-value of so uneven a split."""
 
@@ -125,6 +148,21 @@ def over_seeds(frames: Sequence[pd.DataFrame], stat: str = "top1") -> Difference
     """Mean of one of STATS over the seeds' frames with its range (lowest, highest): how much luck there was."""
     values = [getattr(score(frame), stat) for frame in frames]
     return Difference(float(np.mean(values)), min(values), max(values))
+
+
+def row(frames: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """A line of a results table, of one method's frames, one a seed: counts first, then shares as fractions.
+
+    correct is the mean over the seeds; low and high are bootstrapped over products, wilson_low and wilson_high take
+    the queries for independent; lowest and highest are the seeds' range of top1.
+    """
+    one, pooled = score(frames[0]), score(whole := pd.concat(frames))
+    found = {"products": one.products, "queries": one.total, "seeds": len(frames),
+             "correct": pooled.correct / len(frames), "top1": pooled.top1}
+    found |= dict(zip(("low", "high"), bootstrap_products(whole), strict=True))
+    found |= dict(zip(("wilson_low", "wilson_high"), wilson(round(found["correct"]), one.total), strict=True))
+    _, lowest, highest = over_seeds(frames)
+    return found | {"lowest": lowest, "highest": highest, "per_product": pooled.top1_per_product, "top5": pooled.top5}
 
 
 def by_part(frame: pd.DataFrame, parts: pd.Series, stat: str = "top1") -> pd.DataFrame:
@@ -197,7 +235,11 @@ def _interval(part: np.ndarray, whole: np.ndarray, n: int, seed: int,
     """Percentile bootstrap of sum(part) / sum(whole) over products; (-1, 1) for a single product."""
     if len(part) < 2:
         return -1.0, 1.0
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(len(part), np.full(len(part), 1 / len(part)), size=n)  # (n, P) draws
-    low, high = np.quantile((times @ part) / (times @ whole), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    low, high = np.quantile(_resampled(part, whole, n, seed), [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def _resampled(part: np.ndarray, whole: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """sum(part) / sum(whole) of n resamples of the P products, (n,)."""
+    times = np.random.default_rng(seed).multinomial(len(part), np.full(len(part), 1 / len(part)), size=n)  # (n, P)
+    return (times @ part) / (times @ whole)

@@ -6,10 +6,10 @@ other range shares.  Axis letters: B products in a batch, S pixels, D embedding,
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from klip import paths
+from klip.prompts import build, fill, tokenizer
 
 cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
 
@@ -50,27 +51,6 @@ class PretrainConfig:
     teacher: str = ""  # weight file of an encoder whose embeddings are matched as well (distillation)
     precision: str = "auto"
     seed: int = 0
-
-
-def tokenizer(arch: str = "nanoclip"):
-    """open_clip's own BPE tokenizer, its merges cut to the model's vocabulary (bytes, the first merges, two marks)."""
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
-
-    text = json.loads((paths.WEIGHTS / f"{arch}.json").read_text())["text_cfg"]
-    merges = gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]  # line 0: version
-    short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
-    if not short.exists():
-        short.parent.mkdir(parents=True, exist_ok=True)
-        short.write_bytes(gzip.compress("\n".join(merges).encode()))
-    return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
-
-
-def build(arch: str):
-    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised."""
-    import open_clip
-
-    open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
-    return open_clip.create_model(arch)
 
 
 # ---------------------------------------------------------------------------------------------- corpus
@@ -131,8 +111,13 @@ class Batches(torch.utils.data.Dataset):
         chosen += rng.choice(len(self.products), self.config.batch, replace=False).tolist()
         return np.array(list(dict.fromkeys(chosen))[: self.config.batch])
 
-    def __getitem__(self, step: int):
+    def words(self, product, rng: np.random.Generator):
+        """What is said of a product; `tokenize` takes a list of these."""
         from klip.shop.design import caption
+
+        return caption(product, rng)
+
+    def __getitem__(self, step: int):
         from klip.shop.photo import on_white, photograph
 
         rng = np.random.default_rng((self.config.seed, step))
@@ -144,19 +129,11 @@ class Batches(torch.utils.data.Dataset):
             style = "pile" if product.shape == "produce" and rng.random() < 0.6 else None
             clean.append(on_white(one, rng, self.size))
             shop.append(photograph(other, rng, self.size, around, style, rng.uniform(*self.config.strength)))
-            words.append(caption(product, rng))
+            words.append(self.words(product, rng))
         return np.stack(clean), np.stack(shop), self.tokenize(words)
 
 
 # ---------------------------------------------------------------------------------------------- training
-
-def _read(model, file: str | Path) -> None:
-    """Load a weight file that `write` wrote; one without a text tower leaves the model's own."""
-    from safetensors.torch import load_file
-
-    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
-    model.load_state_dict(state, strict=False)
-
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """(B, S, S, 3) uint8 to (B, 3, S, S) float, channels last in memory."""
@@ -185,21 +162,40 @@ def losses(model, image_scale, clean, shop, tokens, config: PretrainConfig, teac
 
 def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log_every: int = 50) -> pd.DataFrame:
     """Train `config.arch`, write `out` (safetensors, fp16) every 250 steps and at the end; returns the loss history."""
-    from klip.encoder import autocast, load, quiet_worker
+    from klip.encoder import autocast, load
 
     torch.manual_seed(config.seed)
     tokenize = tokenizer(config.arch)
     model = build(config.arch)
     if config.start:
-        _read(model, config.start)
+        fill(model, config.start)
     model.train().to(memory_format=torch.channels_last)
     teacher = load(config.teacher).eval() if config.teacher else None
     image_scale = torch.nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
     size = model.visual.image_size[0] if isinstance(model.visual.image_size, tuple) else model.visual.image_size
     products, packshots = corpus(config, progress=progress)
-    loader = torch.utils.data.DataLoader(Batches(config, products, packshots, tokenize, size), batch_size=None,
-                                         num_workers=2, prefetch_factor=4, worker_init_fn=quiet_worker)
-    named = [*model.named_parameters(), ("image_scale", image_scale)]
+
+    def objective(clean, shop, tokens):
+        with autocast(config.precision, "cpu"):
+            parts = losses(model, image_scale, normalise(torch.as_tensor(clean)), normalise(torch.as_tensor(shop)),
+                           tokens, config, teacher)
+        return parts["pair"] + config.text_weight * parts["text"] + parts.get("teacher", 0.0), parts
+
+    return fit(config, Batches(config, products, packshots, tokenize, size), objective,
+               [*model.named_parameters(), ("image_scale", image_scale)],
+               lambda history: write(model, config, history, out), progress, log_every)
+
+
+def fit(config, batches: Batches, objective: Callable, named: list[tuple[str, torch.nn.Parameter]],
+        save: Callable[[list[dict]], None], progress: bool = True, log_every: int = 50) -> pd.DataFrame:
+    """AdamW over all batches, warm-up, cosine, gradients clipped to 1; vectors do not decay.  Returns the history.
+
+    config: lr, weight_decay, warmup, steps, batch; objective(clean, shop, tokens): the loss and its parts by name.
+    """
+    from klip.encoder import quiet_worker
+
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2, prefetch_factor=4,
+                                         worker_init_fn=quiet_worker)
     optimiser = torch.optim.AdamW([
         {"params": [p for _, p in named if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.98))
@@ -207,11 +203,8 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
         torch.optim.lr_scheduler.LinearLR(optimiser, 0.01, 1.0, config.warmup),
         torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.steps - config.warmup))], [config.warmup])
     history, started = [], time.perf_counter()
-    for step, (clean, shop, tokens) in enumerate(tqdm(loader, disable=not progress), 1):
-        with autocast(config.precision, "cpu"):
-            parts = losses(model, image_scale, normalise(torch.as_tensor(clean)), normalise(torch.as_tensor(shop)),
-                           tokens, config, teacher)
-        loss = parts["pair"] + config.text_weight * parts["text"] + parts.get("teacher", 0.0)
+    for step, batch in enumerate(tqdm(loader, disable=not progress), 1):
+        loss, parts = objective(*batch)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
@@ -223,30 +216,37 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
                             **{name: float(part.detach()) for name, part in parts.items()}})
             tqdm.write(json.dumps(history[-1])) if progress else print(json.dumps(history[-1]), flush=True)
         if step % 250 == 0 or step == config.steps:
-            write(model, config, history, out)
+            save(history)
     return pd.DataFrame(history)
 
 
 def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -> None:
-    """Both towers (a pupil: the image tower) as fp16 safetensors; metadata: arch, preprocess and provenance (recipe,
-    renderer, loss history)."""
+    """Both towers (a pupil: the image tower) by `store`, with their preprocessing and what they went on from."""
+    from klip.augment import Preprocess
+
+    size = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())["vision_cfg"]["image_size"]
+    tensors = {name: value for name, value in model.state_dict().items()
+               if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
+    before = {"before": provenance(config.arch, config.start)} if config.start else {}
+    store(tensors, config, history, out, {"preprocess": Preprocess(size, MEAN, STD, "squash").to_dict()}, before)
+
+
+def store(tensors: dict[str, torch.Tensor], config, history: list[dict], out: str | Path, facts: dict,
+          before: dict | None = None) -> None:
+    """Weights as fp16 safetensors; metadata: arch, `facts` as JSON, and provenance (recipe, renderer, loss history)."""
     from safetensors.torch import save_file
 
-    from klip.augment import Preprocess
     from klip.checkpoint import atomic
     from klip.shop.sets import source_hash
 
-    size = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())["vision_cfg"]["image_size"]
-    tensors = {name: value.detach().half().contiguous() if value.is_floating_point() else value.contiguous()
-               for name, value in model.state_dict().items()
-               if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
-    preprocess = Preprocess(size=size, mean=MEAN, std=STD, resize="squash")
-    recipe = asdict(config) | {name: Path(getattr(config, name)).name for name in ("start", "teacher")}
-    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history}
-    if config.start:
-        made["before"] = provenance(config.arch, config.start)
-    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess.to_dict()), "provenance": json.dumps(made)}
-    atomic(Path(out), lambda part: save_file(tensors, part, facts))
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    halves = {name: (value.detach().half() if value.is_floating_point() else value).contiguous()
+              for name, value in tensors.items()}
+    recipe = asdict(config)
+    recipe |= {name: Path(recipe[name]).name for name in ("start", "teacher") if name in recipe}
+    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history, **(before or {})}
+    texts = {name: json.dumps(value) for name, value in (facts | {"provenance": made}).items()}
+    atomic(Path(out), lambda part: save_file(halves, part, {"arch": config.arch, **texts}))
 
 
 # ---------------------------------------------------------------------------------------------- its own check
@@ -259,21 +259,28 @@ def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
         return json.loads(found.metadata()["provenance"])
 
 
+def unseen(lines: int, seed: int, size: int) -> tuple[list, np.ndarray]:
+    """N products of the range `spare`, one a line, and a clean packshot of each, (N, S, S, 3) uint8."""
+    from klip.shop.design import design
+    from klip.shop.packshot import packshot
+    from klip.shop.photo import on_white
+
+    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
+    return products, np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
+
+
 def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, seed: int = 0) -> pd.DataFrame:
     """Zero-shot classification by prompt, as CLIP does it, of packshots of the range `spare`, never trained on.
 
     One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
     """
-    from klip.shop.design import colour_name, design
-    from klip.shop.packshot import packshot
-    from klip.shop.photo import on_white
+    from klip.shop.design import colour_name
 
     model, tokenize = build(arch), tokenizer(arch)
-    _read(model, file or paths.WEIGHTS / f"{arch}.safetensors")
+    fill(model, file or paths.WEIGHTS / f"{arch}.safetensors")
     model.eval()
-    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
     size = json.loads((paths.WEIGHTS / f"{arch}.json").read_text())["vision_cfg"]["image_size"]
-    clean = np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
+    products, clean = unseen(lines, seed, size)
     questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
                  "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
                  "kind of goods": ("a packshot of {}", [product.noun for product in products])}

@@ -1,4 +1,7 @@
-"""The paper's own numbers (arXiv 2312.10282) and the classical floor, as data: percent, as printed there."""
+"""The paper's own numbers and claims (arXiv 2312.10282), and the classical floor, as data.
+
+Numbers are percent, as printed there.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,113 @@ FLOORS = {
 """Classical floor of the real sets (`histogram`: 2x2 HSV).  Fewer products or other crops: not comparable."""
 
 
+PAPER_SET = {"grozi-like": "grozi-120", "capg-like": "capg-gp", "rp2k-like": "rp2k"}
+"""Rendered set -> the set of the paper that it mirrors; the paper's number beside it is no target."""
+_OURS = "RetailKLIP"
+_WHOLE = "ResNeXt, full fine-tuning"
+_LINEAR = "semi-supervised ResNeXt + linear layer"
+_LCA = "ResNeXt + LCA + MaxEnt"
+_HARD = "ResNet on the full training split, hardest categories"
+PAPER_ROW = {
+    _OURS: "RetailKLIP, zero-shot",
+    _WHOLE: "ResNext-WSL, full finetuning",
+    _LINEAR: "Semi-supervised ResNext-WSL + linear layer",
+    _LCA: "ResNext-WSL + LCA + MaxEnt, full finetuning",
+    _HARD: "ResNet and others, full finetuning per category",
+}
+"""Row of ours, as the claims name it -> method of the paper's tables."""
+
+
 def published(set_name: str, method: str = "RetailKLIP, zero-shot") -> float | None:
     """Percent that the paper prints, None where it prints none (as for every set that it does not have)."""
     if method not in _METHODS:
         raise ValueError(f"published: the paper has no method {method!r}; accepted are {', '.join(_METHODS)}")
     return next((row.percent for row in PUBLISHED if (row.set_name, row.method) == (set_name, method)), None)
+
+
+def of_row(set_name: str, row: str) -> float | None:
+    """Published percent of a row of ours for a set of the paper, or for the set that a rendered one mirrors.
+
+    None for a row or set that the paper does not print, and where it prints a range only.
+    """
+    name = PAPER_SET.get(set_name, set_name)
+    method = PAPER_ROW.get(row)
+    return None if method is None or (name, method) in _NOTES else published(name, method)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test of a claim: row `a` against row `b` on the claim's sets, on the side that the paper says."""
+
+    a: str
+    b: str
+    expected: str = "above"
+    """Where a stands: above, below, or near b (not more than the claim's margin below it)."""
+    unit: str = "points"
+    """points: a's fraction of right queries minus b's.  times: ln of a's seconds over b's."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.a} {'over' if self.unit == 'times' else 'minus'} {self.b}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, in our words, and what would have to be measured for it to hold."""
+
+    id: str
+    sentence: str
+    section: str
+    tests: tuple[Comparison, ...]
+    sets: tuple[str, ...] = ()
+    """Sets of the paper that it is about, which a set of PAPER_SET stands for; empty: any set."""
+    margin: float = 0.0
+    """Fraction that still counts as near: an assumption of ours, the paper gives none."""
+    quotation: str = ""
+    """The paper's own few words with their place; empty where its wording is not at hand."""
+
+    @property
+    def paper(self) -> str:
+        """The paper's figures for the rows and sets of the tests; empty where it prints none."""
+        rows = dict.fromkeys(name for test in self.tests for name in (test.a, test.b) if name in PAPER_ROW)
+        shown = {name: "; ".join(_figure(name, row) for row in rows if published(name, PAPER_ROW[row]) is not None)
+                 for name in self.sets}
+        return " / ".join(f"{name}: {figures}" for name, figures in shown.items() if figures)
+
+
+def _figure(set_name: str, row: str) -> str:
+    note = _NOTES.get((set_name, PAPER_ROW[row]))
+    return f"{row}: {note}" if note else f"{row} {published(set_name, PAPER_ROW[row]):g}"
+
+
+_CLOSE = '"accuracy close to or exceeding full finetuning" (abstract)'
+CLAIMS = (
+    Claim("C1", "Zero-shot recognition is better with the fine-tuned encoder than with the frozen one",
+          "implied throughout", (Comparison(_OURS, "frozen encoder"),)),
+    Claim("C2", "CAPG-GP: above full fine-tuning of ResNeXt and above the linear layer, below LCA + MaxEnt",
+          "§5, Table 1",
+          (Comparison(_OURS, _WHOLE), Comparison(_OURS, _LINEAR), Comparison(_OURS, _LCA, "below")), ("capg-gp",),
+          quotation=_CLOSE),
+    Claim("C3", "GroZi-120: above full fine-tuning of ResNeXt, above the linear layer and above LCA + MaxEnt",
+          "§5, Table 2",
+          (Comparison(_OURS, _WHOLE), Comparison(_OURS, _LINEAR), Comparison(_OURS, _LCA)), ("grozi-120",),
+          quotation=_CLOSE),
+    Claim("C4", "RP2K: near what full fine-tuning on the whole training split reaches in its hardest categories",
+          "§5.1", (Comparison(_OURS, _HARD, "near"),), ("rp2k",),
+          margin=0.05, quotation=_CLOSE),
+    Claim("C5", "At a fixed number of images it is best to take all products, and fewer images of each",
+          "§4.1.3, after Zhang & Deng 2020",
+          (Comparison("all products", "half of them"), Comparison("all products", "a quarter of them"))),
+    Claim("C6", "A depth between the lowest and the highest is best", "§4.1.3",
+          (Comparison("best inner depth", "lowest depth"), Comparison("best inner depth", "highest depth"))),
+    Claim("C7", "Block-wise learning rates are better than one common rate", "§4.1.2",
+          (Comparison("block-wise", "common rate"),)),
+    Claim("C8", "On the long tail ArcFace is better than softmax, even unbalanced ArcFace than balanced softmax",
+          "§4.1", (Comparison("ArcFace", "softmax"), Comparison("unbalanced ArcFace", "balanced softmax"))),
+    Claim("C9", "A new product needs no training: from its image to its first correct recognition takes less time "
+          "than refitting the linear layer, and less than full fine-tuning", "abstract",
+          (Comparison("refitting the linear layer", _OURS, unit="times"),
+           Comparison("full fine-tuning", _OURS, unit="times")),
+          quotation='"needs no incremental training for new products" (abstract)'),
+)
+"""The paper's claims; `klip.claims` judges them by what was measured."""

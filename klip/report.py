@@ -1,8 +1,9 @@
 """Floor 4: the only writer under results/.
 
-    results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg  metrics/NN_name.json  report.md
+    results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg  metrics/NN_name.json
+                        claims.csv, .md  report.md
 
-Every name begins with the number of the notebook that writes it, so that the runner can tell whose it is.
+A name with NN begins with the number of the notebook that writes it, so that the runner can tell whose it is.
 Files appear whole (temporary name, then replaced). No picture that shows a real photograph is ever written.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import math
 import os
 import platform
 import re
@@ -24,24 +24,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klip import config, paths, published
+from klip.tables import markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PAPER_SET = {"grozi-like": "grozi-120", "capg-like": "capg-gp", "rp2k-like": "rp2k"}
-"""Rendered set -> the set of the paper that it mirrors; the paper's number beside it is no target."""
-PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy", "opencv-python-headless")
-LONGEST = 60
-"""Rows of a table that report.md and the .md file show; the .csv holds them all."""
+PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy", "opencv-contrib-python-headless")
 
 
 def _path(name: str, profile: str, kind: str, suffix: str) -> Path:
     if not re.fullmatch(r"(\d\d|[A-Z])_[a-z0-9_]+", name):
         raise ValueError(f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}")
+    return _folder(profile) / kind / (name + suffix)
+
+
+def _folder(profile: str) -> Path:
     if profile not in config.profiles():
         raise ValueError(f"report: profile must be one of {', '.join(config.profiles())}, got {profile!r}")
-    return paths.RESULTS / profile / kind / (name + suffix)
+    return paths.RESULTS / profile
 
 
 def _write(path: Path, content: str | bytes) -> Path:
@@ -50,36 +51,6 @@ def _write(path: Path, content: str | bytes) -> Path:
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
     return path
-
-
-def _plain(value: Any) -> Any:
-    """numpy, pandas and paths as JSON's own types; not-a-number as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "to_dict"):  # Series, DataFrame
-        return _plain(value.to_dict("records") if hasattr(value, "columns") else value.to_dict())
-    if hasattr(value, "tolist"):  # arrays, numbers and tensors
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if isinstance(value, Path):
-        return value.as_posix()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
-    """A frame as a Markdown table: four digits, empty where nothing is known, at most `rows` rows."""
-
-    def cell(value: Any) -> str:
-        value = _plain(value)
-        text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-        return text.replace("|", "\\|").replace("\n", " ")
-
-    right = [kind in "iuf" for kind in (frame[name].dtype.kind for name in frame)]
-    lines = [[str(name) for name in frame], ["--:" if number else "---" for number in right]]
-    lines += [[cell(value) for value in row] for row in frame.head(rows).itertuples(index=False)]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-    return text + (f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else "")
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
@@ -133,7 +104,7 @@ def provenance() -> dict[str, Any]:
 
 def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
     """Write numbers as JSON, with the `provenance` they were made under; not-a-number becomes null."""
-    whole = {**_plain(values), "provenance": provenance()}
+    whole = {**plain(values), "provenance": provenance()}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
     return _write(_path(name, profile, "metrics", ".json"), text + "\n")
 
@@ -155,7 +126,7 @@ def _all_metrics(profile: str) -> dict[str, dict[str, Any]]:
 def paper_number(label: str) -> float | None:
     """RetailKLIP's published percent for the set that `label` begins with, or that it mirrors."""
     name = label.split()[0]
-    return published.published(PAPER_SET.get(name, name))
+    return published.published(published.PAPER_SET.get(name, name))
 
 
 def _sets(profile: str) -> list[tuple[str, dict[str, Any]]]:
@@ -190,7 +161,7 @@ def summary(profile: str) -> str:
     return "\n".join(lines + (["times: " + ", ".join(times)] if times else []))
 
 
-def _claims_table(profile: str) -> str:
+def _results_table(profile: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
     if not _sets(profile):
         return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
@@ -198,7 +169,8 @@ def _claims_table(profile: str) -> str:
              "|---|--:|--:|--:|--:|--:|--:|---|--:|"]
     for label, row in _sets(profile):
         paper, name = paper_number(label), label.split()[0]
-        shown = "-" if paper is None else f"{paper} ({PAPER_SET[name]})" if name in PAPER_SET else str(paper)
+        mirrored = published.PAPER_SET.get(name)
+        shown = "-" if paper is None else f"{paper} ({mirrored})" if mirrored else str(paper)
         gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
         floor = published.FLOORS[name].percent if name in published.FLOORS else "-"
         size = row["products"], row["queries"], _percent(1 / row["products"]), floor
@@ -207,13 +179,47 @@ def _claims_table(profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_claims(profile: str) -> Path:
+    """Judge the paper's claims by the stored metrics; write claims.csv and claims.md, return the .csv path.
+
+    Takes from each metrics file `evidence` (records of `claims.evidence`) and `reasons` (claim's id -> why it,
+    or a part of it, could not be tested).
+    """
+    from klip import claims
+
+    folder, found = _folder(profile), _all_metrics(profile).values()
+    if not found:
+        raise FileNotFoundError(f"{folder / 'metrics'} has no numbers to judge the claims by: "
+                                f"run `make reproduce PROFILE={profile}`")
+    reasons: dict[str, str] = {}
+    for number, reason in (item for values in found for item in values.get("reasons", {}).items()):
+        reasons[number] = f"{reasons[number]}; {reason}" if number in reasons else reason
+    ledger = claims.verdicts([row for values in found for row in values.get("evidence", [])], reasons)
+    _write(folder / "claims.md", markdown(ledger))
+    return _write(folder / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
+
+
+def _ledger(profile: str) -> str:
+    """claims.csv in Markdown; says so when there is none yet."""
+    import pandas as pd
+
+    path = paths.RESULTS / profile / "claims.csv"
+    if not path.is_file():
+        return f"The claims are not judged for profile `{profile}` yet: `make reproduce PROFILE={profile}`.\n"
+    return markdown(pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
 def readme(text: str) -> str:
-    """README's text with the tables between `<!-- results:PROFILE -->` and `<!-- /results -->` made anew."""
+    """README's text with what stands between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->` made anew.
+
+    Two kinds: `results`, ours beside the paper's numbers, and `claims`, the ledger.
+    """
+    tables = {"results": _results_table, "claims": _ledger}
 
     def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{_claims_table(match[2])}{match[3]}"
+        return f"{match[1]}\n{tables[match[2]](match[3])}{match[4]}"
 
-    return re.sub(r"(<!-- results:(\w+) -->)\n.*?(<!-- /results -->)", table, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- (results|claims):(\w+) -->)\n.*?(<!-- /\2 -->)", table, text, flags=re.DOTALL)
 
 
 def fill_readme() -> None:
@@ -223,14 +229,20 @@ def fill_readme() -> None:
 
 
 def write_report(profile: str) -> Path:
-    """Write results/<profile>/report.md: summary, each notebook's tables, pictures, numbers, provenance."""
+    """Write results/<profile>/report.md, and the ledger (`write_claims`) that it shows.
+
+    Summary, claims, each notebook's tables, pictures and numbers, provenance.
+    """
     folder, found = paths.RESULTS / profile, _all_metrics(profile)
     kinds: dict[str, Callable[[Path], str]] = {
         "tables/*.md": lambda file: file.read_text(),
         "figures/*": lambda file: f"![{file.stem}](figures/{file.name})\n",
         "metrics/*.json": lambda file: _listing(found[file.stem]),
     }
-    parts = [f"# Results of profile {profile}\n", f"```\n{summary(profile)}\n```\n", _claims_table(profile)]
+    parts = [f"# Results of profile {profile}\n", f"```\n{summary(profile)}\n```\n", _results_table(profile)]
+    if found:
+        write_claims(profile)
+        parts += ["## The paper's claims\n", _ledger(profile)]
     files = [(file.name.split("_")[0], order, file.name, show(file))
              for order, (kind, show) in enumerate(kinds.items()) for file in folder.glob(kind)
              if not file.name.startswith(".")]

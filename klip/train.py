@@ -7,6 +7,7 @@ however often it was interrupted; on a GPU kernels may add in another order.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -21,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from klip import arcface, augment, balance, blocks, checkpoint, data
+from klip import arcface, augment, balance, blocks, checkpoint, data, triplet
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
@@ -38,48 +39,86 @@ Held = tuple[pd.DataFrame, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.  history: one row a step, of step, images, loss, lr_<group>, images_per_s and val_top1
-    (a fraction, NaN where not validated; with validate_every > 0, row 0 is the frozen encoder).
+    """A finished run.  head: the loss with the weights it owns; label i is products[i].  history: one row a step, of
+    step, images, loss, lr_<group>, images_per_s and val_top1 (a fraction, NaN where not validated; with
+    validate_every > 0, row 0 is the frozen encoder).  average: the encoder of the averaged weights, if config.ema.
     """
 
     encoder: Encoder
+    head: arcface.Head
+    products: list[str]
     history: pd.DataFrame
     config: FinetuneConfig
     seconds: float
     path: Path | None
+    average: Encoder | None = None
 
 
 def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.DataFrame | None = None,
-             progress: bool = True, cache: bool = True) -> Run:
+             progress: bool = True, cache: bool = True, base: Encoder | None = None) -> Run:
     """Fine-tune `config.model` on the split `train` of the catalogue, seeing `config.images` images.
 
-    validation: see `held_out`.  cache: keep the run under CACHE/runs; find it there when config, content of
-    the images, base weights and klip's code are the same; take up an interrupted one (save_every).
+    base: an encoder to start from instead of `config.model`, which then is only its name; it is not changed.
+    validation: see `held_out`.  A column `group` of the catalogue is the hierarchy of the triplet loss.
+    cache: keep the run under CACHE/runs; find it there when config, content of the images, base weights and
+    klip's code are the same; take up an interrupted one (save_every).
     ValueError: wrong settings, a product without images, a damaged image, a loss that is no number.
     """
-    base = encoders.load(config.model, config.resize)
+    base = encoders.load(config.model, config.resize) if base is None else copy.deepcopy(base)
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
+    kin = _kinship(config, catalogue, plan)
+    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
+        head = arcface.Head(config.loss, len(plan.products), base.dim, config.margin_deg, config.scale, config.entropy,
+                            kin)
     held, folder = held_out(catalogue, validation), None
     name = f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
     if cache:
         precision = encoders.resolve_precision(config.precision, base.device)
         facts = [config.model_dump(mode="json", exclude=NEUTRAL), encoders.fingerprint(base), precision]
-        folder = checkpoint.folder([*facts, base.device.type], [plan.rows, *(held or ())])
+        facts += [base.device.type, None if kin is None else kin.tolist()]
+        folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
         if found := checkpoint.read(folder):
-            encoder = encoders.load(folder / "encoder.safetensors")
-            encoder.name = name
-            return Run(encoder, found[0], config, found[1]["seconds"], folder)
+            return _read(folder, name, config, head, plan.products, *found)
     with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []), encoders.one_sentence():
         torch.manual_seed(config.seed)
-        trainer = _Trainer(config, base, plan, catalogue, held)
+        trainer = _Trainer(config, base, head, plan, catalogue, held)
         trainer.run(folder, progress)
     base.name, history = name, pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
+    average = trainer.averaged(f"{name}, averaged weights")
     if folder is not None:
         facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds}
         encoders.save(base, folder / "encoder.safetensors", **facts)
+        if average is not None:
+            encoders.save(average, folder / "average.safetensors", **facts)
+        checkpoint.write_tensors(folder / "head.safetensors", head.state_dict())
         checkpoint.write(folder, history, facts)
-    return Run(base, history, config, trainer.seconds, folder)
+    return Run(base, head.cpu(), plan.products, history, config, trainer.seconds, folder, average)
+
+
+def _read(folder: Path, name: str, config: FinetuneConfig, head: arcface.Head, products: list[str],
+          history: pd.DataFrame, facts: dict) -> Run:
+    """The finished run that `folder` holds."""
+    encoder, average = encoders.load(folder / "encoder.safetensors"), None
+    encoder.name = name
+    if config.ema:
+        average = encoders.load(folder / "average.safetensors")
+        average.name = f"{name}, averaged weights"
+    head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
+    return Run(encoder, head, products, history, config, facts["seconds"], folder, average)
+
+
+def _kinship(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan) -> Tensor | None:
+    """Kinship of the plan's products (C, C), for the triplet loss only; nothing where the catalogue has no groups."""
+    if config.loss != "triplet":
+        return None
+    if config.depth % 2 or config.batch_size % 2 or not config.balanced:
+        raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
+                         f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}")
+    if "group" not in catalogue:
+        return torch.zeros(len(plan.products), len(plan.products))
+    groups = catalogue.drop_duplicates("product").set_index("product")["group"]
+    return torch.from_numpy(triplet.kinship(groups.loc[plan.products].tolist()))
 
 
 def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
@@ -136,20 +175,20 @@ class _Draws(Dataset):
 class _Trainer:
     """All that changes while training, and the loop that changes it; the encoder is trained in place."""
 
-    def __init__(self, config: FinetuneConfig, encoder: Encoder, plan: balance.Plan, catalogue: pd.DataFrame,
-                 held: Held | None) -> None:
-        self.config, self.encoder, self.held, self.device = config, encoder, held, encoder.device
+    def __init__(self, config: FinetuneConfig, encoder: Encoder, head: arcface.Head, plan: balance.Plan,
+                 catalogue: pd.DataFrame, held: Held | None) -> None:
+        self.config, self.encoder, self.head, self.held = config, encoder, head, held
+        self.device, self.frozen = encoder.device, config.rates == "frozen"
         self.precision = encoders.resolve_precision(config.precision, self.device)
-        draws = list(plan.draws(config.images))
+        draws = list(plan.draws(config.images, together=config.loss == "triplet"))
         self.batches = [draws[i:i + config.batch_size] for i in range(0, len(draws), config.batch_size)]
         self.draws = _Draws(plan, catalogue, encoder.preprocess)
-        products = len(plan.products)
-        self.head = arcface.Head(config.loss, products, encoder.dim, config.margin_deg, config.scale)
-        arcface.initialise(self.head, self._means(plan))
-        self.head.to(self.device)
-        groups = blocks.parameter_groups(encoder.tower, config.rates, config.top_lr, config.decay,
-                                         config.weight_decay)
-        groups.append(self.head.parameter_group(config.head_lr))
+        if config.loss != "triplet":
+            arcface.initialise(head, self._means(plan))
+        head.to(self.device)
+        groups = [] if self.frozen else blocks.parameter_groups(encoder.tower, config.rates, config.top_lr,
+                                                                config.decay, config.weight_decay)
+        groups += [group for group in [head.parameter_group(config.head_lr)] if group["params"]]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = torch.optim.AdamW(groups, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -172,7 +211,8 @@ class _Trainer:
         if state is not None and state.is_file():
             self._restore(checkpoint.read_state(state))
         elif config.validate_every and self.held:
-            self.history.append({"step": 0, "images": 0, "val_top1": self._validate()})
+            frozen = validate(self.encoder, self.held, self.precision, config.workers)
+            self.history.append({"step": 0, "images": 0, "val_top1": frozen})
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
         loader = DataLoader(self.draws, batch_sampler=self.batches[self.step:], num_workers=config.workers,
@@ -191,20 +231,25 @@ class _Trainer:
                 bar.update(len(images))
                 last = self.step == len(self.batches)
                 if self.held and (last or config.validate_every and not self.step % config.validate_every):
-                    self.history[-1]["val_top1"] = self._validate()
+                    self.history[-1]["val_top1"] = validate(self.encoder, self.held, self.precision, config.workers)
                 if state is not None and self.step % config.save_every == 0 and not last:
                     checkpoint.write_state(state, self._state())
                 started = time.perf_counter() - self.seconds  # validating and saving do not count
-        if self.average is not None:
-            self.encoder.tower.load_state_dict(self.average.module.state_dict())
         self.encoder.checkpointing(False)
         self.encoder.eval()
+
+    def averaged(self, name: str) -> Encoder | None:
+        """The encoder of the averaged weights, if there are any."""
+        if self.average is None:
+            return None
+        encoder = self.encoder
+        return Encoder(self.average.module, encoder.preprocess, name, encoder.arch, encoder.config)
 
     def _step(self, images: Tensor, labels: Tensor) -> float:
         """One optimiser step on a batch (B, 3, S, S), in `accumulate` parts whose gradients add up to it."""
         device, total, size = self.device, 0.0, math.ceil(len(images) / self.config.accumulate)
         for part, target in zip(images.split(size), labels.split(size), strict=True):
-            with encoders.autocast(self.precision, device):
+            with encoders.autocast(self.precision, device), torch.set_grad_enabled(not self.frozen):
                 embeddings = self.encoder(part.to(device, non_blocking=True))                # (b, D)
             loss = self.head(embeddings, target.to(device, non_blocking=True)) * (len(part) / len(images))
             self.scaler.scale(loss).backward()
@@ -225,12 +270,6 @@ class _Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return total
-
-    def _validate(self) -> float:
-        encoder = self.encoder
-        if self.average is not None:
-            encoder = Encoder(self.average.module, encoder.preprocess, "", encoder.arch, encoder.config)
-        return validate(encoder, self.held, self.precision, self.config.workers)
 
     def _parts(self) -> dict:
         parts = {"tower": self.encoder.tower, "head": self.head, "optimiser": self.optimiser,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ CHUNK = 256
 """Queries compared at a time: memory is CHUNK x G numbers."""
 TIE = 1e-6
 """Cosines this close count as equal: a matrix product rounds equal rows differently in different places."""
+SCORES = ("similarity", "margin")
+"""By what a query is found to be of no product of the gallery: see `outcome`."""
 
 
 class Gallery:
@@ -36,6 +39,8 @@ class Gallery:
 
     `owners` and `images` have one entry per row; `meta` says which encoder, views and seed made the rows.
     `encoder` may be None for a gallery read from a file: then only embeddings can be classified.
+    `meta["unknown"]`, if there, is the threshold that `openset.calibrate` chose and how: `classify` uses it,
+    the file keeps it, and it stays when products come and go.
     """
 
     def __init__(self, embeddings: Tensor, owners: Sequence[str], images: Sequence[str], meta: dict[str, Any],
@@ -84,13 +89,18 @@ class Gallery:
 
     def remove(self, product: str) -> None:
         """Drop a product's rows; the others keep their values and order.  An unknown product is an error."""
-        keep = [row for row, owner in enumerate(self.owners) if owner != product]
-        if len(keep) == len(self):
+        rest = self.without({product})
+        if len(rest) == len(self):
             near = difflib.get_close_matches(product, self.products, 1)
             hint = f"; did you mean {near[0]!r}" if near else ""
             raise ValueError(f"gallery: {product!r} is none of its {len(self.products)} products{hint}")
-        self.embeddings = self.embeddings[keep]
-        self.owners, self.images = [self.owners[row] for row in keep], [self.images[row] for row in keep]
+        self.embeddings, self.owners, self.images = rest.embeddings, rest.owners, rest.images
+
+    def without(self, products: Collection[str]) -> Gallery:
+        """A new gallery without the rows of these products; those it does not have are no error."""
+        keep = [row for row, owner in enumerate(self.owners) if owner not in products]
+        return Gallery(self.embeddings[keep], [self.owners[row] for row in keep],
+                       [self.images[row] for row in keep], self.meta, self.encoder)
 
     def search(self, queries: Tensor, k: int = 1, top: int = 5) -> tuple[Tensor, Tensor]:
         """Best row of each of the `top` best products, and its cosine: (Q, top) int, (Q, top) float.
@@ -120,23 +130,30 @@ class Gallery:
         return torch.cat(rows), torch.cat(similarities)
 
     def classify(self, images: Sequence[str | Path] | Tensor, k: int = 1, top: int = 5,
-                 **options: Any) -> pd.DataFrame:
-        """One row per query and rank: `query`, `rank` (from 1), `product`, `similarity`, `packshot`.
+                 unknown_below: float | None = None, score: str = "", **options: Any) -> pd.DataFrame:
+        """One row per query and rank: `query`, `rank` (from 1), `product`, `similarity`, `packshot`, `unknown`.
 
-        `images` are paths or embeddings (Q, D); a query is named by its path or by its number.
+        `images` are paths or embeddings (Q, D); a query is named by its path or by its number.  `unknown` (of the
+        whole query) is True if its score is below the threshold: its product is not in the gallery, and `product`
+        only names the nearest.  `score` is similarity or margin (see `outcome`; of the two best, whatever `top`);
+        empty: that of the gallery's own threshold, or else similarity.  Without `unknown_below` the gallery's
+        own threshold holds; where it has none, nothing is unknown.  `unknown_below` -2 accepts everything.
         """
+        below, score = self._threshold(unknown_below, score)
         if isinstance(images, Tensor):
             queries, names = images, list(range(len(images)))
         else:
             names = [str(path) for path in images]
             queries = self._embed(names, **options)
-        rows, similarities = self.search(queries, k, top)
+        rows, similarities = self.search(queries, k, max(top, 2) if top > 0 else top)
+        values = similarities[:, 0].double() if score == "similarity" else _margin(similarities)
+        unknown = (values < below - TIE).tolist()
         return pd.DataFrame([
             {"query": name, "rank": rank, "product": self.owners[row], "similarity": value,
-             "packshot": self.images[row]}
-            for name, best, values in zip(names, rows.tolist(), similarities.tolist(), strict=True)
-            for rank, (row, value) in enumerate(zip(best, values, strict=True), start=1)
-        ], columns=["query", "rank", "product", "similarity", "packshot"])
+             "packshot": self.images[row], "unknown": out}
+            for name, best, cosines, out in zip(names, rows.tolist(), similarities.tolist(), unknown, strict=True)
+            for rank, (row, value) in enumerate(zip(best[:top], cosines[:top], strict=True), start=1)
+        ], columns=["query", "rank", "product", "similarity", "packshot", "unknown"])
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, owners and settings as JSON in its metadata; whole or not at all."""
@@ -170,6 +187,20 @@ class Gallery:
                              f"{encoder.name} ({found}); use that model and resize, or build it anew")
         return cls(embeddings, meta.pop("owners"), meta.pop("images"), meta, encoder)
 
+    def _threshold(self, below: float | None, score: str) -> tuple[float, str]:
+        """What `classify` shall use: a threshold (minus infinity if there is none) and its score."""
+        own = self.meta.get("unknown") or {}
+        chosen = score or own.get("score", SCORES[0])
+        if below is None and own.get("score") == chosen:
+            below = own["below"]
+        if chosen not in SCORES or (score and below is None):
+            raise ValueError(f"gallery: score must be {' or '.join(SCORES)}, with a threshold unknown_below unless "
+                             f"the gallery has one of that score, got score={score!r} and no threshold for it")
+        if below is not None and not -2 <= below <= 2:
+            raise ValueError("gallery: unknown_below is a cosine or a difference of two, between -2 and 2, "
+                             f"got {below!r}")
+        return -math.inf if below is None else below, chosen
+
     def _embed(self, images: list[str], **options: Any) -> Tensor:
         if self.encoder is None:
             raise ValueError("gallery: images need the encoder that made it: Gallery.load(path, encoder)")
@@ -192,34 +223,54 @@ def packshots(catalogue: pd.DataFrame) -> pd.DataFrame:
     return _part(catalogue, "gallery" if catalogue["split"].eq("gallery").any() else "train")
 
 
-def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", views: int = 8, seed: int = 0,
-             k: int = 1, embeddings: Tensor | None = None, precision: str = "fp32",
-             **options: Any) -> pd.DataFrame:
-    """Classify a set's queries against one packshot per product (§4.2); one row per query.
+def pick(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0,
+         embeddings: Tensor | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One packshot per product by `rule`, and the queries (`data.pick_gallery`).
 
-    Columns: image, product, predicted, top1, top5 (among five distinct products), similarity, packshot (of
-    the predicted product: the wrong neighbour, if it is wrong).  `rule` picks the packshot: first (= web1),
-    largest or random (by `seed`).  `embeddings` (Q, D) of `queries(catalogue)` in the same precision spare
-    embedding them anew for another rule or seed.  Queries without a packshot: see `data.pick_gallery`.
+    `embeddings` (Q, D), if there are any already, must be those of `queries(catalogue)`: as many.
     """
     if embeddings is not None and len(embeddings) != len(queries(catalogue)):
         raise ValueError(f"evaluate: one embedding per query is needed, got {len(embeddings)} for "
                          f"{len(queries(catalogue))} queries")
     picked = data.pick_gallery(catalogue, rule, seed)
-    asked = _part(picked, "query")
-    gallery = Gallery.build(encoder, _part(picked, "gallery"), views, seed, precision, **options)
-    if embeddings is None:
-        embeddings = embed(encoder, asked, precision=precision, **options)
+    return _part(picked, "gallery"), _part(picked, "query")
+
+
+def outcome(gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 1) -> pd.DataFrame:
+    """What the gallery answers to the queries `asked` with these embeddings (Q, D); one row per query.
+
+    Columns: image, product, predicted, top1, top5 (among five distinct products), similarity (cosine of the best
+    product), margin (that minus the cosine of the second product; below 0 only where k > 1 votes; in a gallery
+    of one product as if a second lay opposite, at cosine -1), packshot (of the predicted product: the wrong
+    neighbour, if it is wrong).
+    """
     rows, similarity = gallery.search(embeddings, k, top=5)
     found = [[gallery.owners[row] for row in best] for best in rows.tolist()]
     truth = list(zip(found, asked["product"], strict=True))
-    frame = asked[["image", "product"]].assign(
+    return asked[["image", "product"]].assign(
         predicted=[best[0] for best in found],
         top1=[best[0] == product for best, product in truth],
         top5=[product in best for best, product in truth],
         similarity=similarity[:, 0].numpy(),
+        margin=_margin(similarity).numpy(),
         packshot=[gallery.images[row] for row in rows[:, 0].tolist()],
     )
+
+
+def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", views: int = 8, seed: int = 0,
+             k: int = 1, embeddings: Tensor | None = None, precision: str = "fp32",
+             **options: Any) -> pd.DataFrame:
+    """Classify a set's queries against one packshot per product (§4.2); the columns are those of `outcome`.
+
+    `rule` picks the packshot: first (= web1), largest or random (by `seed`).  `embeddings` (Q, D) of
+    `queries(catalogue)` in the same precision spare embedding them anew for another rule or seed.  Queries
+    without a packshot: see `data.pick_gallery`.
+    """
+    chosen, asked = pick(catalogue, rule, seed, embeddings)
+    gallery = Gallery.build(encoder, chosen, views, seed, precision, **options)
+    if embeddings is None:
+        embeddings = embed(encoder, asked, precision=precision, **options)
+    frame = outcome(gallery, asked, embeddings, k)
     frame.attrs = {**catalogue.attrs, "gallery": rule, "views": views, "seed": seed, "k": k,
                    "fingerprint": gallery.meta["fingerprint"]}
     return frame
@@ -231,6 +282,12 @@ def _part(catalogue: pd.DataFrame, split: str) -> pd.DataFrame:
 
 def _each(values: Iterable[str], views: int) -> list[str]:
     return [value for value in values for _ in range(views)]
+
+
+def _margin(similarity: Tensor) -> Tensor:
+    """Best minus second product, (Q,) in float64, of (Q, top); see `outcome` for a single product."""
+    similarity = similarity.double()
+    return similarity[:, 0] - (similarity[:, 1] if similarity.shape[1] > 1 else -1)
 
 
 def _nearest(similarity: Tensor, count: int, owners: Tensor | None = None) -> Tensor:

@@ -57,6 +57,25 @@ def test_softmax_is_linear_and_cross_entropy(batch):
     assert head(z, labels).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("entropy", [0.0, 0.3, 2.0])
+def test_maxent_takes_the_entropy_of_the_prediction_off_the_cross_entropy(batch, entropy):
+    """Dubey et al. 2018: L = CE(y, p) - gamma H(p), H(p) = -sum p log p."""
+    z, labels = batch
+    head, total = Head("softmax", 5, 6, entropy=entropy), 0.0
+    for row, y in zip((z @ head.body.weight.T + head.body.bias).tolist(), labels.tolist(), strict=True):
+        whole = sum(math.exp(value) for value in row)
+        p = [math.exp(value) / whole for value in row]
+        total += -math.log(p[y]) - entropy * -sum(q * math.log(q) for q in p)
+    assert head(z, labels).item() == pytest.approx(total / 16, rel=1e-5)
+
+
+def test_a_triplet_head_owns_no_weights(batch):
+    z, labels = batch
+    head = Head("triplet", 5, 6)
+    assert head.parameter_group(1.0)["params"] == [] and head.centres.shape == (0, 6)
+    assert head(z, labels).item() == pytest.approx(head.body(z, labels).item())
+
+
 @pytest.mark.parametrize("loss", ["arcface", "softmax"])
 def test_the_centres_move_under_adamw_and_turn_to_their_images(loss):
     torch.manual_seed(0)
@@ -127,7 +146,7 @@ def test_a_saved_head_is_restored(batch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("cosface", 5, 6), "loss must be arcface or softmax, got 'cosface'"),
+    (("cosface", 5, 6), "loss must be arcface, softmax or triplet, got 'cosface'"),
     (("arcface", 1, 6), "at least 2 products to tell apart, got 1"),
 ])
 def test_wrong_heads_are_named(arguments, message):

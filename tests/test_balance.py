@@ -136,3 +136,13 @@ def test_wrong_catalogues_are_named(catalogue):
         plan(empty, 1)
     with pytest.raises(ValueError, match="images must be"):
         next(plan(catalogue, 1).draws(0))
+
+
+def test_draws_together_are_the_same_draws_in_runs_of_one_product(catalogue):
+    p = plan(catalogue, 6)
+    apart, together = p.epoch(2), p.epoch(2, together=True)
+    assert sorted(map(tuple, apart)) == sorted(map(tuple, together))
+    names = catalogue["product"].iloc[together[:, 0]].tolist()
+    assert [len(set(names[i:i + 6])) for i in range(0, 24, 6)] == [1] * 4
+    orders = {tuple(catalogue["product"].iloc[p.epoch(e, together=True)[::6, 0]]) for e in range(6)}
+    assert len(orders) > 1  # the products come in another order each time

@@ -4,6 +4,7 @@ Bad input: exit code 2, one sentence on stderr, nothing written.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -106,7 +107,8 @@ def test_gallery_from_build_to_classify(work):
     soup = [f"shop/soup/{number}.png" for number in (1, 2, 3)]
     assert [row["query"] for row in rows[::2]] == ["shop/tea/2.png", *soup]
     assert [row["product"] for row in rows if row["rank"] == 1] == ["tea", "soup", "soup", "soup"]
-    assert set(rows[0]) == {"query", "rank", "product", "similarity", "packshot"}
+    assert set(rows[0]) == {"query", "rank", "product", "similarity", "packshot", "unknown"}
+    assert not any(row["unknown"] for row in rows)      # no threshold was chosen
     table = done("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--k", 3)
     assert "tea/2.png" in table and "1.000" in table and table.count("\n") == 2
 
@@ -125,6 +127,36 @@ def test_a_gallery_remembers_model_and_resize_and_takes_no_other(work, monkeypat
     (work / "tiny0.safetensors").rename(work / "moved.safetensors")
     assert klip("gallery", "classify", "../g", "tea/2.png").exit_code == 2
     assert classified("../g", "tea/2.png", "--model", "../moved.safetensors")[0]["product"] == "tea"
+
+
+@pytest.mark.parametrize("score", ["similarity", "margin"])
+def test_calibrate_stores_a_threshold_that_classify_uses(work, score):
+    from klip.zeroshot import Gallery
+
+    done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1)
+    done("gallery", "remove", "g", "tea")
+    printed = done("gallery", "calibrate", "g", "./shop", "--accepts", 0.9, "--score", score)
+    unknown = Gallery.load("g").meta["unknown"]
+    assert unknown["accepts"] == 0.9 and unknown["score"] == score and unknown["set"] == "./shop"
+    assert unknown["products"] == 4 and unknown["beside"] == 0 and "at least 0.9" in unknown["how"]
+    assert f"unknown below {unknown['below']:.4f} ({score}), chosen on 4 products" in printed
+    for share, part, whole in (("correct_accepts", "accepted", "known"),
+                               ("false_accepts", "accepted_unknown", "unknown")):
+        assert f"{unknown[share]:.1%}   ({unknown[part]} of {unknown[whole]})" in printed
+
+    rows = classified("g", "shop/soup/2.png", "shop/tea/2.png", "--top", 2)
+    for best, second in (rows[:2], rows[2:]):
+        value = best["similarity"] - (second["similarity"] if score == "margin" else 0)
+        assert best["unknown"] == second["unknown"] == (value < unknown["below"] - 1e-6)
+    table = ("gallery", "classify", "g", "shop/soup/2.png", "shop/tea/2.png")
+    if score == "similarity":       # photographs that equal their packshot, and others
+        assert unknown["auroc"] == unknown["correct_accepts"] == 1 and unknown["false_accepts"] == 0
+        assert [row["unknown"] for row in rows] == [False, False, True, True]
+        soup, tea = done(*table).splitlines()[1:]
+        assert "unknown" not in soup and f"unknown (nearest: {rows[2]['product']})" in tea
+    assert "unknown" not in done(*table, "--unknown-below", -2)
+    assert done(*table, "--unknown-below", 1.5, "--score", "similarity", "--top", 2).count("unknown (nearest") == 2
+    assert done(*table, "--unknown-below", 1.5, "--json").count('"unknown":true') == 2
 
 
 @pytest.mark.filterwarnings("default")      # the note is a warning
@@ -267,11 +299,18 @@ def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
     (("remove", "g", "te"), "did you mean 'tea'"),
     (("classify", "g", "bad.png"), "bad.png"),
     (("classify", "g", "shop/tea/1.png", "--k", "99"), "k must be between 1 and its 12 rows"),
+    (("classify", "g", "shop/tea/1.png", "--unknown-below", "95"), "between -2 and 2, got 95"),
+    (("classify", "g", "shop/tea/1.png", "--score", "margin"), "no threshold for it"),
+    (("calibrate", "g", "few"), "at least 4 products with a packshot and queries, got 3"),
+    (("calibrate", "g", "./shop", "--accepts", "95"), "above 0 and at most 1, got 95"),
+    (("calibrate", "g", "./shop", "--score", "cosine"), "similarity or margin, got 'cosine'"),
+    (("calibrate", "g", "./nowhere"), "nowhere is missing"),
 ])
 def test_a_refused_change_keeps_the_gallery(work, words, part):
     done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1)
     (work / "void").mkdir()
     (work / "bad.png").write_bytes(b"no image")
+    shutil.copytree(work / "shop", work / "few", ignore=shutil.ignore_patterns("tea"))
     before = (work / "g").read_bytes()
     result = klip("gallery", *words)
     assert result.exit_code == 2 and part in result.stderr and result.stderr.count("\n") == 1
@@ -306,6 +345,6 @@ def test_help_is_quick_and_without_torch():
 
 @pytest.mark.parametrize("words", [
     "reproduce", "finetune", "evaluate", "gallery", "gallery build", "gallery add", "gallery remove",
-    "gallery classify", "data fetch", "data check", "shop render"])
+    "gallery classify", "gallery calibrate", "data fetch", "data check", "shop render"])
 def test_every_command_has_help(words):
     assert "Usage: " in done(*words.split(), "--help")

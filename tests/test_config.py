@@ -14,8 +14,8 @@ def test_defaults_are_the_papers():
     assert run.balanced and run.breadth == 0        # §4.1.3: balanced, breadth at maximum
     assert Settings().profile == "nano"
     shared = set(Settings.model_fields) & set(FinetuneConfig.model_fields)
-    assert {"images", "batch_size", "top_lr"} <= shared  # nano's own: a small young tower and two cores
-    for name in shared - {"images", "batch_size", "top_lr"}:
+    assert {"images", "batch_size", "top_lr", "ema"} <= shared  # nano's own: a small young tower and two cores
+    for name in shared - {"images", "batch_size", "top_lr", "ema"}:
         assert getattr(run, name) == getattr(Settings(), name), name
 
 
@@ -39,6 +39,9 @@ def test_converts_what_papermill_makes_of_it(given, name, value):
     ({"depths": "1 0"}, ("depths must be whole numbers of at least 1", "'1 0'")),
     ({"depths": ""}, ("depths must have at least 1 character", "''")),
     ({"depths": "1 two"}, ("depths must be whole numbers", "two")),
+    ({"breadths": "0 0.5"}, ("breadths must be shares of the products, above 0 and at most 1", "'0 0.5'")),
+    ({"breadths": "half"}, ("breadths must be shares", "half")),
+    ({"breadths": [0.5, 1.5]}, ("breadths must be shares", "1.5")),
     ({"profile": "nan0"}, ("profile must be one of the profiles nano", "'nan0'")),
     ({"batch_size": "many"}, ("batch_size must be a valid integer", "'many'")),
     ({"batch_size": 1.5}, ("batch_size must be a valid integer", "1.5")),
@@ -70,6 +73,7 @@ def test_one_run_refuses_too():
 def test_lists_are_read_from_words():
     given = Settings(depths="8 1 32 8", eval_sets="grozi-120 grocery-store:held-out")
     assert given.depth_list == [1, 8, 32]
+    assert Settings(breadths="0.5 .25 0.5").breadth_list == [0.25, 0.5, 1.0]  # all products are always among them
     assert given.eval_list == ["grozi-120", "grocery-store:held-out"]
 
 

@@ -17,6 +17,10 @@ HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem
                         "lr_top": [1e-5, 2e-4, 1e-5], "val_top1": [np.nan, 0.2, 0.4]})  # fmt: skip
 EFFECTS = pd.DataFrame({"label": ["one", "two", "one"], "group": ["x", "x", "y"], "mean": [0.02, -0.01, 0.1],
                         "low": [0.01, -0.03, 0.05], "high": [0.03, 0.01, 0.2]})  # fmt: skip
+ACCEPTS = pd.DataFrame({"threshold": [np.inf, 0.9, 0.6, 0.3], "false_accepts": [0, 0, 0.25, 1],
+                        "correct_accepts": [0, 0.5, 1, 1]})  # fmt: skip
+ROWS = pd.DataFrame({"set": ["x", "x", "y"], "row": ["theirs", "ours", "ours"], "top1": [0.5, 0.6, 0.2],
+                     "low": [0.4, 0.5, 0.1], "high": [0.6, 0.7, 0.3]})  # fmt: skip
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (30 + 10 * k, 50, 3), dtype=np.uint8) for k in range(3)]
 PLACES = RNG.normal(size=(9, 2))
@@ -26,6 +30,9 @@ ALL = {
     "confusions": lambda: figures.confusions([tuple(PICTURES)] * 2, ["a", "b"]),
     "depth_curve": lambda: figures.depth_curve(DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4),
     "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
+    "breadth_curve": lambda: figures.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
+    "rows": lambda: figures.rows(ROWS, "ours"),
+    "accept_curve": lambda: figures.accept_curve({"a": ACCEPTS, "b": ACCEPTS}, {"a": 0.55}),
     "rate_bars": lambda: figures.rate_bars({"small": RATES, "large": RATES}),
     "history": lambda: figures.history({"seed 0": HISTORY, "seed 1": HISTORY}),
     "comparison": lambda: figures.comparison(EFFECTS, "effects"),
@@ -66,6 +73,33 @@ def test_rate_bars_have_the_height_of_the_rates():
     assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["stem", "0", "proj"]
 
 
+def test_rows_have_a_panel_per_set_with_values_and_intervals():
+    left, right = ALL["rows"]().axes
+    assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("x", "y")
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["theirs", "ours"]
+    drawn = [line.get_xydata().tolist() for line in left.lines]
+    assert [[0.4, 0.0], [0.6, 0.0]] in drawn and [[0.6, 1.0]] in drawn  # the interval, and ours
+    assert [[0.2, 1.0]] in [line.get_xydata().tolist() for line in right.lines]  # its place is the same in each
+
+
+def test_breadth_curve_marks_the_breadths():
+    axes = ALL["breadth_curve"]().axes[0]
+    assert axes.get_xticks().tolist() == [40, 80, 160] and axes.lines[0].get_ydata().tolist() == [0.3, 0.5, 0.4]
+
+
+def test_accept_curve_marks_the_last_point_that_the_threshold_accepts():
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ALL["accept_curve"]().axes[0].lines}
+    assert lines["a"] == lines["b"] == ACCEPTS[["false_accepts", "correct_accepts"]].to_numpy().tolist()
+    assert lines["95 % correct accepts"] == [[0, 0.95], [1, 0.95]] and lines["chance"] == [[0, 0], [1, 1]]
+    points = [data for data in lines.values() if len(data) == 1]
+    assert points == [[[0.25, 1]]]      # 0.6 is accepted at 0.55, 0.3 is not
+    assert "at the chosen threshold" in lines
+    exact = figures.accept_curve({"a": ACCEPTS}, {"a": 0.9}).axes[0].lines
+    assert [0, 0.5] in [line.get_xydata().tolist()[0] for line in exact if len(line.get_xdata()) == 1]
+    none = figures.accept_curve({"a": ACCEPTS}).axes[0].lines
+    assert not [line for line in none if len(line.get_xdata()) < 2]
+
+
 def test_comparison_keeps_intervals_and_order():
     axes = ALL["comparison"]().axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two"]
@@ -99,6 +133,8 @@ def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
         (lambda: figures.depth_curve(DEPTHS.iloc[:0]), "empty table"),
         (lambda: figures.depth_curve(DEPTHS.drop(columns="low")), "missing low"),
         (lambda: figures.rate_bars({}), "empty table"),
+        (lambda: figures.accept_curve({}), "empty table"),
+        (lambda: figures.accept_curve({"a": ACCEPTS.drop(columns="threshold")}), "missing threshold"),
     ],
 )
 def test_empty_or_incomplete_input_is_one_sentence(draw, words):

@@ -14,9 +14,12 @@ from klip.metrics import (
     by_part,
     compare,
     mcnemar,
+    mean_interval,
     over_seeds,
     paired_difference,
+    row,
     score,
+    unpaired_difference,
     wilson,
 )
 
@@ -177,7 +180,8 @@ def test_mcnemar_from_its_definition_and_against_statsmodels(both, only_a, only_
     rarer = sum(comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n  # P(the losing side wins this often)
     assert (found.only_a, found.only_b) == (only_a, only_b)
     assert found.p == pytest.approx(min(1.0, 2 * rarer), abs=1e-12)
-    assert found.p == pytest.approx(contingency_tables.mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue, abs=1e-9)
+    theirs = contingency_tables.mcnemar([[both, only_a], [only_b, neither]], exact=True)
+    assert found.p == pytest.approx(theirs.pvalue, abs=1e-9)
 
 
 def test_wilson_against_statsmodels():
@@ -223,3 +227,36 @@ def test_comparison_table_holds_difference_interval_and_the_largest_p_of_the_see
     assert compare({"tuned": tuned, "frozen": [base], "chance": [base]}, "tuned")["b"].tolist() == ["frozen", "chance"]
     with pytest.raises(ValueError, match="no outcomes of 'sift'; there are tuned"):
         compare({"tuned": tuned}, "tuned", ["sift"])
+
+
+def test_a_row_counts_first_and_its_parts_are_the_functions_above():
+    base = random_frame(20, seed=5)
+    frames = [with_skill(base, seed, 0.05 * seed) for seed in (0, 1, 4)]
+    found, whole = row(frames), pd.concat(frames)
+    assert list(found)[:4] == ["products", "queries", "seeds", "correct"]
+    assert (found["products"], found["queries"], found["seeds"]) == (20, len(base), 3)
+    assert found["correct"] == pytest.approx(sum(frame["top1"].sum() for frame in frames) / 3)
+    assert (found["low"], found["high"]) == bootstrap_products(whole)
+    assert (found["wilson_low"], found["wilson_high"]) == wilson(round(found["correct"]), len(base))
+    assert (found["top1"], found["lowest"], found["highest"]) == pytest.approx(over_seeds(frames))
+    assert found["per_product"] == score(whole).top1_per_product and found["top5"] == score(whole).top5
+
+
+def test_unpaired_difference_is_wider_than_the_paired_one_of_the_same_queries():
+    base = random_frame(40, seed=3)
+    better = with_skill(base, 1, 0.1)
+    apart, paired = unpaired_difference([better], [base]), paired_difference(better, base, "top1")
+    assert apart.value == pytest.approx(paired.value) == pytest.approx(score(better).top1 - score(base).top1)
+    assert apart.low < paired.low and apart.high > paired.high
+    other = random_frame(15, seed=9)
+    assert unpaired_difference([base], [other]).value == pytest.approx(score(base).top1 - score(other).top1)
+
+
+def test_mean_interval_against_scipy():
+    values = np.random.default_rng(0).normal(3, 1, 40)
+    found = mean_interval(values, n=20_000)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    with pytest.raises(ValueError, match="at least 2 finite values, got .1.0."):
+        mean_interval([1.0])

@@ -1,6 +1,7 @@
 """What is written under results/: whole files, JSON that any program reads, and no photograph."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
-from klip import paths, report
+from klip import claims, cli, paths, report
 
 ROW = {"queries": 200, "products": 20, "frozen": 0.305, "fine_tuned": 0.4, "difference": 0.095,
        "low": 0.02, "high": 0.17}
@@ -33,7 +35,6 @@ def test_table_is_written_for_programs_and_for_people():
         "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c |  | 4 |\n")
     named = report.save_table(frame.set_index("product"), "03_rates", "nano")
     assert list(pd.read_csv(named).columns) == ["product", "lr", "n"]
-    assert "3 more rows are in the .csv" in report.markdown(pd.DataFrame({"n": range(5)}), rows=2)
 
 
 @pytest.mark.parametrize("name", ["depth", "2_depth", "02-depth", "../02_depth", "02_"])
@@ -113,6 +114,65 @@ def test_report_collects_everything_in_order(results):
     wanted = ["# Results of profile nano", "## Notebook 01", "![01_counts](figures/01_counts.png)",
               "## Notebook 02", "| n |", "## Notebook 04", "- seconds: 12.4", "## Provenance"]
     assert [text.index(word) for word in wanted] == sorted(text.index(word) for word in wanted)
+
+
+def measured():
+    """Evidence of C1 in 04 and of C7 in 03, reasons in both."""
+    gain = claims.evidence("C1", "RetailKLIP minus frozen encoder", "capg-like", (0.095, 0.02, 0.17))
+    rates = claims.evidence("C7", "block-wise minus common rate", "validation", (-0.03, -0.05, -0.01))
+    report.save_metrics({"evidence": pd.DataFrame([rates]), "reasons": {"C8": "no softmax run"}}, "03_finetune", "nano")
+    report.save_metrics({"evidence": [gain], "reasons": {"C2": "not at hand", "C8": "no time"}}, "04_zero_shot", "nano")
+
+
+def test_claims_are_judged_by_what_the_notebooks_stored(results):
+    measured()
+    path = report.write_claims("nano")
+    assert path == results / "nano" / "claims.csv"
+    ledger = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")
+    found = ledger.loc[["C1", "C2", "C3", "C7", "C8"], "verdict"]
+    assert list(found) == ["upheld", "not tested", "not tested", "not upheld", "not tested"]
+    assert ledger.loc["C1", "ours"].endswith("capg-like +9.5 (+2.0 to +17.0)")
+    assert (ledger.loc["C2", "ours"], ledger.loc["C8", "ours"]) == ("not at hand", "no softmax run; no time")
+    assert ledger.loc["C2", "paper"].startswith("capg-gp: RetailKLIP 88.6")
+    text = path.with_suffix(".md").read_text()
+    assert text.count("\n") == 11 and "| not upheld |" in text
+    with pytest.raises(FileNotFoundError, match="no numbers to judge the claims by: run `make reproduce PROFILE=real`"):
+        report.write_claims("real")
+    with pytest.raises(ValueError, match="profile must be one of"):
+        report.write_claims("../nano")
+
+
+def test_readme_and_report_show_the_ledger():
+    text = "<!-- claims:nano -->\nold\n<!-- /claims -->\nmiddle\n<!-- claims:real -->\n<!-- /claims -->\n"
+    measured()
+    assert "not judged for profile `nano` yet" in report.readme(text)
+    whole = report.write_report("nano")  # judges them too
+    ledger = whole.with_name("claims.md").read_text()
+    new = report.readme(text)
+    assert f"<!-- claims:nano -->\n{ledger}<!-- /claims -->\nmiddle\n" in new and "old" not in new
+    assert "not judged for profile `real` yet: `make reproduce PROFILE=real`" in new
+    assert report.readme(new) == new
+    assert f"## The paper's claims\n\n{ledger}" in whole.read_text()
+
+
+def test_klip_report_writes_ledger_and_report(results):
+    measured()
+    done = CliRunner().invoke(cli.app, ["report", "--profile", "nano"])
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.split() == [str(results / "nano" / name) for name in ("claims.csv", "report.md")]
+    assert {path.name for path in (results / "nano").glob("*.*")} == {"claims.csv", "claims.md", "report.md"}
+    wrong = CliRunner().invoke(cli.app, ["report", "--profile", "real"])
+    assert wrong.exit_code == 2 and wrong.stderr.startswith("klip: ") and "PROFILE=real" in wrong.stderr
+
+
+def test_stored_ledgers_follow_from_the_stored_numbers(results):
+    for stored in (paths.ROOT / "results").glob("*/claims.csv"):
+        profile = stored.parent.name
+        shutil.copytree(stored.parent / "metrics", results / profile / "metrics")
+        made = report.write_claims(profile)
+        for suffix in (".csv", ".md"):
+            same = made.with_suffix(suffix).read_text() == stored.with_suffix(suffix).read_text()
+            assert same, f"the ledger is behind its metrics: run `klip report --profile {profile}`"
 
 
 def test_readme_of_the_project_is_up_to_date(monkeypatch):

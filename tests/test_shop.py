@@ -13,7 +13,7 @@ from klip.shop.photo import STYLES, on_white, photograph
 from klip.shop.sets import ShopPlan, counts, render
 
 TINY = ShopPlan(breadth=5, max_images=6, min_images=2, val_images=2, grozi_products=3, grozi_queries=2,
-                capg_lines=2, capg_flavours=2, capg_queries=2, rp2k_products=3, rp2k_queries=2, size=48,
+                capg_lines=2, capg_flavours=2, capg_queries=2, rp2k_products=3, rp2k_queries=2, rp2k_train=3, size=48,
                 seed=7)
 
 
@@ -120,7 +120,7 @@ def test_catalogues_hold_what_the_plan_asks_for(finished):
     assert sizes["finetune"] == {"train": counts(5, TINY.exponent, 6, 2).sum(), "val": 10}
     assert sizes["grozi_like"] == {"gallery": 3, "query": 6}
     assert sizes["capg_like"] == {"gallery": 4, "query": 8}
-    assert sizes["rp2k_like"] == {"gallery": 3, "query": 6}
+    assert sizes["rp2k_like"] == {"gallery": 3, "query": 6, "train": 9}
 
 
 def test_a_finished_render_is_only_read(finished, monkeypatch):

@@ -56,7 +56,12 @@ def weights(run):
 
 
 def same(a, b):
-    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+    return same_tower(a.encoder, b.encoder)
+
+
+def same_tower(a, b):
+    theirs = b.tower.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in a.tower.state_dict().items())
 
 
 def quiet(config, shop, **more):
@@ -150,7 +155,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(config, shop, monkeypatch
     assert same(whole, resumed)
     timing = ["images_per_s"]
     pd.testing.assert_frame_equal(resumed.history.drop(columns=timing), whole.history.drop(columns=timing))
-    kept = {"encoder.safetensors", "history.csv", "run.json"}
+    kept = {"encoder.safetensors", "head.safetensors", "history.csv", "run.json"} | ({"average.safetensors"} if ema
+                                                                                     else set())
+    if ema:
+        assert same_tower(whole.average, resumed.average)
     assert {path.name for path in resumed.path.iterdir()} == kept
 
 
@@ -196,7 +204,8 @@ def test_moving_average_of_the_weights(config, shop, monkeypatch):
     average = after[0]
     for weight in after[1:]:
         average = 0.8 * average + 0.2 * weight
-    torch.testing.assert_close(weights(run)["proj"], average)
+    torch.testing.assert_close(run.average.tower.state_dict()["proj"], average)
+    assert same(run, quiet(config, shop)) and quiet(config, shop).average is None  # averaging changes no step
 
 
 def test_blocks_move_by_their_rates_and_centres_move_too(config, shop, monkeypatch):
@@ -275,7 +284,7 @@ def test_validation_is_nearest_neighbour_by_brute_force(config, shop):
 
 @pytest.mark.parametrize("change, words", [
     ({"depth": 0}, "depth must be greater than or equal to 1, got 0"),
-    ({"loss": "triplet"}, "loss must be 'arcface' or 'softmax', got 'triplet'"),
+    ({"loss": "contrastive"}, "loss must be 'arcface', 'softmax' or 'triplet', got 'contrastive'"),
     ({"rates": "upside-down"}, "rates must be 'blockwise'.*got 'upside-down'"),
     ({"breadth": 9}, "breadth must be at most the 4 products"),
     ({"model": "nonesuch"}, "unknown model 'nonesuch'"),
@@ -312,3 +321,40 @@ def test_a_checkpoint_of_another_architecture_is_refused(config, shop, tmp_path)
     encoder.save(run.encoder, tmp_path / "wrong.safetensors")
     with pytest.raises(ValueError, match="wrong.safetensors is .* of another architecture than the tiny"):
         quiet(config.changed(model=str(tmp_path / "wrong.safetensors")), shop)
+
+
+def test_a_cached_run_keeps_its_head_and_its_averaged_weights(config, shop):
+    config = config.changed(loss="softmax", ema=0.5)
+    made, found = quiet(config, shop, cache=True), quiet(config, shop, cache=True)
+    assert found.products == made.products == sorted(LONG_TAIL) and found.path == made.path
+    assert torch.equal(made.head.body.weight, found.head.body.weight) and same_tower(made.average, found.average)
+    (found.path / "head.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="head.safetensors is damaged or missing"):
+        quiet(config, shop, cache=True)
+
+
+def test_frozen_rates_train_the_head_alone(config, shop):
+    run = quiet(config.changed(loss="softmax", rates="frozen"), shop)
+    assert same_tower(run.encoder, encoder.load(config.model))
+    assert (run.head.body.bias != 0).all() and "lr_proj" not in run.history
+
+
+def test_a_base_encoder_takes_the_place_of_the_model_and_is_not_changed(config, shop):
+    base = encoder.load(config.model)
+    run = quiet(config.changed(model="anything"), shop, base=base)
+    assert same(run, quiet(config, shop)) and same_tower(base, encoder.load(config.model))
+
+
+def test_the_triplet_loss_gets_pairs_and_the_hierarchy(config, shop, monkeypatch):
+    seen = []
+    forward = arcface.Head.forward
+    monkeypatch.setattr(arcface.Head, "forward",
+                        lambda self, z, labels: (seen.append(labels), forward(self, z, labels))[1])
+    shop["group"] = shop["product"].map({"apple": "fruit", "dates": "fruit", "bread": "", "cocoa": "drink"})
+    run = quiet(config.changed(loss="triplet", depth=2, images=24), shop)
+    assert all((labels[::2] == labels[1::2]).all() for labels in seen) and len(seen) == 6
+    margins = run.head.body.margins  # apple, bread, cocoa, dates
+    assert margins[0, 3].item() == pytest.approx(0.1) and margins[0, 1].item() == pytest.approx(0.5)
+    assert not same_tower(run.encoder, encoder.load(config.model))
+    with pytest.raises(ValueError, match="wants pairs, so balanced draws, an even depth .* got balanced True, 3 and 4"):
+        quiet(config.changed(loss="triplet"), shop)

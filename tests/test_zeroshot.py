@@ -102,6 +102,90 @@ def test_equal_votes_go_to_the_nearest():
     assert gallery.classify(query, k=3)["packshot"].tolist() == ["1.png", "0.png", "4.png"]
 
 
+# ------------------------------------------------------------------------------------------------ unknown
+
+ANGLES = torch.tensor([0.0, 0.2, 1.0, 2.0])
+FAN = torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
+"""Directions of a, a, b, c; queries at 0.1 (cosine 0.995, margin 0.373), 0.7 (0.955, 0.078) and -1.2 (0.362, 0.951)."""
+
+
+def fan(unknown=None):
+    gallery = gallery_of(FAN, ["a", "a", "b", "c"])
+    gallery.meta |= {"unknown": unknown} if unknown else {}
+    return gallery, torch.stack([torch.tensor([0.1, 0.7, -1.2]).cos(), torch.tensor([0.1, 0.7, -1.2]).sin()], 1)
+
+
+@pytest.mark.parametrize("own, arguments, unknown", [
+    (None, {}, [False] * 3),
+    (None, {"unknown_below": 0.97}, [False, True, True]),
+    (None, {"unknown_below": 0.2, "score": "margin"}, [False, True, False]),
+    (None, {"unknown_below": -2}, [False] * 3),
+    (("similarity", 0.5), {}, [False, False, True]),
+    (("margin", 0.2), {}, [False, True, False]),
+    (("margin", 0.2), {"unknown_below": 0.5}, [True, True, False]),         # of the gallery's own score
+    (("margin", 0.2), {"unknown_below": 0.97, "score": "similarity"}, [False, True, True]),
+    (("margin", 0.2), {"unknown_below": -2}, [False] * 3),
+    (("margin", 0.2), {"score": "margin"}, [False, True, False]),
+])
+@pytest.mark.parametrize("top", [1, 2, 5])
+def test_a_query_below_the_threshold_is_unknown(own, arguments, unknown, top):
+    gallery, queries = fan({"score": own[0], "below": own[1]} if own else None)
+    found = gallery.classify(queries, top=top, **arguments)
+    plain = gallery.classify(queries, top=top, unknown_below=-2)
+    assert found.groupby("query")["unknown"].agg(["min", "max"]).to_numpy().tolist() == [[x, x] for x in unknown]
+    pd.testing.assert_frame_equal(found.drop(columns="unknown"), plain.drop(columns="unknown"))   # still the nearest
+    assert found["unknown"].dtype == bool and len(found) == 3 * min(top, 3)
+
+
+def test_a_score_at_the_threshold_is_accepted_whatever_its_last_digit():
+    gallery, queries = fan()
+    value = gallery.classify(queries[:1], top=1)["similarity"].iloc[0]
+    for digit, unknown in ((0, False), (1e-7, False), (1e-5, True)):
+        assert gallery.classify(queries[:1], unknown_below=value + digit)["unknown"].iloc[0] == unknown
+
+
+@pytest.mark.parametrize("own, arguments, word", [
+    (None, {"unknown_below": 0.5, "score": "cosine"}, "similarity or margin, .*got score='cosine'"),
+    (None, {"score": "margin"}, "no threshold for it"),
+    ("similarity", {"score": "margin"}, "no threshold for it"),
+    (None, {"unknown_below": 95}, "between -2 and 2, got 95"),
+    (None, {"unknown_below": float("nan")}, "got nan"),
+])
+def test_a_threshold_that_means_nothing_is_refused(own, arguments, word):
+    gallery, queries = fan({"score": own, "below": 0.5} if own else None)
+    with pytest.raises(ValueError, match=word):
+        gallery.classify(queries, **arguments)
+
+
+def test_margin_is_best_minus_second_product_and_of_one_product_as_if_another_lay_opposite():
+    gallery, queries = fan()
+    asked = pd.DataFrame({"image": list("xyz"), "product": list("aba")})
+    frame = zeroshot.outcome(gallery, asked, queries)
+    assert frame["margin"].tolist() == pytest.approx([0.3734, 0.0777, 0.9509], abs=1e-4)   # not a's second row
+    for margin, row in zip(frame["margin"], (gallery.embeddings @ queries.T).T.tolist(), strict=True):
+        best = sorted((max(row[:2]), row[2], row[3]))
+        assert margin == pytest.approx(best[2] - best[1], abs=1e-6)
+    alone = zeroshot.outcome(gallery.without({"b", "c", "nothing"}), asked, queries)
+    assert alone["margin"].tolist() == pytest.approx((alone["similarity"] + 1).tolist(), abs=1e-6)
+    assert np.isfinite(alone["margin"]).all()
+    angles = torch.tensor([0.1, 0.2, 0.3])
+    voted = gallery_of(torch.stack([angles.cos(), angles.sin()], 1), ["a", "b", "b"])
+    assert zeroshot.outcome(voted, asked[:1], torch.tensor([[1.0, 0.0]]), k=3)["margin"].iloc[0] < 0
+
+
+def test_the_threshold_stays_with_the_gallery(tmp_path):
+    gallery = Gallery.build(colours(), zeroshot.packshots(shop(tmp_path)), views=1)
+    gallery.meta["unknown"] = {"below": 0.7123456789012345, "score": "margin", "how": "by hand"}
+    gallery.add("new", [tmp_path / "p0_query0.png"])
+    gallery.remove("p1")
+    again = Gallery.load(gallery.save(tmp_path / "g"), colours())
+    assert again.meta["unknown"] == gallery.meta["unknown"] == gallery.without({"p2"}).meta["unknown"]
+    assert again.classify([tmp_path / "p0_query0.png"])["unknown"].all()     # p0 and new: margin 0
+    del gallery.meta["unknown"]
+    before = Gallery.load(gallery.save(tmp_path / "old"), colours())
+    assert "unknown" not in before.meta and not before.classify([tmp_path / "p0_query0.png"])["unknown"].any()
+
+
 @pytest.mark.parametrize("arguments, word", [
     ({"k": 0}, "k must be between 1 and its 6 rows"),
     ({"k": 7}, "got k=7"),

@@ -37,7 +37,7 @@ class ShopPlan:
     finetune: `breadth` products with a long-tailed number of training images, the first of each a packshot and
     of the others a share, and `val_images` held-out photographs each; grozi_like: clean web packshots against
     close, dark in-store crops; capg_like: lines of near-identical flavours, mild photographs on both sides;
-    rp2k_like: in-store photographs on both sides.
+    rp2k_like: in-store photographs on both sides, and a training split.
     """
 
     breadth: int = 300
@@ -61,6 +61,8 @@ class ShopPlan:
     capg_queries: int = 6
     rp2k_products: int = 200
     rp2k_queries: int = 5
+    rp2k_train: int = 8
+    """Training photographs per product, for what is trained on the whole split, as RP2K's own protocol has it."""
     size: int = 112
     """Side of every image in pixels."""
     finetune_strength: float = 0.7
@@ -152,7 +154,8 @@ def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]
         clean = [index == 0 or rng.random() < plan.packshot_share for index in range(amount - plan.val_images)]
         return {"train": [on_white(views[0], rng, plan.size) if one else shot() for one in clean], "val": held}
     gallery = on_white(views[0], rng, plan.size) if name == "grozi_like" else shot()
-    return {"gallery": [gallery], "query": [shot() for _ in range(amount)]}
+    found = {"gallery": [gallery], "query": [shot() for _ in range(amount)]}
+    return found | ({"train": [shot() for _ in range(plan.rp2k_train)]} if name == "rp2k_like" else {})
 
 
 def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, str, str, str]]:

@@ -1,0 +1,46 @@
+"""A new product arrives: how long until it is recognised for the first time (claim C9, the "blind spot")?
+
+A gallery needs its packshot embedded; a classifier needs to be trained again before it can name the product at all.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from klip import encoder as encoders
+from klip.encoder import Encoder
+from klip.zeroshot import Gallery, pick
+
+
+def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: str = "first", views: int = 8,
+             seed: int = 0, precision: str = "fp32", **options: Any) -> pd.DataFrame:
+    """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
+
+    The gallery holds all other products already.  Columns: product, added (seconds to add its packshot with all
+    views), asked (queries of it until one is right, one at a time), seconds (adding and asking together; NaN where
+    no query is ever right: then training would have to be waited for as well, and for longer).
+    """
+    packshots, queries = pick(catalogue, rule, seed)
+    files = {frame: dict(zip(own.index, encoders.image_files(own), strict=True))
+             for frame, own in (("packshot", packshots), ("query", queries))}
+    known = packshots["product"].isin(queries["product"])
+    order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
+    full = Gallery.build(encoder, packshots, views, seed, precision, **options)
+    rows = []
+    for index in order:
+        product = packshots.loc[index, "product"]
+        gallery = Gallery(full.embeddings, full.owners, full.images, full.meta, encoder)
+        gallery.remove(product)
+        started = time.perf_counter()
+        gallery.add(product, [files["packshot"][index]])
+        added, asked, right = time.perf_counter() - started, 0, False
+        for query in queries.index[queries["product"] == product]:
+            asked += 1
+            if right := gallery.classify([files["query"][query]], top=1)["product"][0] == product:
+                break
+        rows.append((product, added, asked, time.perf_counter() - started if right else np.nan))
+    return pd.DataFrame(rows, columns=["product", "added", "asked", "seconds"])

@@ -1,0 +1,140 @@
+"""Floor 1: verdicts on the paper's claims, computed from what was measured, never typed.
+
+Evidence has a row per comparison: claim (id), test (`published.Comparison.name`), set, difference, low, high (95 %
+interval), expected (above, below, near), margin (fraction; 0 unless near), unit.  In unit `points` the three numbers
+are fractions of queries, in unit `times` natural logarithms of a ratio of seconds.
+
+A test holds when its whole interval lies on the claimed side: above, low > 0; below, high < 0; near, low > -margin.
+It fails when the whole interval lies on the other side, and is open when the interval touches both.
+A claim is `upheld` when each of its tests was measured and all rows hold, `not upheld` when at least one row fails,
+else `undecided`; without evidence it is `not tested`.  The more rows, the rarer is a claim upheld by chance, and the
+likelier one not upheld by chance: read that verdict with its rows.
+
+The ends of the depth sweep (C6).  A depth against itself is 0 with interval 0 to 0: open, so that it can never uphold
+the claim.  But it could not refute it either, where an end is best.  Hence the tests set the best *inner* depth
+against either end, whichever depth was chosen.  If that is an inner one, this is chosen minus end; if it is an end,
+the difference to it is negative, and the claim not upheld, or undecided where the interval reaches 0.  The best depth
+is picked on the very queries that it is compared on, which flatters it a little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from klip.published import CLAIMS, PAPER_SET, Claim, Comparison
+
+COLUMNS = ("claim", "test", "set", "difference", "low", "high", "expected", "margin", "unit")
+
+
+def evidence(claim: str, test: str, set_name: str, difference: tuple[float, float, float]) -> dict[str, Any]:
+    """A row of evidence: `test` as `published.CLAIMS` names it, which also says what is expected of it.
+
+    set_name may have more words after the set's name (the gallery rule).  difference: value, low, high, as
+    `metrics.Difference`; for a test in `times` the natural logarithms of the ratio of seconds.
+    """
+    terms = _terms(*_find(claim, test))
+    row = dict(zip(COLUMNS, (claim, test, set_name, *map(float, difference), *terms), strict=True))
+    _check(row)
+    return row
+
+
+def holds(row: Mapping[str, Any]) -> bool | None:
+    """Whether a row of evidence is as the paper says: True, False, or None where its interval is on both sides."""
+    low, high = (-row["high"], -row["low"]) if row["expected"] == "below" else (row["low"], row["high"])
+    bound = -row["margin"] if row["expected"] == "near" else 0.0
+    return True if low > bound else False if high < bound else None
+
+
+def verdicts(evidence: pd.DataFrame | Sequence[Mapping[str, Any]], reasons: Mapping[str, str] | None = None) \
+        -> pd.DataFrame:
+    """The ledger, one row per claim of CLAIMS: id, claim, section, paper, ours, verdict (all text).
+
+    evidence: a frame, or a list of such rows, perhaps empty; rules in the head of this file.  reasons: claim's id ->
+    why it, or a part of it, could not be tested.  Published figures are in column `paper` alone.
+    """
+    rows, reasons = pd.DataFrame(evidence), reasons or {}
+    if len(rows) and (missing := [name for name in COLUMNS if name not in rows]):
+        raise ValueError(f"evidence: needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+    records = rows.to_dict("records")
+    for row in records:
+        _check(row)
+    if len(rows) and (again := rows.duplicated(["claim", "test", "set"])).any():
+        raise ValueError(f"evidence: {_where(records[int(again.argmax())])} is there twice; keep one row of it")
+    for unknown in set(reasons) - {claim.id for claim in CLAIMS}:
+        _find(unknown)
+    ledger = [_judge(claim, [row for row in records if row["claim"] == claim.id], reasons.get(claim.id, ""))
+              for claim in CLAIMS]
+    return pd.DataFrame(ledger, columns=["id", "claim", "section", "paper", "ours", "verdict"])
+
+
+def _judge(claim: Claim, rows: Sequence[Mapping[str, Any]], reason: str) -> tuple[str, ...]:
+    sentence = claim.sentence + (f": {claim.quotation}" if claim.quotation else "")
+    found = {test.name: [row for row in rows if row["test"] == test.name] for test in claim.tests}
+    lacking = [name for name, own in found.items() if not own]
+    answers = [holds(row) for row in rows]
+    if not rows:
+        ours, verdict = reason or "no run has measured it", "not tested"
+    else:
+        told = [f"{name}: {', '.join(map(_text, own))}" for name, own in found.items() if own]
+        told += [f"not measured: {', '.join(lacking)}"] * bool(lacking) + [reason] * bool(reason)
+        ours = "; ".join(told)
+        upheld = not lacking and all(answers)
+        verdict = "not upheld" if False in answers else "upheld" if upheld else "undecided"
+    return claim.id, sentence, claim.section, claim.paper, ours, verdict
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    """A row's set and numbers: points of accuracy, or how many times as many seconds."""
+    numbers = [row[name] for name in ("difference", "low", "high")]
+    if row["unit"] == "times":
+        value, low, high = (f"{math.exp(number):.3g}" for number in numbers)
+        return f"{row['set']} {value} times ({low} to {high})"
+    value, low, high = (f"{100 * number:+.1f}" for number in numbers)
+    return f"{row['set']} {value} ({low} to {high})"
+
+
+def _find(number: str, test: str | None = None) -> tuple[Claim, Comparison | None]:
+    """The claim, and its test if one is named."""
+    claim = next((claim for claim in CLAIMS if claim.id == number), None)
+    if claim is None:
+        raise ValueError(f"claims: no claim is called {number!r}; there are {', '.join(c.id for c in CLAIMS)}")
+    named = next((known for known in claim.tests if known.name == test), None)
+    if test is not None and named is None:
+        raise ValueError(f"claims: {number} has no test {test!r}; published.CLAIMS has "
+                         f"{', '.join(repr(known.name) for known in claim.tests)}")
+    return claim, named
+
+
+def _terms(claim: Claim, test: Comparison) -> tuple[str, float, str]:
+    """expected, margin, unit of a test's rows."""
+    return test.expected, claim.margin if test.expected == "near" else 0.0, test.unit
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    return f"{row['claim']} '{row['test']}' on {row['set']}"
+
+
+def _check(row: Mapping[str, Any]) -> None:
+    """One sentence on the first thing that is wrong with a row."""
+    claim, test = _find(row["claim"], str(row["test"]))
+    where = f"evidence: {_where(row)}"
+    name = "".join(row["set"].split()[:1]) if isinstance(row["set"], str) else ""
+    if not name or claim.sets and PAPER_SET.get(name, name) not in claim.sets:
+        places = ", ".join((*claim.sets, *(ours for ours, theirs in PAPER_SET.items() if theirs in claim.sets)))
+        raise ValueError(f"{where}: set must be {places or 'the name of a set'}, perhaps with more words after it")
+    numbers = {name: row[name] for name in ("difference", "low", "high")}
+    for name, number in numbers.items():
+        if not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{where}: {name} must be a finite number, got {number!r}")
+    if row["low"] > row["high"]:
+        raise ValueError(f"{where}: low must not be above high, got {row['low']:.4g} and {row['high']:.4g}")
+    terms, given = _terms(claim, test), tuple(row[name] for name in ("expected", "margin", "unit"))
+    if given != terms:
+        raise ValueError(f"{where}: expected, margin and unit must be {terms} as in published.CLAIMS, got {given}; "
+                         "run the notebook that measured it again")
+    if row["unit"] == "points" and max(map(abs, numbers.values())) > 1:
+        raise ValueError(f"{where}: points are stored as fractions from -1 to 1, got {tuple(numbers.values())}")

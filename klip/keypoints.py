@@ -1,0 +1,179 @@
+"""Recognition without learning, one packshot per product: keypoints that vote (SIFT, BRISK), colour histograms.
+
+These are the floors of the tables (related work in the paper's §2).  Axes: N descriptors of a query, G of all
+packshots, D numbers of a descriptor, P products in the order of the gallery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from klip import data
+
+METHODS = ("sift", "brisk", "hsv")
+QUERY, PACKSHOT = 400, 200
+"""Most keypoints of an image, the strongest first; fewer of a packshot, lest a product win by mere number."""
+SIFT_SIDE, BRISK_SIDE = 160, 256
+"""Pixels of the longer side that a photograph is brought to, so that thumbnails and large photographs meet in scale.
+
+Like the numbers above, SIFT_CONTRAST, BRISK_THRESHOLD and HSV_BINS they were chosen on ten seeded crops of each of
+the first 20 products of GroZi-120 (200 of its queries) and three training photographs of each of GroceryStore's;
+around these values little changes there.
+"""
+SIFT_CONTRAST = 0.02
+"""Half of OpenCV's default: shop video is dark."""
+BRISK_THRESHOLD = 20
+HSV_BINS = (12, 4, 2)
+"""Bins of hue, saturation and value in each quarter of the image."""
+SIFT_FARTHEST, BRISK_FARTHEST = 2**0.5, 512.0
+"""Largest distance of two descriptors: right angle, all bits; that of a packshot without keypoints."""
+
+
+def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first", seed: int = 0, workers: int = 2,
+             progress: bool = False) -> pd.DataFrame:
+    """Classify a set's queries against one packshot per product without learning; one row per query (an outcome frame).
+
+    Queries and packshots are those of `zeroshot.evaluate`.  similarity: of `sift` and `brisk` the winner's votes
+    (no upper bound), of `hsv` the intersection in 0..1.  Equal scores go to the earlier product of the gallery: an
+    image without keypoints has similarity 0 and gets the first product.  `workers` threads, the answers of one.
+    """
+    if method not in METHODS:
+        raise ValueError(f"keypoints: method must be one of {', '.join(METHODS)}, got {method!r}")
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"keypoints: workers must be a whole number of at least 1, got {workers!r}")
+    picked = data.pick_gallery(catalogue, rule, seed)
+    packshots, asked = (picked[picked["split"] == split].reset_index(drop=True) for split in ("gallery", "query"))
+    products, root = packshots["product"].to_numpy(object), Path(catalogue.attrs["root"])
+    describe, compare, few, many = {
+        "sift": (sift, sift_scores, PACKSHOT, QUERY), "brisk": (brisk, brisk_scores, PACKSHOT, QUERY),
+        "hsv": (hsv_histogram, intersections, 0, 0)}[method]
+
+    def look(image: str, most: int) -> np.ndarray:
+        return describe(data.read(root / image), *([most] if most else []))
+
+    def answer(image: str) -> tuple[list[str], float]:
+        scores = compared(look(image, many))
+        best = np.argsort(-scores, kind="stable")[:5]
+        return products[best].tolist(), float(scores[best[0]])
+
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)  # the threads are ours: two pools of them would get in each other's way
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+            compared = compare(list(pool.map(partial(look, most=few), packshots["image"])))
+            found = list(tqdm(pool.map(answer, asked["image"]), method, len(asked), disable=not progress))
+    finally:
+        cv2.setNumThreads(threads)
+    truth = asked["product"].tolist()
+    frame = asked[["image", "product"]].assign(
+        predicted=[best[0] for best, _ in found],
+        top1=[best[0] == product for (best, _), product in zip(found, truth, strict=True)],
+        top5=[product in best for (best, _), product in zip(found, truth, strict=True)],
+        similarity=[similarity for _, similarity in found],
+    )
+    frame.attrs = {**catalogue.attrs, "gallery": rule, "seed": seed, "method": method}
+    return frame
+
+
+def grey(image: np.ndarray, side: int) -> np.ndarray:
+    """An RGB image as grey uint8 whose longer side has `side` pixels, the shorter in proportion but at least 8."""
+    height, width = image.shape[:2]
+    factor = side / max(height, width)
+    size = max(round(width * factor), 8), max(round(height * factor), 8)  # BRISK's pyramid fails below 6
+    small = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(small, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
+
+
+def sift(image: np.ndarray, most: int = QUERY) -> np.ndarray:
+    """RootSIFT descriptors of an RGB image's strongest keypoints (Lowe 2004): (N, 128) float32, N from 0 to most."""
+    found = cv2.SIFT_create(most, contrastThreshold=SIFT_CONTRAST).detectAndCompute(grey(image, SIFT_SIDE), None)[1]
+    return root_sift(np.zeros((0, 128), np.float32) if found is None else found[:most])  # equals may exceed most
+
+
+def root_sift(descriptors: np.ndarray) -> np.ndarray:
+    """Square roots of the rows scaled to sum 1 (Arandjelovic & Zisserman 2012): rows of length 1, or all 0."""
+    total = descriptors.sum(axis=1, keepdims=True)
+    return np.sqrt(descriptors / np.where(total > 0, total, 1)).astype(np.float32)
+
+
+def brisk(image: np.ndarray, most: int = QUERY) -> np.ndarray:
+    """BRISK descriptors of an RGB image's strongest keypoints (Leutenegger et al. 2011): (N, 64) uint8, 512 bits each.
+
+    N goes from 0 to most.  OpenCV 5 keeps BRISK among its extra modules: ImportError without them.
+    """
+    detector, small = _brisk(), grey(image, BRISK_SIDE)
+    strongest = sorted(detector.detect(small, None), key=lambda point: -point.response)[:most]
+    found = detector.compute(small, strongest)[1] if strongest else None
+    return np.zeros((0, 64), np.uint8) if found is None else found
+
+
+def hsv_histogram(image: np.ndarray) -> np.ndarray:
+    """Shares of an RGB image's pixels by quarter (row by row), hue, saturation and value: (4 * bins,), sum 1."""
+    height, width = image.shape[:2]
+    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.intp))  # below 180, 256, 256
+    cell = (2 * np.arange(height) // height)[:, None] * 2 + 2 * np.arange(width) // width
+    for channel, bins, below in zip((hue, saturation, value), HSV_BINS, (180, 256, 256), strict=True):
+        cell = cell * bins + channel * bins // below
+    return np.bincount(cell.ravel(), minlength=4 * int(np.prod(HSV_BINS))) / cell.size
+
+
+def vote(distances: np.ndarray, farthest: float) -> np.ndarray:
+    """Weight of each product (P,): every descriptor votes for its nearest product with its margin to the second.
+
+    distances (N, P) are those to each product's nearest descriptor; with one product the second is `farthest`
+    away.  No descriptor, or only equal distances: all 0.
+    """
+    two = np.sort(np.column_stack([distances, np.full(len(distances), farthest)]), axis=1)[:, :2]
+    return np.bincount(distances.argmin(axis=1), two[:, 1] - two[:, 0], distances.shape[1])
+
+
+def sift_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Function from a query's descriptors (N, 128) to the votes (P,); `gallery` has descriptors per product."""
+    sizes, every = np.array([len(rows) for rows in gallery]), np.concatenate(gallery).T.copy()     # (128, G)
+    filled = np.flatnonzero(sizes)
+    starts = (np.cumsum(sizes) - sizes)[filled]
+
+    def scores(query: np.ndarray) -> np.ndarray:
+        cosine = np.zeros((len(query), len(sizes)))
+        if len(query) and len(filled):
+            cosine[:, filled] = np.maximum.reduceat(query @ every, starts, axis=1)
+        # Rounded: a matrix product rounds equal columns differently, and equal packshots must have no margin.
+        return vote(np.sqrt(2 - 2 * cosine.round(5).clip(0, 1)), SIFT_FARTHEST)
+    return scores
+
+
+def brisk_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Function from a query's descriptors (N, 64) to the votes (P,), by Hamming distance."""
+    def scores(query: np.ndarray) -> np.ndarray:
+        distances = np.full((len(query), len(gallery)), BRISK_FARTHEST)
+        for product, rows in enumerate(gallery):
+            if len(query) and len(rows):
+                nearest, _ = cv2.batchDistance(query, rows, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
+                distances[:, product] = nearest[:, 0]
+        return vote(distances, BRISK_FARTHEST)
+    return scores
+
+
+def intersections(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Function from a histogram to its intersection with each packshot's (P,): Swain & Ballard 1991."""
+    every = np.stack(gallery)
+    return lambda query: np.minimum(every, query).sum(axis=1)
+
+
+@lru_cache(maxsize=1)
+def _brisk() -> cv2.Feature2D:
+    """The detector, made once: its table of sampling patterns takes longer than an image."""
+    extra = getattr(cv2, "xfeatures2d", cv2)
+    if not hasattr(extra, "BRISK_create"):
+        raise ImportError(f"keypoints: this OpenCV {cv2.__version__} has no BRISK (since 5.0 among the extra modules); "
+                          "install opencv-contrib-python-headless in place of opencv-python-headless")
+    return extra.BRISK_create(BRISK_THRESHOLD)

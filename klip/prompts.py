@@ -1,0 +1,112 @@
+"""Recognition by name: CLIP's text tower against the image tower, no packshot at all (Radford et al. 2021).
+
+Axes: P products, D numbers per embedding, L tokens.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from klip import encoder, paths, zeroshot
+from klip.encoder import Encoder
+
+TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
+"""Embedded each, and their mean taken, as CLIP's prompt ensembles are (A)."""
+
+
+def words(product: str) -> str:
+    """A product's name as people would write it: "zola-0-Gold-ice_tea-mint-1" -> "zola Gold ice tea mint"."""
+    parts = [part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal()]
+    return " ".join(parts)
+
+
+def missing(catalogue: pd.DataFrame) -> str:
+    """Why a set cannot be asked by name: its products have numbers only; empty if it can."""
+    nameless = [product for product in catalogue["product"].unique() if not words(product)]
+    return "its products have numbers, not names" if nameless else ""
+
+
+def tokenizer(arch: str = "nanoclip") -> Any:
+    """open_clip's own BPE tokenizer; for a tower of klip its merges are cut to the vocabulary that it has."""
+    import open_clip
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    file = paths.WEIGHTS / f"{arch}.json"
+    if not file.is_file():
+        return open_clip.get_tokenizer(arch)
+    text = json.loads(file.read_text())["text_cfg"]
+    merges = gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]  # line 0: version
+    short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
+    if not short.exists():
+        short.parent.mkdir(parents=True, exist_ok=True)
+        short.write_bytes(gzip.compress("\n".join(merges).encode()))
+    return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
+
+
+def build(arch: str) -> nn.Module:
+    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised."""
+    import open_clip
+
+    open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
+    return open_clip.create_model(arch, load_weights=False)
+
+
+def fill(model: nn.Module, file: str | Path) -> None:
+    """Load a weight file of klip into a whole model; one without a text tower leaves the model's own."""
+    from safetensors.torch import load_file
+
+    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+    model.load_state_dict(state, strict=False)
+
+
+def load(model: str) -> tuple[nn.Module, Any]:
+    """The whole open_clip model that an image tower belongs to, in eval mode, and its tokenizer.
+
+    model: `nano` or ARCH:TAG, as for `encoder.load`.  ValueError: a model without a text tower.
+    """
+    import open_clip
+
+    if model == "nano":
+        made = build("nanoclip")
+        fill(made, paths.WEIGHTS / "nanoclip.safetensors")
+        return made.eval(), tokenizer()
+    arch, _, tag = model.partition(":")
+    if not tag:
+        raise ValueError(f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip")
+    file = None if tag == "none" else str(encoder.weights(arch, tag))
+    return open_clip.create_model(arch, file).eval(), tokenizer(arch)
+
+
+@torch.no_grad()
+def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
+    """Unit rows (P, D): the mean of each product's prompts."""
+    rows = []
+    for product in products:
+        tokens = tokenize([template.format(words(product)) for template in TEMPLATES])          # (T, L)
+        rows.append(nn.functional.normalize(model.encode_text(tokens).float(), dim=1).mean(dim=0))
+    return nn.functional.normalize(torch.stack(rows), dim=1)
+
+
+def evaluate(tower: Encoder, model: str, catalogue: pd.DataFrame, embeddings: Tensor | None = None,
+             **options: Any) -> pd.DataFrame:
+    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.
+
+    embeddings (Q, D) of `zeroshot.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`.
+    """
+    if reason := missing(catalogue):
+        raise ValueError(f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}")
+    _, asked = zeroshot.pick(catalogue, embeddings=embeddings)
+    if embeddings is None:
+        embeddings = encoder.embed(tower, asked, **options)
+    products = sorted(set(asked["product"]))
+    frame = zeroshot.outcome(zeroshot.Gallery(embed(*load(model), products), products, products, {}), asked, embeddings)
+    frame.attrs = dict(catalogue.attrs)
+    return frame

@@ -1,0 +1,44 @@
+"""Floor 4: frames as Markdown, numbers as JSON's own types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST = 60
+"""Rows of a table that report.md and the .md file show; the .csv holds them all."""
+
+
+def plain(value: Any) -> Any:
+    """numpy, pandas and paths as JSON's own types; not-a-number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "to_dict"):  # Series, DataFrame
+        return plain(value.to_dict("records") if hasattr(value, "columns") else value.to_dict())
+    if hasattr(value, "tolist"):  # arrays, numbers and tensors
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
+    """A frame as a Markdown table: four digits, empty where nothing is known, at most `rows` rows."""
+
+    def cell(value: Any) -> str:
+        value = plain(value)
+        text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|").replace("\n", " ")
+
+    right = [kind in "iuf" for kind in (frame[name].dtype.kind for name in frame)]
+    lines = [[str(name) for name in frame], ["--:" if number else "---" for number in right]]
+    lines += [[cell(value) for value in row] for row in frame.head(rows).itertuples(index=False)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return text + (f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else "")
