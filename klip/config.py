@@ -97,7 +97,7 @@ class Settings(_Checked):
     images: Count = 8000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 1500
-    baseline_images: Count = 1500
+    baseline_images: Count = 1000
     """Images seen by each trained baseline of notebook 04."""
     seeds: Count = 3
     batch_size: Count = 64

@@ -56,7 +56,8 @@ def test_every_recipe_trains_and_answers_all_queries(row, towers, shelf):
 
 def test_rows_are_unique_and_stand_for_those_of_the_paper():
     assert len(ROWS) == len(baselines.RECIPES)
-    assert {"ResNeXt, full fine-tuning", "ResNeXt + LCA + MaxEnt", "semi-supervised ResNeXt + linear layer"} <= set(ROWS)
+    assert {"ResNeXt, full fine-tuning", "ResNeXt + LCA + MaxEnt",
+            "semi-supervised ResNeXt + linear layer"} <= set(ROWS)
 
 
 def test_packshots_alone_are_trained_on_or_the_whole_training_split(shelf):

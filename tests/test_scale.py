@@ -6,11 +6,13 @@ import pytest
 
 from klip import paths, reproduce
 
-TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "batch_size": 2,
-        "accumulate": 2, "gallery_views": 2, "workers": 0, "precision": "fp32"}
+TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
+        "batch_size": 2, "accumulate": 2, "gallery_views": 2, "workers": 0, "precision": "fp32"}
 GIVEN = {
-    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "eval_sets": "grocery-store:held-out grozi-120"},
-    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "eval_sets": "capg-gp", "gallery_views": 1},
+    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano-resnext",
+              "resnext_semi": "nano-resnext", "eval_sets": "grocery-store:held-out grozi-120"},
+    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano-resnext",
+              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "gallery_views": 1},
 }
 
 
