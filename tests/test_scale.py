@@ -12,7 +12,7 @@ GIVEN = {
     "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano-resnext",
               "resnext_semi": "nano-resnext", "eval_sets": "grocery-store:held-out grozi-120"},
     "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano-resnext",
-              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "gallery_views": 1},
+              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "gallery_views": 1, "ema": 0.0},
 }
 
 
@@ -22,7 +22,7 @@ def shelves(tmp_path, picture, monkeypatch):
     root = tmp_path / "data"
     lines = ["name,id,coarse,coarse id,iconic,description"]
     rows = {"train": [], "val": [], "test": []}
-    for fine in range(6):
+    for fine in range(8):  # four to fine-tune on, four held out: the open set needs as many
         name, colour = f"Milk-{fine}", (40 * fine, 250 - 30 * fine, 90)
         icon = f"iconic/Packages/{name}_Iconic.jpg"
         picture(root / "grocery-store" / icon, colour)
@@ -42,7 +42,8 @@ def shelves(tmp_path, picture, monkeypatch):
         for shot in range(4):
             picture(root / f"grozi-120/inSitu/{number}/video/video{shot}.jpg", colour)
             picture(root / f"range/brand-{number}/{shot}.jpg", colour[::-1])
-            picture(root / f"capg-gp/{'gallery' if shot == 0 else 'query'}/tin-{number}/{shot}.jpg", colour)
+            if number < 5 and shot < 2:  # as few as the open set takes: its tower is large
+                picture(root / f"capg-gp/{'gallery' if shot == 0 else 'query'}/tin-{number}/{shot}.jpg", colour)
     monkeypatch.setenv("KLIP_DATA", str(root))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test never goes to the network
     return root
