@@ -110,7 +110,7 @@ def test_offline_says_what_to_fetch_from_where_to_where(monkeypatch, tmp_path):
 
 def test_the_papers_checkpoint_is_normalised_by_a_half(monkeypatch):
     tower = encoder.build(VIT, PREPROCESS, "x").tower
-    monkeypatch.setattr(encoder, "_fetch", lambda arch, tag, facts: "file")
+    monkeypatch.setattr(encoder, "weights", lambda arch, tag: "file")
     monkeypatch.setattr("open_clip.create_model", lambda *given, **more: SimpleNamespace(visual=tower))
     found = encoder.load("ViT-L-14:laion2b_s32b_b82k")
     assert found.preprocess == Preprocess(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
