@@ -86,7 +86,7 @@ def report(profile: Annotated[str, typer.Option(help="nano, real, shelf or paper
     """Judge the paper's claims by the stored results; writes claims.csv, claims.md and report.md."""
     from klip import report as writer
 
-    typer.echo(f"{writer.write_claims(profile)}\n{writer.write_report(profile)}")
+    typer.echo(f"{writer.save_claims(profile)}\n{writer.write_report(profile)}")
 
 
 @app.command()

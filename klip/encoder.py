@@ -27,6 +27,8 @@ from klip.augment import Preprocess
 from klip.towers import TimmTower
 
 SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
+FEW = 2000
+"""Views below this number are made without worker processes: starting those would take longer."""
 FORMS = "nano, nano-vit, a .safetensors file of klip, or ARCH:TAG of open_clip (TAG none: random weights)"
 
 
@@ -321,7 +323,7 @@ def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 6
     """
     if isinstance(images, pd.DataFrame):
         images = image_files(images)
-    few = len(images) * views < 256  # starting the workers would take longer
+    few = len(images) * views < FEW
     loader = DataLoader(_Views(images, encoder.preprocess, views, seed), max(1, batch_size // max(1, views)),
                         num_workers=0 if few else workers, worker_init_fn=quiet_worker)
     was_training, rows = encoder.training, []

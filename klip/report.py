@@ -179,7 +179,7 @@ def _results_table(profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_claims(profile: str) -> Path:
+def save_claims(profile: str) -> Path:
     """Judge the paper's claims by the stored metrics; write claims.csv and claims.md, return the .csv path.
 
     Takes from each metrics file `evidence` (records of `claims.evidence`) and `reasons` (claim's id -> why it,
@@ -229,7 +229,7 @@ def fill_readme() -> None:
 
 
 def write_report(profile: str) -> Path:
-    """Write results/<profile>/report.md, and the ledger (`write_claims`) that it shows.
+    """Write results/<profile>/report.md, and the ledger (`save_claims`) that it shows.
 
     Summary, claims, each notebook's tables, pictures and numbers, provenance.
     """
@@ -241,7 +241,7 @@ def write_report(profile: str) -> Path:
     }
     parts = [f"# Results of profile {profile}\n", f"```\n{summary(profile)}\n```\n", _results_table(profile)]
     if found:
-        write_claims(profile)
+        save_claims(profile)
         parts += ["## The paper's claims\n", _ledger(profile)]
     files = [(file.name.split("_")[0], order, file.name, show(file))
              for order, (kind, show) in enumerate(kinds.items()) for file in folder.glob(kind)

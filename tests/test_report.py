@@ -126,7 +126,7 @@ def measured():
 
 def test_claims_are_judged_by_what_the_notebooks_stored(results):
     measured()
-    path = report.write_claims("nano")
+    path = report.save_claims("nano")
     assert path == results / "nano" / "claims.csv"
     ledger = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")
     found = ledger.loc[["C1", "C2", "C3", "C7", "C8"], "verdict"]
@@ -137,9 +137,9 @@ def test_claims_are_judged_by_what_the_notebooks_stored(results):
     text = path.with_suffix(".md").read_text()
     assert text.count("\n") == 11 and "| not upheld |" in text
     with pytest.raises(FileNotFoundError, match="no numbers to judge the claims by: run `make reproduce PROFILE=real`"):
-        report.write_claims("real")
+        report.save_claims("real")
     with pytest.raises(ValueError, match="profile must be one of"):
-        report.write_claims("../nano")
+        report.save_claims("../nano")
 
 
 def test_readme_and_report_show_the_ledger():
@@ -169,7 +169,7 @@ def test_stored_ledgers_follow_from_the_stored_numbers(results):
     for stored in (paths.ROOT / "results").glob("*/claims.csv"):
         profile = stored.parent.name
         shutil.copytree(stored.parent / "metrics", results / profile / "metrics")
-        made = report.write_claims(profile)
+        made = report.save_claims(profile)
         for suffix in (".csv", ".md"):
             same = made.with_suffix(suffix).read_text() == stored.with_suffix(suffix).read_text()
             assert same, f"the ledger is behind its metrics: run `klip report --profile {profile}`"
