@@ -279,6 +279,34 @@ def check(
     raise typer.Exit(1 if len(damage) else 0)
 
 
+@data_app.command()
+def leaks(
+    tuned: Annotated[str, typer.Argument(help="The set fine-tuned on: folder, manifest .csv, or set name.")],
+    evaluated: Annotated[str, typer.Argument(help="The set evaluated on.")],
+    model: Annotated[str, typer.Option(help="Encoder whose neighbours are suspected too; none: no encoder.")] = "nano",
+    images: Annotated[int, typer.Option(help="Images of each product that take part; 0: all.")] = 2,
+    workers: Workers = 2,
+) -> None:
+    """Products that two sets seem to share, by perceptual hash and by embedding; exit code 1 if there are any."""
+    from klip import longtail
+
+    few = [_catalogue(source, "", 0, "fail") for source in (tuned, evaluated)]
+    few = [rows.groupby("product", sort=False).head(images) if images else rows for rows in few]
+    places: list[Any] = [None, None]
+    if model != "none":
+        from klip import encoder
+
+        tower = _encoder(model, "")
+        places = [encoder.embed(tower, rows, workers=workers, progress=True).numpy() for rows in few]
+    found = longtail.suspects(longtail.leak_audit(*few, *places, workers=workers))
+    names = sorted({*few[0]["product"]} & {*few[1]["product"]})
+    if len(found):
+        typer.echo(found.to_string(index=False, float_format="{:.3f}".format))
+    typer.echo(f"{tuned} and {evaluated}: {len(found)} pairs of products suspected, {len(names)} names in common"
+               + (f": {', '.join(names[:5])}" if names else ""))
+    raise typer.Exit(1 if len(found) or names else 0)
+
+
 @shop_app.command()
 def render(
     root: Annotated[Path | None, typer.Option(help="Folder to fill; default: klip's cache.")] = None,

@@ -5,6 +5,8 @@ Takes catalogues: frames with `image`, `product`, `split` and the folder in `att
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import pandas as pd
 HEAD, TAIL = 100, 20
 """Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot", Liu et al. 2019)."""
 PARTS = ("head", "middle", "tail")
+BLOCK = 256
+"""Images of the first catalogue compared at a time: memory is BLOCK x the second's images."""
 
 
 def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
@@ -48,7 +52,7 @@ def zipf_exponent(sizes: pd.Series) -> float:
 
 def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None = None,
                embeddings_b: np.ndarray | None = None, max_distance: int = 6,
-               min_cosine: float = 0.97) -> pd.DataFrame:
+               min_cosine: float = 0.97, workers: int = 0) -> pd.DataFrame:
     """Pairs of images of two catalogues that look like one picture, most suspicious first.
 
     Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or,
@@ -61,34 +65,47 @@ def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None
     if not given and rows != [None, None]:
         raise ValueError("leak audit: embeddings must be given for both catalogues, one row per image, or "
                          f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images")
-    hashes, others = phashes(a), phashes(b)
-    found = []
-    for i, value in enumerate(hashes):  # one row of pairs at a time: len(b) numbers in memory
-        distance = np.bitwise_count(others ^ value).astype(int)
-        cosine = embeddings_b @ embeddings_a[i] if given else np.full(len(b), np.nan)
-        for j in np.flatnonzero((distance <= max_distance) | (cosine >= min_cosine)):
-            near, alike = distance[j] <= max_distance, cosine[j] >= min_cosine
-            reason = "both" if near and alike else "pHash" if near else "embedding"
-            found.append((*a[["image", "product"]].iloc[i], *b[["image", "product"]].iloc[j],
-                          int(distance[j]), float(cosine[j]), reason))
+    hashes, others, found = phashes(a, workers), phashes(b, workers), []
+    for start in range(0, len(a), BLOCK):
+        part = slice(start, start + BLOCK)
+        distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)                  # (BLOCK, len(b))
+        cosine = embeddings_a[part] @ embeddings_b.T if given else np.full(distance.shape, np.nan)
+        near, alike = distance <= max_distance, cosine >= min_cosine
+        for i, j in np.argwhere(near | alike):
+            reason = "both" if near[i, j] and alike[i, j] else "pHash" if near[i, j] else "embedding"
+            found.append((*a[["image", "product"]].iloc[start + i], *b[["image", "product"]].iloc[j],
+                          int(distance[i, j]), float(cosine[i, j]), reason))
     columns = ["image_a", "product_a", "image_b", "product_b", "distance", "cosine", "reason"]
     return pd.DataFrame(found, columns=columns).sort_values(
         ["distance", "cosine", "image_a", "image_b"], ascending=[True, False, True, True], ignore_index=True)
 
 
-def phashes(catalogue: pd.DataFrame) -> np.ndarray:
-    """64-bit perceptual hash of every image, (N,) uint64."""
+def suspects(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The products behind the pairs of `leak_audit`: product_a, product_b, pairs, the least distance and the largest
+    cosine among them; the most suspicious first."""
+    found = pairs.groupby(["product_a", "product_b"], sort=False).agg(
+        pairs=("distance", "size"), distance=("distance", "min"), cosine=("cosine", "max")).reset_index()
+    return found.sort_values(["distance", "cosine", "product_a", "product_b"], ascending=[True, False, True, True],
+                             ignore_index=True)
+
+
+def phashes(catalogue: pd.DataFrame, workers: int = 0) -> np.ndarray:
+    """64-bit perceptual hash of every image, (N,) uint64; workers: processes that read them, 0: none beside this."""
+    files = [Path(catalogue.attrs.get("root", ""), name) for name in catalogue["image"]]
+    if not workers:
+        return np.array([_phash(file) for file in files], np.uint64)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return np.array(list(pool.map(_phash, files, chunksize=64)), np.uint64)
+
+
+def _phash(path: Path) -> np.uint64:
     from imagehash import phash
     from PIL import Image
 
-    values = np.zeros(len(catalogue), np.uint64)
-    for i, name in enumerate(catalogue["image"]):
-        path = Path(catalogue.attrs.get("root", ""), name)
-        try:
-            with Image.open(path) as image:
-                bits = phash(image.convert("RGB")).hash
-        except OSError as error:
-            raise ValueError(f"leak audit: {path} cannot be read ({type(error).__name__}); "
-                             "`klip data check` lists such files") from None
-        values[i] = np.packbits(bits.ravel()).view(np.uint64)[0]
-    return values
+    try:
+        with Image.open(path) as image:
+            bits = phash(image.convert("RGB")).hash
+    except OSError as error:
+        raise ValueError(f"leak audit: {path} cannot be read ({type(error).__name__}); "
+                         "`klip data check` lists such files") from None
+    return np.packbits(bits.ravel()).view(np.uint64)[0]

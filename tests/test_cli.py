@@ -348,3 +348,19 @@ def test_help_is_quick_and_without_torch():
     "gallery classify", "gallery calibrate", "data fetch", "data check", "shop render"])
 def test_every_command_has_help(words):
     assert "Usage: " in done(*words.split(), "--help")
+
+
+def test_leaks_names_the_products_that_two_sets_share(work):
+    rng = np.random.default_rng(7)
+    for product in ("rice", "salt"):
+        (work / "other" / product).mkdir(parents=True)
+        pattern = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        pattern.resize((40, 40), Image.Resampling.NEAREST).save(work / "other" / product / "1.png")
+    words = ("data", "leaks", "./shop", "./other", "--model", "none", "--workers", 0)
+    assert "0 pairs of products suspected, 0 names in common" in done(*words)
+    shutil.copy(work / "shop/soup/1.png", work / "other/salt/2.png")
+    for more in ((), ("--model", "tiny0.safetensors")):
+        found = klip(*words, *more)
+        assert found.exit_code == 1 and "soup" in found.stdout and "salt" in found.stdout
+    (work / "other/rice").rename(work / "other/tea")
+    assert "1 names in common: tea" in klip(*words).stdout

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
-from klip.longtail import counts, leak_audit, parts, phashes, summary, zipf_exponent
+from klip.longtail import counts, leak_audit, parts, phashes, summary, suspects, zipf_exponent
 
 
 def catalogue(sizes: dict[str, int], split: str = "train") -> pd.DataFrame:
@@ -106,3 +106,22 @@ def test_an_unreadable_image_is_named(two_sets, tmp_path):
     (tmp_path / "a1.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"a1.png cannot be read .*klip data check"):
         phashes(two_sets[0])
+
+
+def test_blocks_and_workers_change_nothing(two_sets, monkeypatch):
+    a, b = two_sets
+    rng = np.random.default_rng(3)
+    rows = [(own := rng.normal(size=(len(part), 4))) / np.linalg.norm(own, axis=1, keepdims=True) for part in (a, b)]
+    whole = leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2)
+    monkeypatch.setattr("klip.longtail.BLOCK", 1)
+    pd.testing.assert_frame_equal(whole, leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2, workers=2))
+    assert len(whole) > 1
+
+
+def test_suspects_are_products_with_their_worst_pair():
+    pairs = pd.DataFrame([("x", "p", 5, 0.98), ("x", "p", 2, 0.90), ("x", "q", 2, 0.95), ("y", "p", 60, 0.99)],
+                         columns=["product_a", "product_b", "distance", "cosine"])
+    found = suspects(pairs)
+    assert found.to_dict("list") == {"product_a": ["x", "x", "y"], "product_b": ["p", "q", "p"], "pairs": [2, 1, 1],
+                                     "distance": [2, 2, 60], "cosine": [0.98, 0.95, 0.99]}
+    assert suspects(pairs.iloc[:0]).empty

@@ -84,3 +84,23 @@ def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypa
     monkeypatch.setenv("KLIP_DATA", str(tmp_path / "none"))
     with pytest.raises(reproduce.NotebookError, match=words):
         reproduce.run(profile, TINY, only="01")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["ViT-B-32", "ViT-L-14"])
+def test_twenty_images_fine_tune_a_tower_of_random_weights(tmp_path, picture, arch):
+    from typer.testing import CliRunner
+
+    from klip import cli, encoder
+
+    for product in range(5):
+        for number in range(4):
+            picture(tmp_path / f"range/p{product}/{number}.jpg", (50 * product, 250 - 40 * product, 90))
+    out = tmp_path / "tuned.safetensors"
+    words = ["finetune", str(tmp_path / "range"), "--model", arch, "--pretrained", "none", "--out", str(out),
+             "--images", "20", "--depth", "4", "--set", "batch_size=10", "--set", "accumulate=5", "--set", "workers=0"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    assert "20 images of 5 products" in result.stdout
+    tuned = encoder.load(out)
+    assert tuned.arch == arch and tuned.preprocess == encoder.load(f"{arch}:none").preprocess
