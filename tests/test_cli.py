@@ -345,6 +345,7 @@ def test_help_is_quick_and_without_torch():
 
 @pytest.mark.parametrize("words", [
     "reproduce", "finetune", "evaluate", "gallery", "gallery build", "gallery add", "gallery remove",
-    "gallery classify", "gallery calibrate", "data fetch", "data check", "shop render"])
+    "gallery classify", "gallery calibrate", "data fetch", "data check",
+    "data list", "data measure", "shop render"])
 def test_every_command_has_help(words):
     assert "Usage: " in done(*words.split(), "--help")
