@@ -19,16 +19,16 @@ def read(path: str | Path, at_least: int = 0) -> np.ndarray:
     if not Path(path).is_file():
         raise FileNotFoundError(f"image {path}: there is no such file")
     try:
-        with Image.open(path) as opened:
+        with Image.open(path) as image:
             if at_least > 0:  # twice: what is left to shrink still averages over the pixels
-                opened.draft(None, (2 * at_least, 2 * at_least))
-            image = ImageOps.exif_transpose(opened)
+                image.draft(None, (2 * at_least, 2 * at_least))
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):  # 16 bits
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).split("'")[0].split("<")[0].strip() or type(error).__name__
         raise ValueError(f"image {path}: cannot be read ({reason})") from None

@@ -156,7 +156,7 @@ def decoded(name: str) -> str:
     """A Chinese name that was unpacked as if it were in code page 437, put right; any other name as it is.
 
     RP2K's archive holds UTF-8 without the flag that says so, in copies GBK.  A name is taken for GBK only if it has
-    line drawings, Greek or mathematical signs, which that reading makes of Chinese and no accented name has.
+    line drawings, which that reading makes of Chinese and which no name has otherwise.
     """
     try:
         raw = name.encode("cp437")
@@ -167,7 +167,7 @@ def decoded(name: str) -> str:
     except UnicodeDecodeError:
         pass
     try:
-        return raw.decode("gbk") if any(ord(sign) > 0x24F for sign in name) else name
+        return raw.decode("gbk") if any("\u2500" <= sign <= "\u259f" for sign in name) else name
     except UnicodeDecodeError:
         return name
 

@@ -90,8 +90,9 @@ def products_10k(name: str, root: Path) -> pd.DataFrame:
                                     "product": each(table["class"], str.strip), "split": split,
                                     "group": each(table["group"], str.strip) if "group" in table else ""}))
     table = pd.concat(tables, ignore_index=True)
-    groups = table[table["group"] != ""].drop_duplicates("product").set_index("product")["group"]
-    table["group"] = table["product"].map(groups).fillna("")  # the test list may have none
+    known = table[table["group"] != ""].drop_duplicates("product")
+    groups = dict(zip(known["product"], known["group"], strict=True))
+    table["group"] = each(table["product"], lambda product: groups.get(product, ""))  # the test list may have none
     if table["group"].eq("").all():
         del table["group"]
     table.attrs.update(root=str(root), empty=[], notes=[] if len(tables) == 2 else [
