@@ -6,14 +6,14 @@ import pytest
 from klip import balance, data, measure
 
 
-@pytest.mark.parametrize("rows", [40_000])
+@pytest.mark.parametrize("rows", [100_000])
 def test_a_large_manifest_loads_in_seconds_and_little_memory(tmp_path, rows):
     file = measure.generate(tmp_path, rows, 650)
     found = measure.fresh(file)
     assert (found["rows"], found["products"]) == (rows, 650)
-    assert found["load_s"] + found["plan_s"] + found["batch_s"] < 5        # 0.3 s on a quiet machine
+    assert found["load_s"] + found["plan_s"] + found["batch_s"] < 5        # 0.3 s on an idle machine
     if found["peak_mib"] is not None:
-        assert found["before_mib"] < found["peak_mib"] < 250
+        assert found["before_mib"] < found["peak_mib"] < 200         # 98 MiB
     first = pd.read_csv(file)["image"][0]
     (tmp_path / first).unlink()
     with pytest.raises(ValueError, match=rf"1 damaged in .*: {first} \(missing\)"):
