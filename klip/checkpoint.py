@@ -17,8 +17,8 @@ import torch
 
 from klip import paths
 
-SOURCES = ("data", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "train")
-"""The modules whose code decides a run."""
+SOURCES = ("images", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "train")
+"""The modules whose code decides a run; those that list images do not, since what they list is hashed."""
 
 
 def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:

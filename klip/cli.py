@@ -51,7 +51,7 @@ def _group(**options: Any) -> typer.Typer:
 app = _group(cls=OneSentence, help="RetailKLIP: fine-tune an image tower, recognise products zero-shot.")
 gallery_app, data_app, shop_app = _group(), _group(), _group()
 app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of packshots (paper 4.2).")
-app.add_typer(data_app, name="data", help="Fetch and check image sets.")
+app.add_typer(data_app, name="data", help="Fetch, check and list image sets.")
 app.add_typer(shop_app, name="shop", help="The rendered shop.")
 
 Model = Annotated[str, typer.Option(help="nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip.")]
@@ -63,7 +63,8 @@ Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none 
 Values = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")]
 Unreadable = Annotated[str, typer.Option(help="Damaged images, empty products: fail, or skip with a note.")]
 Moved = Annotated[str, typer.Option(help="Needed only when the model file has moved since the build.")]
-Source = Annotated[str, typer.Argument(help="Folder with a folder per product, manifest .csv, or set name.")]
+Source = Annotated[str, typer.Argument(
+    help="Folder with a folder per product, manifest .csv or .parquet, or set name.")]
 File = Annotated[Path, typer.Argument(help="The gallery file.")]
 Score = Annotated[str, typer.Option(help="similarity, or margin between first and second product.")]
 
@@ -125,7 +126,7 @@ def evaluate(
     set_name: Annotated[str, typer.Option("--set", help="Name of a set.")],
     root: Root = "",
     model: Model = "nano",
-    gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random.")] = "web1",
+    gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")] = "web1",
     resize: Resize = "",
     views: Views = 8,
     seed: Seed = 0,
@@ -267,15 +268,27 @@ def check(
     source: Source,
     root: Root = "",
 ) -> None:
-    """Read every image of a set and list the damage; exit code 1 if there is any."""
+    """Count a set, read every image and list the damage; exit code 1 if there is any.
+
+    Says images and products per split, what the loader left out, and products that are only in training or test.
+    """
     catalogue = _catalogue(source, root, 0, "keep")
     from klip import data
 
+    for split, images, products in data.summary(catalogue).itertuples(index=False):
+        typer.echo(f"{split:<8}{images:>9} images of {products:>6} products")
+    for note in catalogue.attrs.get("notes", ()):
+        typer.echo(f"note: {note}")
+    for products, what in zip(data.one_sided(catalogue), ("never asked for (no query)", "only in test (no packshot)"),
+                              strict=True):
+        if products:
+            typer.echo(f"{len(products)} products {what}: {', '.join(products)}")
     damage = data.check(catalogue)
     if len(damage):
         typer.echo(damage.to_string(index=False))
+    missing = int(damage["problem"].eq("missing").sum())
     typer.echo(f"{source}: {len(catalogue)} images of {catalogue['product'].nunique()} products, "
-               f"{len(damage)} damaged")
+               f"{len(damage)} damaged" + (f" ({missing} missing)" if missing else ""))
     raise typer.Exit(1 if len(damage) else 0)
 
 
@@ -305,6 +318,31 @@ def leaks(
     typer.echo(f"{tuned} and {evaluated}: {len(found)} pairs of products suspected, {len(names)} names in common"
                + (f": {', '.join(names[:5])}" if names else ""))
     raise typer.Exit(1 if len(found) or names else 0)
+
+
+@data_app.command(name="list")
+def list_sets() -> None:
+    """Every set of real photographs: what it holds, where to put it, licence and citation."""
+    from klip import paths
+    from klip.sources import SOURCES
+
+    for name, source in SOURCES.items():
+        typer.echo(f"{name}: {source.holds}\n  folder    {paths.data_root() / name}\n  put there {source.place}\n"
+                   f"  source    {source.url or 'not public'}\n  licence   {source.licence}\n"
+                   f"  cite      {source.citation}")
+
+
+@data_app.command(name="measure")
+def measure_scale(
+    rows: Annotated[int, typer.Option(help="Images of the generated manifest.")] = 1_000_000,
+    products: Annotated[int, typer.Option(help="Its products.")] = 6_500,
+    folder: Annotated[Path | None, typer.Option(help="Where it is generated and kept; default: klip's cache.")] = None,
+) -> None:
+    """Seconds and peak memory of loading a large manifest, planning and drawing the first batch."""
+    from klip import measure, paths
+
+    file = measure.generate(folder or paths.CACHE / "scale" / f"{rows}-{products}", rows, products)
+    typer.echo(json.dumps(measure.fresh(file), indent=2))
 
 
 @shop_app.command()
@@ -359,7 +397,7 @@ def _catalogue(source: str, root: str, seed: int, unreadable: str) -> pd.DataFra
     from klip import data
 
     known = source.partition(":")[0] in {*data.SHOPS, *data.WHERE}
-    if not root and source.endswith(".csv"):
+    if not root and source.endswith((".csv", ".parquet")):
         source, root = "manifest", source
     elif not root and not known and (Path(source).is_dir() or "/" in source):
         source, root = "folder", source

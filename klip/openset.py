@@ -63,11 +63,12 @@ def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", vie
     from klip.encoder import embed
 
     chosen, asked = zeroshot.pick(catalogue, rule, seed, embeddings)
-    out = _kept_out(asked, seed)
+    shown = set(chosen["product"])      # a product without a packshot is unknown in any case
+    out = _kept_out(asked[asked["product"].isin(shown)], seed)
     gallery = zeroshot.Gallery.build(encoder, chosen[~chosen["product"].isin(out)], views, seed, precision, **options)
     if embeddings is None:
         embeddings = embed(encoder, asked, precision=precision, **options)
-    frame = zeroshot.outcome(gallery, asked, embeddings).assign(known=~asked["product"].isin(out))
+    frame = zeroshot.outcome(gallery, asked, embeddings).assign(known=asked["product"].isin(shown - out))
     frame.attrs = {**catalogue.attrs, "gallery": rule, "views": views, "seed": seed,
                    "fingerprint": gallery.meta["fingerprint"]}
     return frame
@@ -92,14 +93,15 @@ def calibrate(gallery: Gallery, catalogue: pd.DataFrame, score: str = "similarit
     if gallery.encoder is None:
         raise ValueError("open set: images need the encoder that made the gallery: Gallery.load(path, encoder)")
     chosen, asked = zeroshot.pick(catalogue)
-    outs = [_kept_out(asked, draw) for draw in range(draws)]
+    shown = set(chosen["product"])
+    outs = [_kept_out(asked[asked["product"].isin(shown)], draw) for draw in range(draws)]
     meta, encoder = gallery.meta, gallery.encoder
     joining = zeroshot.Gallery.build(encoder, chosen, meta["views"], meta["seed"], meta["precision"], **options)
     others = gallery.without(joining.products)
     whole = zeroshot.Gallery(torch.cat([others.embeddings, joining.embeddings]), others.owners + joining.owners,
                              others.images + joining.images, meta)
     embeddings = embed(encoder, asked, precision=meta["precision"], **options)
-    frames = [zeroshot.outcome(whole.without(out), asked, embeddings).assign(known=~asked["product"].isin(out))
+    frames = [zeroshot.outcome(whole.without(out), asked, embeddings).assign(known=asked["product"].isin(shown - out))
               for out in outs]
     return choose(frames, score, accepts) | {"set": catalogue.attrs["name"], "beside": len(others.products)}
 

@@ -219,6 +219,37 @@ def test_data_check_lists_damage(work):
     assert "tea/0.png" in result.stdout and "void" in result.stdout
 
 
+def test_data_check_counts_and_reports(work):
+    photo = min((work / "shop/tea").iterdir())
+    for image in ("train/tea/1.png", "train/tea/2.png", "train/cake/1.png", "test/tea/1.png", "test/jam/1.png"):
+        (work / "rp2k/all" / image).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, work / "rp2k/all" / image)
+    (work / "rp2k/all/train/others").mkdir()
+    printed = done("data", "check", "rp2k", "--root", "rp2k")
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert lines == ["query 2 images of 2 products", "train 3 images of 2 products",
+                     "note: others/ left out, 0 images", "1 products never asked for (no query): cake",
+                     "1 products only in test (no packshot): jam", "rp2k: 5 images of 3 products, 0 damaged"]
+    (work / "list.csv").write_text(f"image,product\nshop/tea/{photo.name},tea\nshop/tea/none.png,tea\n")
+    result = klip("data", "check", "list.csv")
+    assert result.exit_code == 1 and "2 images of 1 products, 1 damaged (1 missing)" in result.stdout
+
+
+def test_data_list_says_where_licence_and_citation(work):
+    from klip.sources import SOURCES
+
+    printed = done("data", "list")
+    for name, source in SOURCES.items():
+        assert all(fact in printed for fact in (f"{name}: ", str(work / "data" / name), source.place, source.licence,
+                                                source.url, source.citation))
+
+
+def test_data_measure_prints_figures():
+    printed = json.loads(done("data", "measure", "--rows", 50, "--products", 5))
+    assert (printed["rows"], printed["products"]) == (50, 5) and printed["load_s"] >= 0
+    assert (paths.CACHE / "scale/50-5/manifest.csv").is_file()
+
+
 def test_data_fetch_says_where_things_belong(work):
     result = klip("data", "fetch", "grozi-120")
     assert result.exit_code == 2 and "inVitro" in result.stderr and str(work / "data") in result.stderr
@@ -345,7 +376,8 @@ def test_help_is_quick_and_without_torch():
 
 @pytest.mark.parametrize("words", [
     "reproduce", "finetune", "evaluate", "gallery", "gallery build", "gallery add", "gallery remove",
-    "gallery classify", "gallery calibrate", "data fetch", "data check", "shop render"])
+    "gallery classify", "gallery calibrate", "data fetch", "data check",
+    "data list", "data measure", "shop render"])
 def test_every_command_has_help(words):
     assert "Usage: " in done(*words.split(), "--help")
 

@@ -137,7 +137,7 @@ def test_random_gallery_is_seeded(grozi):
     picks = [data.pick_gallery(catalogue, "random", seed)["image"][0] for seed in range(20)]
     assert set(picks) == {f"inVitro/1/web/JPEG/web{n}.jpg" for n in (1, 2, 10)}
     assert picks == [data.pick_gallery(catalogue, "random", seed)["image"][0] for seed in range(20)]
-    with pytest.raises(ValueError, match="must be one of first, web1, largest, random, got 'best'"):
+    with pytest.raises(ValueError, match="must be one of first, web1, largest, random, index, got 'best'"):
         data.pick_gallery(catalogue, "best")
 
 
@@ -148,8 +148,9 @@ def test_gallery_of_training_images_and_products_without_packshot(tmp_path, pict
     (tmp_path / "rp2k/all/train/empty").mkdir()
     catalogue = data.load("rp2k", tmp_path / "rp2k")
     assert by_split(catalogue) == {"train": 3, "query": 2} and "others" not in set(catalogue["product"])
+    dropped = data.load("rp2k", tmp_path / "rp2k", test_only="drop")
     with pytest.warns(UserWarning, match="rp2k: 1 queries left out, there is no packshot of b"):
-        picked = data.pick_gallery(catalogue)
+        picked = data.pick_gallery(dropped)
     assert picked[["image", "split"]].values.tolist() == [
         ["train/a/1.jpg", "gallery"], ["train/c/1.jpg", "gallery"], ["test/a/1.jpg", "query"]]
 
@@ -249,7 +250,7 @@ def test_manifest_refuses(shop_root, text, words):
 
 
 def test_manifest_other_ways(shop_root):
-    with pytest.raises(FileNotFoundError, match="it has to be a CSV file with columns image, product"):
+    with pytest.raises(FileNotFoundError, match="it has to be a CSV or Parquet file with columns image, product"):
         data.load("manifest", shop_root / "none.csv")
     with pytest.raises(FileNotFoundError, match="manifest.csv is missing; it has columns"):
         data.load("manifest", shop_root)

@@ -9,14 +9,17 @@ import pytest
 from klip import paths, reproduce
 
 FLOORS = [
-    {"paths", "config", "published"},
+    {"paths", "config", "published", "sources"},
     {"longtail", "balance", "metrics", "claims", "shop"},
-    {"data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet", "towers", "checkpoint", "backbones",
+    {"images", "layouts", "crops", "lists", "data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet",
+     "towers", "checkpoint", "backbones",
      "keypoints"},
-    {"train", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection"},
+    {"train", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure"},
     {"figures", "tables", "report", "reproduce", "cli", "nano", "tags"},
 ]
-WITHIN = {("config", "paths"), ("fetch", "data"), ("encoder", "augment"), ("encoder", "data"), ("encoder", "towers"),
+WITHIN = {("config", "paths"), ("fetch", "data"), ("layouts", "images"),
+          ("crops", "images"), ("lists", "layouts"), ("lists", "crops"), ("data", "images"), ("data", "layouts"),
+          ("data", "lists"), ("encoder", "augment"), ("encoder", "data"), ("encoder", "towers"),
           ("baselines", "train"), ("baselines", "zeroshot"), ("prompts", "zeroshot"), ("arrival", "zeroshot"),
           ("blocks", "towers"), ("backbones", "encoder"), ("backbones", "augment"), ("tags", "nano"),
           ("arcface", "triplet"), ("keypoints", "data"),

@@ -349,3 +349,24 @@ def test_evaluate_refuses(tmp_path):
     with pytest.raises(ValueError, match="at least one packshot"):
         Gallery.build(colours(), catalogue.iloc[:0])
     assert zeroshot.evaluate(colours(), plain, views=1)["top1"].all()   # first image of each, the rest asks
+
+
+def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
+    from klip import data, encoder, openset
+
+    for product in "abcde":
+        for number in range(2):
+            picture(tmp_path / f"all/test/{product}/{number}.jpg", (50 * "abcde".index(product), 90, 30))
+        if product != "e":
+            picture(tmp_path / f"all/train/{product}/0.jpg", (50 * "abcde".index(product), 90, 30))
+    tower = encoder.load("nano")
+    with pytest.warns(UserWarning, match="2 queries count as wrong, there is no packshot of e"):
+        counted = zeroshot.evaluate(tower, data.load("rp2k", tmp_path), views=1)
+    with pytest.warns(UserWarning, match="2 queries left out"):
+        dropped = zeroshot.evaluate(tower, data.load("rp2k", tmp_path, test_only="drop"), views=1)
+    assert len(counted) == 10 and len(dropped) == 8 and counted["top1"].sum() == dropped["top1"].sum()
+    assert not counted.loc[counted["product"] == "e", ["top1", "top5"]].any(axis=None)
+    with pytest.warns(UserWarning, match="count as wrong"):     # and in the open set it is unknown
+        frame = openset.evaluate(tower, data.load("rp2k", tmp_path), views=1)
+    assert not frame.loc[frame["product"] == "e", "known"].any()
+    assert frame.groupby("product")["known"].first().sum() == 2

@@ -1,0 +1,43 @@
+"""Reading one image file: the pixels that everything else works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def read(path: str | Path, at_least: int = 0) -> np.ndarray:
+    """An image as RGB, uint8 (H, W, 3): turned as its EXIF says, what is transparent on white.
+
+    at_least: S > 0 lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest whose short side still has
+    2 * S pixels: quick, but other pixels than those of the whole image.  0, and every other format: the whole image.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"image {path}: there is no such file")
+    try:
+        with Image.open(path) as image:
+            if at_least > 0:  # twice: what is left to shrink still averages over the pixels
+                image.draft(None, (2 * at_least, 2 * at_least))
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):  # 16 bits
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).split("'")[0].split("<")[0].strip() or type(error).__name__
+        raise ValueError(f"image {path}: cannot be read ({reason})") from None
+
+
+def area(path: Path) -> int:
+    """Pixels of an image, from its header; 0 if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except OSError:
+        return 0

@@ -1,0 +1,24 @@
+"""What is known of each set: complete, and for every set that has a loader of its own."""
+
+from dataclasses import asdict
+
+import pytest
+
+from klip import data
+from klip.sources import SOURCES
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_set_without_its_folder_says_where_it_belongs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("KLIP_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        data.load(name)
+    assert str(tmp_path / name) in str(caught.value) and str(caught.value).endswith(SOURCES[name].place)
+
+
+def test_facts_are_complete():
+    assert set(data.WHERE) == set(SOURCES)
+    for source in SOURCES.values():
+        facts = asdict(source)
+        assert all(fact == fact.strip() and (fact or key == "url") for key, fact in facts.items())
+        assert any(f"{year}" in source.citation for year in range(2007, 2024))
