@@ -77,6 +77,22 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
                      "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower")
 
 
+def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
+    """Stop the training of the `low` first blocks and of the stem; the parameters that this froze.  0: nothing.
+
+    The other groups keep their rates, and the backward pass ends above the frozen ones.  Under the paper's rates
+    blocks 0-8 of ViT-L/14 stay under 1e-6.
+    """
+    count = _layout(tower, READINGS[0])[0]
+    if not 0 <= low <= count:
+        raise ValueError(f"frozen_blocks must be at most the {count} blocks of the tower, got {low}")
+    named, found = dict(tower.named_parameters()), partition(tower)[:low + 1 if low else 0]
+    frozen = [named[name] for group in found for name in group.parameters]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
+
+
 def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,
           decay: float = 0.7) -> list[float]:
     """The rate of each group.
