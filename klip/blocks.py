@@ -14,6 +14,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
 READINGS = ("blockwise", "blockwise-proj", "common", "layerwise")
 _EMBEDDINGS = ("class_embedding", "positional_embedding", "cls_token", "reg_token", "pos_embed")
@@ -134,6 +135,20 @@ def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found
+
+
+def optimiser(groups: list[dict], kind: str = "adamw") -> Optimizer:
+    """adamw: torch's, fused (paper §4.1.1); adamw8bit: that of bitsandbytes, its moments 2 bytes a weight, not 8."""
+    import torch
+
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ValueError("fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; run `pip "
+                         "install bitsandbytes`, or take adamw") from None
+    return AdamW8bit(groups)
 
 
 def table(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4,

@@ -18,7 +18,7 @@ import torch
 from klip import paths
 
 SOURCES = ("data", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "ranks",
-           "train")
+           "heldout", "train")
 """The modules whose code decides a run."""
 
 

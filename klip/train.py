@@ -29,6 +29,7 @@ from klip import arcface, augment, balance, blocks, checkpoint, data, ranks, tri
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
+from klip.heldout import Held, held_out, validate
 
 STRENGTH, HARDER = 0.5, 0.75
 """Strength of the augmentation of an image, and of one that comes back within an epoch (A: the paper gives none)."""
@@ -36,8 +37,6 @@ CENTRE_IMAGES = 4
 """Images per product whose mean embedding is the first centre of the product (A)."""
 NEUTRAL = {"workers", "save_every"}
 """Settings that change nothing in the result."""
-
-Held = tuple[pd.DataFrame, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
         if ranks.agreed(checkpoint.finished(folder)):
-            return _read(folder, config, head, plan.products)
+            return read(folder, config)
     with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []), encoders.one_sentence():
         torch.manual_seed(config.seed)
         trainer = _Trainer(config, base, head, plan, catalogue, held)
@@ -104,16 +103,22 @@ def _name(config: FinetuneConfig) -> str:
     return f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
 
 
-def _read(folder: Path, config: FinetuneConfig, head: arcface.Head, products: list[str]) -> Run:
-    """The finished run that `folder` holds."""
+def read(folder: Path, config: FinetuneConfig) -> Run:
+    """The finished run of `config` that `folder` holds, on the device that encoders are loaded to."""
     history, facts = checkpoint.read(folder)
-    encoder, average = encoders.load(folder / "encoder.safetensors"), None
+    encoder, average, products = encoders.load(folder / "encoder.safetensors"), None, facts["products"]
     encoder.name = _name(config)
     if config.ema:
         average = encoders.load(folder / "average.safetensors")
         average.name = f"{encoder.name}, averaged weights"
+    head = _new_head(config, len(products), encoder.dim)
     head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
     return Run(encoder, head, products, history, config, facts["seconds"], folder, average)
+
+
+def _new_head(config: FinetuneConfig, products: int, dim: int, kin: Tensor | None = None) -> arcface.Head:
+    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
+        return arcface.Head(config.loss, products, dim, config.margin_deg, config.scale, config.entropy, kin)
 
 
 def _head(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan, dim: int) -> arcface.Head:
@@ -124,37 +129,7 @@ def _head(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan, d
         if "group" in catalogue:
             groups = catalogue.drop_duplicates("product").set_index("product")["group"]
             kin = torch.from_numpy(triplet.kinship(groups.loc[plan.products].tolist()))
-    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
-        return arcface.Head(config.loss, len(plan.products), dim, config.margin_deg, config.scale, config.entropy, kin)
-
-
-def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
-    """Gallery and queries of the validation, as many queries of each product (paper §4.1.3); None if none.
-
-    Queries: `validation` but for its split `gallery`, or else the catalogue's split `val`; of each product as
-    many as the poorest has.  Gallery: split `gallery` of `validation`, or else training images; the first.
-    """
-    source = catalogue[catalogue["split"] == "val"] if validation is None else validation
-    queries, packshots = source[source["split"] != "gallery"], source[source["split"] == "gallery"]
-    if queries.empty:
-        return None
-    if packshots.empty:
-        packshots = catalogue[catalogue["split"] == "train"]
-    queries = queries.groupby("product").head(queries["product"].value_counts().min())
-    gallery = packshots[packshots["product"].isin(queries["product"])].drop_duplicates("product")
-    if lost := sorted(set(queries["product"]) - set(gallery["product"])):
-        raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
-                         f"{lost[0]!r}; each needs one in split train (or gallery)")
-    return gallery, queries
-
-
-def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
-    """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one of its product?"""
-    gallery, queries = held
-    files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
-    rows = encoders.embed(encoder, files, precision=precision, workers=workers)
-    nearest = (rows[len(gallery):] @ rows[:len(gallery)].T).argmax(dim=1).numpy()            # (queries,)
-    return float((gallery["product"].to_numpy()[nearest] == queries["product"].to_numpy()).mean())
+    return _new_head(config, len(plan.products), dim, kin)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -163,18 +138,6 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
-def _optimiser(kind: str, groups: list[dict]) -> torch.optim.Optimizer:
-    """Fused AdamW, or AdamW with moments in 8 bits of bitsandbytes (a GPU's 2 instead of 8 bytes a weight)."""
-    if kind == "adamw":
-        return torch.optim.AdamW(groups, fused=True)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError:
-        raise ValueError("fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; run `pip "
-                         "install bitsandbytes`, or take adamw") from None
-    return AdamW8bit(groups)
 
 
 class _Draws(Dataset):
@@ -213,7 +176,9 @@ class _Trainer:
                                                                 config.decay, config.weight_decay)
         groups += [group for group in [head.parameter_group(config.head_lr)] if group["params"]]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimiser = _optimiser(config.optimiser, groups)
+        self.copied = list(head.parameters())
+        self.shared = self.parameters[:len(self.parameters) - len(self.copied)]
+        self.optimiser = blocks.optimiser(groups, config.optimiser)
         self.forward = torch.compile(encoder) if config.compile else encoder
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: rate_factor(step, len(self.batches), config.warmup))
@@ -300,7 +265,7 @@ class _Trainer:
         if not math.isfinite(total):
             raise ValueError(f"fine-tuning: the loss became {total} at step {self.step + 1}, at precision "
                              f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate")
-        self._add_gradients()
+        ranks.add_gradients(self.shared, self.copied)
         self.scaler.unscale_(self.optimiser)
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
@@ -314,11 +279,6 @@ class _Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return total
-
-    def _add_gradients(self) -> None:
-        copied = list(self.head.parameters())
-        known = set(map(id, copied))
-        ranks.add_gradients([p for p in self.parameters if id(p) not in known], copied)
 
     def _parts(self) -> dict:
         parts = {"tower": self.encoder.tower, "head": self.head, "optimiser": self.optimiser,

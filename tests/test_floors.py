@@ -12,13 +12,14 @@ FLOORS = [
     {"paths", "config", "published"},
     {"longtail", "balance", "metrics", "claims", "shop"},
     {"data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet", "towers", "checkpoint", "backbones",
-     "keypoints", "ranks"},
+     "keypoints", "ranks", "heldout"},
     {"train", "sweep", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection"},
     {"figures", "tables", "report", "reproduce", "cli", "nano", "tags", "__main__"},
 ]
 WITHIN = {("config", "paths"), ("fetch", "data"), ("encoder", "augment"), ("encoder", "data"), ("encoder", "towers"),
           ("baselines", "train"), ("baselines", "zeroshot"), ("prompts", "zeroshot"), ("arrival", "zeroshot"),
-          ("blocks", "towers"), ("backbones", "encoder"), ("backbones", "augment"), ("tags", "nano"),
+          ("blocks", "towers"), ("heldout", "encoder"), ("backbones", "encoder"), ("backbones", "augment"),
+          ("tags", "nano"),
           ("arcface", "triplet"), ("keypoints", "data"),
           ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
           ("cli", "report"), ("__main__", "cli"), ("sweep", "train")}
