@@ -54,6 +54,11 @@ class Head(nn.Module):
             return loss
 
     @property
+    def wants_pairs(self) -> bool:
+        """Does the loss compare images with each other?  It then has no centres, and wants a product's side by side."""
+        return self.loss == "triplet"
+
+    @property
     def centres(self) -> torch.Tensor:
         """The product's weights as rows, (C, D), detached; a triplet loss has none: (0, D)."""
         if self.loss == "triplet":

@@ -14,6 +14,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
 READINGS = ("blockwise", "blockwise-proj", "common", "layerwise")
 _EMBEDDINGS = ("class_embedding", "positional_embedding", "cls_token", "reg_token", "pos_embed")
@@ -77,6 +78,22 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
                      "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower")
 
 
+def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
+    """Stop the training of the `low` first blocks and of the stem; the parameters that this froze.  0: nothing.
+
+    The other groups keep their rates, and the backward pass ends above the frozen ones.  Under the paper's rates
+    blocks 0-8 of ViT-L/14 stay under 1e-6.
+    """
+    count = _layout(tower, READINGS[0])[0]
+    if not 0 <= low <= count:
+        raise ValueError(f"frozen_blocks must be at most the {count} blocks of the tower, got {low}")
+    named, found = dict(tower.named_parameters()), partition(tower)[:low + 1 if low else 0]
+    frozen = [named[name] for group in found for name in group.parameters]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
+
+
 def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,
           decay: float = 0.7) -> list[float]:
     """The rate of each group.
@@ -118,6 +135,20 @@ def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found
+
+
+def optimiser(groups: list[dict], kind: str = "adamw") -> Optimizer:
+    """adamw: torch's, fused (paper §4.1.1); adamw8bit: that of bitsandbytes, its moments 2 bytes a weight, not 8."""
+    import torch
+
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ValueError("fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; run `pip "
+                         "install bitsandbytes`, or take adamw") from None
+    return AdamW8bit(groups)
 
 
 def table(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4,

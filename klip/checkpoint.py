@@ -17,7 +17,8 @@ import torch
 
 from klip import paths
 
-SOURCES = ("images", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "train")
+SOURCES = ("images", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "ranks", "heldout",
+           "train")
 """The modules whose code decides a run; those that list images do not, since what they list is hashed."""
 
 
@@ -44,10 +45,13 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
     return paths.CACHE / "runs" / digest.hexdigest()[:16]
 
 
-def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """History and facts of a finished run; None if there is none."""
-    if not (path / "run.json").is_file():
-        return None
+def finished(path: Path) -> bool:
+    """Does `path` hold a finished run?"""
+    return (path / "run.json").is_file()
+
+
+def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """History and facts of a finished run."""
     return pd.read_csv(path / "history.csv"), json.loads((path / "run.json").read_text())
 
 

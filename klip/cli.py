@@ -103,7 +103,10 @@ def finetune(
     unreadable: Unreadable = "fail",
     values: Values = None,
 ) -> None:
-    """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig."""
+    """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig.
+
+    On several GPUs: torchrun --nproc-per-node N -m klip finetune ...
+    """
     _writable(out)
     from klip.config import FinetuneConfig
 
@@ -111,10 +114,13 @@ def finetune(
     given = {"model": name, "images": images, "depth": depth, "seed": seed}
     config = FinetuneConfig(**given | _pairs(values))
     catalogue = _catalogue(source, root, seed, unreadable)
-    from klip import encoder, train
+    from klip import encoder, ranks, train
 
     val = catalogue[catalogue["split"] == "val"]
-    run = train.finetune(config, catalogue, validation=val if len(val) else None)
+    with ranks.joined():
+        run, first = train.finetune(config, catalogue, validation=val if len(val) else None), ranks.first()
+    if not first:
+        return
     encoder.save(run.average or run.encoder, out, config=config.model_dump(), set=source)
     loss = run.history["loss"]
     typer.echo(f"{out}: {config.images} images of {catalogue['product'].nunique()} products in "

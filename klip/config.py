@@ -190,6 +190,12 @@ class FinetuneConfig(_Checked):
     """Each earlier block has this times the rate (§4.1.2)."""
     head_lr: Positive = 1e-3
     """Rate of the class centres (A): five times the top block's; AdamW turns a centre by about 1 degree a step."""
+    frozen_blocks: CountOrNone = 0
+    """Low blocks that are not trained, and with them the stem; 0 means all are.  No gradient, no optimiser state."""
+    proj: Literal["keep", "drop"] = "keep"
+    """CLIP's projection of the pooled token (A); without it an embedding is as wide as the tower."""
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW is the paper's (§4.1.1); adamw8bit needs bitsandbytes, which is not among klip's pins."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps with a rising rate (A)."""
@@ -198,6 +204,8 @@ class FinetuneConfig(_Checked):
     balanced: bool = True
     precision: Precision = "auto"
     checkpointing: bool = False
+    compile: bool = False
+    """torch.compile: faster steps after a slow first one; needs a C++ compiler."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights, kept beside the last ones (A); 0 means none are kept."""
     resize: Resize = "squash"

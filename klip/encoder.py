@@ -91,7 +91,24 @@ def build(config: dict, preprocess: Preprocess, name: str, arch: str = "", seed:
             tower = TimmTower(config["timm"], bool(config.get("lca")))
         else:
             tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"], bool(config.get("quick_gelu")))
+    if config.get("proj") == "drop":
+        tower.proj = None
     return Encoder(tower, preprocess, name, arch or name, config)
+
+
+def drop_projection(encoder: Encoder) -> None:
+    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens, as wide as the tower.
+
+    ValueError for a tower that has none to take: it is a vision transformer's alone.
+    """
+    if encoder.config.get("proj") == "drop":
+        return
+    if not isinstance(getattr(encoder.tower, "proj", None), nn.Parameter):
+        raise ValueError(f"encoder: {encoder.name} has no projection to drop, a vision transformer of open_clip has; "
+                         "take proj keep")
+    encoder.dim = encoder.tower.proj.shape[0]
+    encoder.tower.proj = None
+    encoder.config = {**encoder.config, "embed_dim": encoder.dim, "proj": "drop"}
 
 
 def load(model: str | Path, resize: str | None = None, device: str = "auto") -> Encoder:

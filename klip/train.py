@@ -1,4 +1,6 @@
-"""Fine-tuning (paper §4.1): balanced draws, encoder and ArcFace, AdamW with block-wise rates, one device.
+"""Fine-tuning (paper §4.1): balanced draws, encoder and ArcFace, AdamW with block-wise rates.
+
+One device, or one for each process of a run started by torchrun (`ranks`).
 
 Axes: B images of an optimiser step, S pixels a side, D numbers per embedding, C products.  On a CPU a run is
 a function of its config and images, to the bit for one number of threads, whatever the number of workers and
@@ -8,6 +10,7 @@ however often it was interrupted; on a GPU kernels may add in another order.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import time
@@ -22,10 +25,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from klip import arcface, augment, balance, blocks, checkpoint, data, triplet
+from klip import arcface, augment, balance, blocks, checkpoint, data, ranks, triplet
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
+from klip.heldout import Held, held_out, validate
 
 STRENGTH, HARDER = 0.5, 0.75
 """Strength of the augmentation of an image, and of one that comes back within an epoch (A: the paper gives none)."""
@@ -33,8 +37,6 @@ CENTRE_IMAGES = 4
 """Images per product whose mean embedding is the first centre of the product (A)."""
 NEUTRAL = {"workers", "save_every"}
 """Settings that change nothing in the result."""
-
-Held = tuple[pd.DataFrame, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -62,92 +64,72 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     validation: see `held_out`.  A column `group` of the catalogue is the hierarchy of the triplet loss.
     cache: keep the run under CACHE/runs; find it there when config, content of the images, base weights and
     klip's code are the same; take up an interrupted one (save_every).
+    Within a torch.distributed group the processes share each batch (`batch_size` is that of them all), the first one
+    writes, and every one returns the same run; on other numbers of processes it differs by rounding.
     ValueError: wrong settings, a product without images, a damaged image, a loss that is no number.
     """
     base = encoders.load(config.model, config.resize) if base is None else copy.deepcopy(base)
+    if config.proj == "drop":
+        encoders.drop_projection(base)
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
-    kin = _kinship(config, catalogue, plan)
-    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
-        head = arcface.Head(config.loss, len(plan.products), base.dim, config.margin_deg, config.scale, config.entropy,
-                            kin)
-    held, folder = held_out(catalogue, validation), None
-    name = f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
+    head, held, folder = _head(config, catalogue, plan, base.dim), held_out(catalogue, validation), None
     if cache:
         precision = encoders.resolve_precision(config.precision, base.device)
         facts = [config.model_dump(mode="json", exclude=NEUTRAL), encoders.fingerprint(base), precision]
-        facts += [base.device.type, None if kin is None else kin.tolist()]
+        facts += [base.device.type, ranks.count()]
+        facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
-        if found := checkpoint.read(folder):
-            return _read(folder, name, config, head, plan.products, *found)
+        if ranks.agreed(checkpoint.finished(folder)):
+            return read(folder, config)
     with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []), encoders.one_sentence():
         torch.manual_seed(config.seed)
         trainer = _Trainer(config, base, head, plan, catalogue, held)
-        trainer.run(folder, progress)
-    base.name, history = name, pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
-    average = trainer.averaged(f"{name}, averaged weights")
-    if folder is not None:
-        facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds}
-        encoders.save(base, folder / "encoder.safetensors", **facts)
+        trainer.run(folder, progress and ranks.first())
+    base.name, history = _name(config), pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
+    average = trainer.averaged(f"{base.name}, averaged weights")
+    if folder is not None and ranks.first():
+        facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds, "products": plan.products}
+        encoders.save(base, folder / "encoder.safetensors", **{k: facts[k] for k in ("config", "seconds")})
         if average is not None:
-            encoders.save(average, folder / "average.safetensors", **facts)
+            encoders.save(average, folder / "average.safetensors", **{k: facts[k] for k in ("config", "seconds")})
         checkpoint.write_tensors(folder / "head.safetensors", head.state_dict())
         checkpoint.write(folder, history, facts)
+    ranks.wait()  # what the first process wrote is there for all
     return Run(base, head.cpu(), plan.products, history, config, trainer.seconds, folder, average)
 
 
-def _read(folder: Path, name: str, config: FinetuneConfig, head: arcface.Head, products: list[str],
-          history: pd.DataFrame, facts: dict) -> Run:
-    """The finished run that `folder` holds."""
-    encoder, average = encoders.load(folder / "encoder.safetensors"), None
-    encoder.name = name
+def _name(config: FinetuneConfig) -> str:
+    return f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
+
+
+def read(folder: Path, config: FinetuneConfig) -> Run:
+    """The finished run of `config` that `folder` holds, on the device that encoders are loaded to."""
+    history, facts = checkpoint.read(folder)
+    encoder, average, products = encoders.load(folder / "encoder.safetensors"), None, facts["products"]
+    encoder.name = _name(config)
     if config.ema:
         average = encoders.load(folder / "average.safetensors")
-        average.name = f"{name}, averaged weights"
+        average.name = f"{encoder.name}, averaged weights"
+    head = _new_head(config, len(products), encoder.dim)
     head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
     return Run(encoder, head, products, history, config, facts["seconds"], folder, average)
 
 
-def _kinship(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan) -> Tensor | None:
-    """Kinship of the plan's products (C, C), for the triplet loss only; nothing where the catalogue has no groups."""
-    if config.loss != "triplet":
-        return None
-    if config.depth % 2 or config.batch_size % 2 or not config.balanced:
-        raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
-                         f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}")
-    if "group" not in catalogue:
-        return torch.zeros(len(plan.products), len(plan.products))
-    groups = catalogue.drop_duplicates("product").set_index("product")["group"]
-    return torch.from_numpy(triplet.kinship(groups.loc[plan.products].tolist()))
+def _new_head(config: FinetuneConfig, products: int, dim: int, kin: Tensor | None = None) -> arcface.Head:
+    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
+        return arcface.Head(config.loss, products, dim, config.margin_deg, config.scale, config.entropy, kin)
 
 
-def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
-    """Gallery and queries of the validation, as many queries of each product (paper §4.1.3); None if none.
-
-    Queries: `validation` but for its split `gallery`, or else the catalogue's split `val`; of each product as
-    many as the poorest has.  Gallery: split `gallery` of `validation`, or else training images; the first.
-    """
-    source = catalogue[catalogue["split"] == "val"] if validation is None else validation
-    queries, packshots = source[source["split"] != "gallery"], source[source["split"] == "gallery"]
-    if queries.empty:
-        return None
-    if packshots.empty:
-        packshots = catalogue[catalogue["split"] == "train"]
-    queries = queries.groupby("product").head(queries["product"].value_counts().min())
-    gallery = packshots[packshots["product"].isin(queries["product"])].drop_duplicates("product")
-    if lost := sorted(set(queries["product"]) - set(gallery["product"])):
-        raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
-                         f"{lost[0]!r}; each needs one in split train (or gallery)")
-    return gallery, queries
-
-
-def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
-    """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one of its product?"""
-    gallery, queries = held
-    files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
-    rows = encoders.embed(encoder, files, precision=precision, workers=workers)
-    nearest = (rows[len(gallery):] @ rows[:len(gallery)].T).argmax(dim=1).numpy()            # (queries,)
-    return float((gallery["product"].to_numpy()[nearest] == queries["product"].to_numpy()).mean())
+def _head(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan, dim: int) -> arcface.Head:
+    """The loss; the triplet loss gets the hierarchy of the plan's products, if the catalogue has a column `group`."""
+    kin = None
+    if config.loss == "triplet":
+        triplet.check_pairs(config.balanced, config.depth, config.batch_size)
+        if "group" in catalogue:
+            groups = catalogue.drop_duplicates("product").set_index("product")["group"]
+            kin = torch.from_numpy(triplet.kinship(groups.loc[plan.products].tolist()))
+    return _new_head(config, len(plan.products), dim, kin)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -180,22 +162,27 @@ class _Trainer:
         self.config, self.encoder, self.head, self.held = config, encoder, head, held
         self.device, self.frozen = encoder.device, config.rates == "frozen"
         self.precision = encoders.resolve_precision(config.precision, self.device)
-        draws = list(plan.draws(config.images, together=config.loss == "triplet"))
+        draws = list(plan.draws(config.images, together=head.wants_pairs))
         self.batches = [draws[i:i + config.batch_size] for i in range(0, len(draws), config.batch_size)]
         self.draws = _Draws(plan, catalogue, encoder.preprocess)
-        if config.loss != "triplet":
+        if not head.wants_pairs:
             arcface.initialise(head, self._means(plan))
         head.to(self.device)
+        ranks.alike([*encoder.tower.state_dict().values(), *head.state_dict().values()])
+        blend = get_ema_multi_avg_fn(config.ema)
+        self.average = AveragedModel(encoder.tower, multi_avg_fn=blend) if config.ema else None
+        self.low = blocks.freeze(encoder.tower, config.frozen_blocks)
         groups = [] if self.frozen else blocks.parameter_groups(encoder.tower, config.rates, config.top_lr,
                                                                 config.decay, config.weight_decay)
         groups += [group for group in [head.parameter_group(config.head_lr)] if group["params"]]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self.copied = list(head.parameters())
+        self.shared = self.parameters[:len(self.parameters) - len(self.copied)]
+        self.optimiser = blocks.optimiser(groups, config.optimiser)
+        self.forward = torch.compile(encoder) if config.compile else encoder
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: rate_factor(step, len(self.batches), config.warmup))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        blend = get_ema_multi_avg_fn(config.ema)
-        self.average = AveragedModel(encoder.tower, multi_avg_fn=blend) if config.ema else None
         self.step, self.seconds, self.history = 0, 0.0, list[dict[str, float]]()
 
     def _means(self, plan: balance.Plan) -> Tensor:
@@ -208,35 +195,41 @@ class _Trainer:
     def run(self, folder: Path | None, progress: bool) -> None:
         """Train to the end of the budget, from the state in `folder` if there is one."""
         config, state = self.config, folder / "state.pt" if folder and self.config.save_every else None
-        if state is not None and state.is_file():
+        if ranks.agreed(state is not None and state.is_file()):
             self._restore(checkpoint.read_state(state))
         elif config.validate_every and self.held:
             frozen = validate(self.encoder, self.held, self.precision, config.workers)
             self.history.append({"step": 0, "images": 0, "val_top1": frozen})
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
-        loader = DataLoader(self.draws, batch_sampler=self.batches[self.step:], num_workers=config.workers,
+        shares = [[batch[i] for i in self._share(len(batch))] for batch in self.batches[self.step:]]
+        loader = DataLoader(self.draws, batch_sampler=list(filter(None, shares)), num_workers=config.workers,
                             worker_init_fn=encoders.quiet_worker, pin_memory=self.device.type == "cuda")
         seen, started = self.step * config.batch_size, time.perf_counter() - self.seconds
         with tqdm(total=config.images, initial=seen, unit="img", disable=not progress,
                   desc=f"{config.loss}, {config.rates}, depth {config.depth}, seed {config.seed}") as bar:
-            for images, labels in loader:
+            arriving = iter(loader)
+            for share, batch in zip(shares, self.batches[self.step:], strict=True):
+                with ranks.together(self.device):  # a damaged image in one process ends them all
+                    images, labels = next(arriving) if share else (torch.empty(0), torch.empty(0, dtype=torch.long))
                 rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
                 loss = self._step(images, labels)
-                seen += len(images)
+                seen += len(batch)
                 self.seconds = time.perf_counter() - started
                 self.history.append({"step": self.step, "images": seen, "loss": loss, **rates,
                                      "images_per_s": seen / self.seconds, "val_top1": math.nan})
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                bar.update(len(images))
+                bar.update(len(batch))
                 last = self.step == len(self.batches)
                 if self.held and (last or config.validate_every and not self.step % config.validate_every):
                     self.history[-1]["val_top1"] = validate(self.encoder, self.held, self.precision, config.workers)
-                if state is not None and self.step % config.save_every == 0 and not last:
+                if state is not None and self.step % config.save_every == 0 and not last and ranks.first():
                     checkpoint.write_state(state, self._state())
                 started = time.perf_counter() - self.seconds  # validating and saving do not count
         self.encoder.checkpointing(False)
         self.encoder.eval()
+        for parameter in self.low:  # frozen for this run only
+            parameter.requires_grad_(True)
 
     def averaged(self, name: str) -> Encoder | None:
         """The encoder of the averaged weights, if there are any."""
@@ -245,18 +238,34 @@ class _Trainer:
         encoder = self.encoder
         return Encoder(self.average.module, encoder.preprocess, name, encoder.arch, encoder.config)
 
+    def _parts_of(self, size: int) -> list[int]:
+        """Sizes of the `accumulate` parts of a batch of `size` images, over all processes."""
+        part = math.ceil(size / self.config.accumulate)
+        return [min(part, size - start) for start in range(0, size, part)]
+
+    def _share(self, size: int) -> list[int]:
+        """Places in a batch of `size` of the images that this process takes: its share of each part, in order."""
+        starts = np.cumsum([0, *self._parts_of(size)]).tolist()
+        return [start + i for start, part in zip(starts, self._parts_of(size), strict=False) for i in ranks.mine(part)]
+
     def _step(self, images: Tensor, labels: Tensor) -> float:
-        """One optimiser step on a batch (B, 3, S, S), in `accumulate` parts whose gradients add up to it."""
-        device, total, size = self.device, 0.0, math.ceil(len(images) / self.config.accumulate)
-        for part, target in zip(images.split(size), labels.split(size), strict=True):
+        """One optimiser step on this process's images (b, 3, S, S) of a batch; the parts' gradients add up to it."""
+        device, total, batch = self.device, 0.0, len(self.batches[self.step])
+        sizes = self._parts_of(batch)
+        own = [len(ranks.mine(size)) for size in sizes]
+        for part, target, size in zip(images.split(own), labels.split(own), sizes, strict=True):
             with encoders.autocast(self.precision, device), torch.set_grad_enabled(not self.frozen):
-                embeddings = self.encoder(part.to(device, non_blocking=True))                # (b, D)
-            loss = self.head(embeddings, target.to(device, non_blocking=True)) * (len(part) / len(images))
-            self.scaler.scale(loss).backward()
+                embeddings = (self.forward(part.to(device, non_blocking=True)) if len(part) else
+                              torch.zeros(0, self.encoder.dim, device=device))                 # (b, D)
+            embeddings, target = ranks.gathered(embeddings, target.to(device, non_blocking=True), size)
+            loss = self.head(embeddings, target) * (size / batch)
+            if loss.requires_grad:  # else all images are another process's, and the loss has no weights
+                self.scaler.scale(loss).backward()
             total += loss.item()
         if not math.isfinite(total):
             raise ValueError(f"fine-tuning: the loss became {total} at step {self.step + 1}, at precision "
                              f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate")
+        ranks.add_gradients(self.shared, self.copied)
         self.scaler.unscale_(self.optimiser)
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip)

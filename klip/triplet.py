@@ -23,6 +23,13 @@ def kinship(groups: Sequence[str]) -> np.ndarray:
     return np.array([[len(a & b) / max(1, len(a)) for b in places] for a in places], np.float32)
 
 
+def check_pairs(balanced: bool, depth: int, batch_size: int) -> None:
+    """ValueError if a run with these settings would leave images without a partner of their product."""
+    if depth % 2 or batch_size % 2 or not balanced:
+        raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
+                         f"batch_size, got balanced {balanced}, {depth} and {batch_size}")
+
+
 class HierarchyTriplet(nn.Module):
     """max(0, d(a, p) - d(a, n) + m(a, n)), d = 1 - cosine: mean over all triplets of the batch that are above 0.
 

@@ -1,0 +1,39 @@
+"""Validation while training (paper §4.1.3): as many queries of each product, one gallery image of each."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from klip import encoder as encoders
+from klip.encoder import Encoder
+
+Held = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
+    """Gallery and queries of the validation, as many queries of each product (paper §4.1.3); None if none.
+
+    Queries: `validation` but for its split `gallery`, or else the catalogue's split `val`; of each product as
+    many as the poorest has.  Gallery: split `gallery` of `validation`, or else training images; the first.
+    """
+    source = catalogue[catalogue["split"] == "val"] if validation is None else validation
+    queries, packshots = source[source["split"] != "gallery"], source[source["split"] == "gallery"]
+    if queries.empty:
+        return None
+    if packshots.empty:
+        packshots = catalogue[catalogue["split"] == "train"]
+    queries = queries.groupby("product").head(queries["product"].value_counts().min())
+    gallery = packshots[packshots["product"].isin(queries["product"])].drop_duplicates("product")
+    if lost := sorted(set(queries["product"]) - set(gallery["product"])):
+        raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
+                         f"{lost[0]!r}; each needs one in split train (or gallery)")
+    return gallery, queries
+
+
+def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
+    """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one of its product?"""
+    gallery, queries = held
+    files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
+    rows = encoders.embed(encoder, files, precision=precision, workers=workers)
+    nearest = (rows[len(gallery):] @ rows[:len(gallery)].T).argmax(dim=1).numpy()            # (queries,)
+    return float((gallery["product"].to_numpy()[nearest] == queries["product"].to_numpy()).mean())

@@ -1,0 +1,131 @@
+"""Data-parallel training: what the processes of one run say to each other, over torch.distributed.
+
+    torchrun --nproc-per-node 2 -m klip finetune ...
+
+Every process draws the same plan and reads its share of each batch.  The embeddings of all of them go into one loss,
+the same in every process; only the rows of its own images carry a gradient there.  So the gradients of the tower add
+up to those of the whole batch, whatever the loss and however uneven the shares are.  In a single process nothing
+here changes or copies anything.  Axes: B images of a batch, b of them in this process, D numbers per embedding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def count() -> int:
+    """Number of processes of this run."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def first() -> bool:
+    """Is this the process that writes and shows progress?"""
+    return count() == 1 or distributed.get_rank() == 0
+
+
+def mine(size: int) -> range:
+    """Places of this process's images in a batch of `size`; few images leave some processes without any."""
+    return range(size) if count() == 1 else range(distributed.get_rank(), size, count())
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Inside, the processes that torchrun started are one group, each with a GPU of its own where there are GPUs."""
+    if count() > 1 or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise ValueError(f"torchrun: process {local} of this machine has no GPU, there are {gpus}; give "
+                             f"--nproc-per-node {gpus}")
+        torch.cuda.set_device(local)
+        distributed.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        distributed.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[None]:
+    """All processes leave this block, or none: an error in one is a ValueError in the others, which would wait."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if count() > 1:
+        failed = torch.tensor(float(failure is not None), device=device)
+        distributed.all_reduce(failed)
+        if failure is None and failed:
+            raise ValueError("fine-tuning: another process of this run failed; its own message says why")
+    if failure is not None:
+        raise failure
+
+
+def agreed(value: Any) -> Any:
+    """The first process's value of a small object: what it found on its disk, for instance."""
+    if count() == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@torch.no_grad()
+def alike(tensors: Iterable[Tensor]) -> None:
+    """Overwrite the tensors with those of the first process, bit for bit."""
+    if count() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
+
+
+def gathered(rows: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, D) and labels (B,) of the whole batch, of b of them; the gradient stays with the own rows."""
+    if count() == 1:
+        return rows, labels
+    places = torch.tensor(list(mine(size)), dtype=torch.long, device=rows.device)
+    own = rows.new_zeros(size, rows.shape[1]).index_copy(0, places, rows)
+    others, names = own.detach().clone(), labels.new_zeros(size).index_copy(0, places, labels)
+    distributed.all_reduce(others)
+    distributed.all_reduce(names)
+    others[places] = 0
+    return own + others, names
+
+
+@torch.no_grad()
+def add_gradients(shared: list[torch.nn.Parameter], copied: list[torch.nn.Parameter]) -> None:
+    """Gradients of the whole batch: the sum over processes for `shared`, the mean for `copied`.
+
+    copied: weights of the loss, whose gradient every process has found for the whole batch.  A parameter that has no
+    gradient in any process keeps none, so that no weight decay touches it.
+    """
+    if count() == 1:
+        return
+    every = [*shared, *copied]
+    has = torch.tensor([float(p.grad is not None) for p in every], device=every[0].device)
+    distributed.all_reduce(has)
+    used = [p for p, some in zip(every, has.tolist(), strict=True) if some]
+    for parameter in used:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    for work in [distributed.all_reduce(p.grad, async_op=True) for p in used]:
+        work.wait()
+    for parameter in copied:
+        if parameter.grad is not None:
+            parameter.grad /= count()
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if count() > 1:
+        distributed.barrier()
