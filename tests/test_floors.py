@@ -13,15 +13,15 @@ FLOORS = [
     {"longtail", "balance", "metrics", "claims", "shop"},
     {"data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet", "towers", "checkpoint", "backbones",
      "keypoints"},
-    {"train", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection"},
-    {"figures", "tables", "report", "reproduce", "cli", "nano", "tags"},
+    {"train", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "memory"},
+    {"figures", "tables", "report", "reproduce", "cli", "nano", "tags", "bench"},
 ]
 WITHIN = {("config", "paths"), ("fetch", "data"), ("encoder", "augment"), ("encoder", "data"), ("encoder", "towers"),
           ("baselines", "train"), ("baselines", "zeroshot"), ("prompts", "zeroshot"), ("arrival", "zeroshot"),
           ("blocks", "towers"), ("backbones", "encoder"), ("backbones", "augment"), ("tags", "nano"),
           ("arcface", "triplet"), ("keypoints", "data"),
           ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
-          ("cli", "report")}
+          ("cli", "report"), ("cli", "bench")}
 """The few imports inside a floor; anything else there would soon be a knot."""
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 PACKAGE = paths.ROOT / "klip"
