@@ -183,6 +183,31 @@ def plan(
     typer.echo(memory.speed_text(made, speed))
 
 
+@app.command()
+def bench(
+    model: Model = "ViT-L-14",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each series.")] = 10,
+    batch: Annotated[int, typer.Option(help="Images of a step; 0: 64 on a GPU, 4 on a CPU.")] = 0,
+    accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into.")] = 1,
+    checkpointing: Annotated[bool, typer.Option(help="Keep only what lies between blocks.")] = False,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    products: Annotated[int, typer.Option(help="Products of the head, a synthetic JPEG each.")] = 256,
+    workers: Workers = 2,
+    rounds: Annotated[int, typer.Option(help="Turns of klip and of PML's trainer.")] = 3,
+    save: Annotated[str, typer.Option(help="Also write results/gpu/NAME.json.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
+    from klip import bench as measure
+    from klip import report as writer
+
+    found = measure.bench(model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds)
+    if save:
+        writer.save_gpu(save, found)
+    typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))
+
+
 @gallery_app.command()
 def build(
     file: File,

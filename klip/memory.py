@@ -192,7 +192,7 @@ def _word(value: Any) -> str:
 def need(model: str, precision: str = "auto", products: int = 6500, frozen_blocks: int = 0) -> Need:
     """Count a model on fake tensors of a GPU; no weights are read, and none are needed for ARCH or ARCH:TAG."""
     precision = _gpu_precision(precision)
-    config, preprocess = _described(model)
+    config, preprocess = described(model)
     with torch.device("meta"):
         encoder = encoders.build(config, preprocess, model)
     with FakeTensorMode(), torch.device("cuda"):
@@ -215,7 +215,7 @@ def _gpu_precision(precision: str) -> str:
     return encoders.resolve_precision(precision, "cuda")
 
 
-def _described(model: str) -> tuple[dict, encoders.Preprocess]:
+def described(model: str) -> tuple[dict, encoders.Preprocess]:
     """open_clip's config and the preprocessing of a model; ARCH alone will do, the weights play no part."""
     if model in encoders.SHIPPED or model.endswith(".safetensors"):
         loaded = encoders.load(model, device="cpu")
