@@ -79,7 +79,7 @@ class Need:
         activations = self.kept.at(micro)
         if checkpointing:  # autocast's weights live to the end of the forward pass, a block's until its backward
             activations = self.between.at(micro) + max(self.kept.fixed - self.between.fixed, self.block.at(micro))
-        moving = activations + self.head.at(micro) + 2 * self.largest * micro
+        moving = activations + self.head.at(micro)
         gradients = 4.0 * (self.trained + self.head_parameters)
         return {
             "weights": 4.0 * self.parameters,

@@ -1,5 +1,8 @@
 """The memory plan: counted on fake tensors as on real ones, in a line with the batch, and told in one sentence."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -122,6 +125,27 @@ def test_command_prints_parts_and_settings():
     assert result.exit_code == 0, result.stderr
     assert "--set batch_size=8 --set accumulate=1 --set checkpointing=false --set precision=auto" in result.stdout
     assert "-p batch_size 8" in result.stdout and "no GPU is here" in result.stdout
+
+
+@pytest.mark.parametrize("batch, accumulate, checkpointing", [(8, 1, False), (8, 2, False), (8, 1, True),
+                                                              (16, 4, True)])
+def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, checkpointing):
+    """Of klip's own second step, by the allocations that PyTorch's profiler saw; weights and optimiser are there."""
+    from klip import bench
+
+    with bench._trainer("nano-vit", "cpu", 2, batch, accumulate, checkpointing, "fp32", 16, 0) as trainer:
+        size = trainer.encoder.preprocess.size
+        step = torch.randn(batch, 3, size, size), torch.arange(batch) % 16
+        trainer.encoder.checkpointing(checkpointing)
+        trainer.encoder.train()
+        trainer._step(*step)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+            trainer._step(*step)
+    events = seen.profiler.kineto_results.events()
+    changes = [event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()) if event.name() == "[memory]"]
+    parts = memory.need("nano-vit", "fp32", 16).parts(math.ceil(batch / accumulate), accumulate, checkpointing)
+    there = parts["weights"] + parts["optimiser"] + parts["ArcFace head, its optimiser"]
+    assert 0.95 < sum(parts.values()) / (there + max(itertools.accumulate(changes))) < 1.12
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: compares with torch.cuda.max_memory_allocated")
