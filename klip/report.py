@@ -2,6 +2,7 @@
 
     results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg  metrics/NN_name.json
                         claims.csv, .md  report.md
+    results/gpu/        what `klip bench` measured, a file per machine and setting
 
 A name with NN begins with the number of the notebook that writes it, so that the runner can tell whose it is.
 Files appear whole (temporary name, then replaced). No picture that shows a real photograph is ever written.
@@ -107,6 +108,16 @@ def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
     whole = {**plain(values), "provenance": provenance()}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
     return _write(_path(name, profile, "metrics", ".json"), text + "\n")
+
+
+def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
+    """Write what `klip bench` measured as results/gpu/<name>.json: device, torch and settings, but no date."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"report: a gpu file is named in letters, digits, - and _, got {name!r}")
+    if missing := sorted({"device", "torch", "settings"} - set(facts)):
+        raise ValueError(f"report: facts of a GPU must name {', '.join(missing)}; `klip bench` does")
+    text = json.dumps(plain(facts), indent=1, ensure_ascii=False, allow_nan=False)
+    return _write(paths.RESULTS / "gpu" / f"{name}.json", text + "\n")
 
 
 def read_metrics(name: str, profile: str) -> dict[str, Any]:
