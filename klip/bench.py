@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from klip import arcface, balance, blocks, memory, train
+from klip import activations, arcface, balance, blocks, memory, train
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 
@@ -128,7 +128,7 @@ def step_flops(model: str) -> int:
 
     The head and the work that checkpointing does again are left out, so that a share of the matrix rate is of use.
     """
-    config, preprocess = memory.described(model)
+    config, preprocess = activations.described(model)
     with torch.device("meta"):
         encoder = encoders.build(config, preprocess, model).train()
         with FlopCounterMode(display=False) as counter:
@@ -140,7 +140,7 @@ def step_flops(model: str) -> int:
 def _trainer(model: str, device: str, steps: int, batch: int, accumulate: int, checkpointing: bool, precision: str,
              products: int, workers: int) -> Iterator[train._Trainer]:
     """klip's trainer with random weights on a folder of synthetic JPEGs, which goes with the context."""
-    config, preprocess = memory.described(model)
+    config, preprocess = activations.described(model)
     settings = FinetuneConfig(model=model, images=steps * batch, batch_size=batch, accumulate=accumulate,
                               depth=max(1, math.ceil(steps * batch / products)), checkpointing=checkpointing,
                               precision=precision, workers=workers)

@@ -13,7 +13,8 @@ FLOORS = [
     {"longtail", "balance", "metrics", "claims", "shop"},
     {"images", "layouts", "crops", "lists", "data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet",
      "towers", "checkpoint", "backbones", "keypoints", "ranks", "heldout"},
-    {"train", "sweep", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure", "memory"},
+    {"train", "sweep", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure",
+     "activations", "memory"},
     {"figures", "tables", "report", "reproduce", "cli", "nano", "tags", "bench", "__main__"},
 ]
 WITHIN = {("config", "paths"), ("fetch", "data"), ("layouts", "images"),
@@ -24,7 +25,8 @@ WITHIN = {("config", "paths"), ("fetch", "data"), ("layouts", "images"),
           ("tags", "nano"),
           ("arcface", "triplet"), ("keypoints", "data"),
           ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
-          ("cli", "report"), ("cli", "bench"), ("__main__", "cli"), ("sweep", "train")}
+          ("cli", "report"), ("cli", "bench"), ("__main__", "cli"), ("sweep", "train"),
+          ("memory", "activations")}
 """The few imports inside a floor; anything else there would soon be a knot."""
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 PACKAGE = paths.ROOT / "klip"

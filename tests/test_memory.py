@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
-from klip import cli, encoder, memory
+from klip import activations, blocks, cli, encoder, memory
 from klip.augment import Preprocess
 
 VIT = {"embed_dim": 16,
@@ -21,14 +21,14 @@ def counted(images, precision, config=VIT, fake=True, frozen=0):
     with torch.device("meta"):
         tiny = encoder.build(config, PREPROCESS, "tiny")
     with FakeTensorMode() if fake else torch.device("cpu"):
-        memory.fill(tiny)
-        memory.freeze(tiny.tower, frozen)
-        return memory.saved(tiny, torch.zeros(images, 3, 32, 32), precision)
+        activations.fill(tiny)
+        blocks.freeze(tiny.tower, frozen)
+        return activations.saved(tiny, torch.zeros(images, 3, 32, 32), precision)
 
 
 @pytest.fixture(scope="module")
 def large():
-    return memory.need("ViT-L-14", "bf16")
+    return activations.need("ViT-L-14", "bf16")
 
 
 @pytest.mark.parametrize("config", [VIT, CONV], ids=["vit", "conv"])
@@ -54,14 +54,14 @@ def test_the_count_is_what_the_definition_says():
             return images.flatten(1) @ self.weight.T
 
     layer = encoder.Encoder(Layer(), PREPROCESS, "layer", "layer", {"embed_dim": 8})
-    assert memory.saved(layer, torch.zeros(5, 6), "fp32").sizes == [5 * 6 * 4]
-    assert sorted(memory.saved(layer, torch.zeros(5, 6), "bf16").sizes) == [5 * 6 * 2]  # images take no gradient
+    assert activations.saved(layer, torch.zeros(5, 6), "fp32").sizes == [5 * 6 * 4]
+    assert sorted(activations.saved(layer, torch.zeros(5, 6), "bf16").sizes) == [5 * 6 * 2]  # images take no gradient
 
 
 def test_bytes_are_linear_in_the_batch():
     found = {n: counted(n, "fp32") for n in (2, 4, 7)}
     for figure in (lambda s: sum(s.sizes), lambda s: s.between, lambda s: s.block):
-        line = memory.Line.through(figure(found[2]), figure(found[4]))
+        line = activations.Line.through(figure(found[2]), figure(found[4]))
         assert line.at(7) == figure(found[7])
 
 
@@ -143,7 +143,7 @@ def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, check
             trainer._step(*step)
     events = seen.profiler.kineto_results.events()
     changes = [event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()) if event.name() == "[memory]"]
-    parts = memory.need("nano-vit", "fp32", 16).parts(math.ceil(batch / accumulate), accumulate, checkpointing)
+    parts = activations.need("nano-vit", "fp32", 16).parts(math.ceil(batch / accumulate), accumulate, checkpointing)
     there = parts["weights"] + parts["optimiser"] + parts["ArcFace head, its optimiser"]
     assert 0.95 < sum(parts.values()) / (there + max(itertools.accumulate(changes))) < 1.12
 
@@ -156,5 +156,5 @@ def test_prediction_is_what_a_gpu_allocates(checkpointing):
     precision = encoder.resolve_precision("auto", "cuda")
     found = bench.klip_step("ViT-B-32", "cuda", batch=32, accumulate=2, steps=3, products=100, precision=precision,
                             checkpointing=checkpointing)
-    parts = memory.need("ViT-B-32", precision, 100).parts(16, 2, checkpointing)
+    parts = activations.need("ViT-B-32", precision, 100).parts(16, 2, checkpointing)
     assert sum(parts.values()) == pytest.approx(found["peak_allocated_bytes"], rel=0.1)
