@@ -117,7 +117,7 @@ def _gpu_precision(precision: str) -> str:
 def described(model: str) -> tuple[dict, encoders.Preprocess]:
     """open_clip's config and the preprocessing of a model; ARCH alone will do, the weights play no part."""
     if model in encoders.SHIPPED or model.endswith(".safetensors"):
-        loaded = encoders.load(model, device="cpu")
+        loaded = encoders.load(model)
         return loaded.config, loaded.preprocess
     config = encoders._model_config(model.partition(":")[0])
     size = config["vision_cfg"]["image_size"]

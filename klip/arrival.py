@@ -29,18 +29,19 @@ def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: 
              for frame, own in (("packshot", packshots), ("query", queries))}
     known = packshots["product"].isin(queries["product"])
     order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
-    full = Gallery.build(encoder, packshots, views, seed, precision, **options)
-    rows = []
-    for index in order:
-        product = packshots.loc[index, "product"]
-        gallery = Gallery(full.embeddings, full.owners, full.images, full.meta, encoder)
-        gallery.remove(product)
-        started = time.perf_counter()
-        gallery.add(product, [files["packshot"][index]])
-        added, asked, right = time.perf_counter() - started, 0, False
-        for query in queries.index[queries["product"] == product]:
-            asked += 1
-            if right := gallery.classify([files["query"][query]], top=1)["product"][0] == product:
-                break
-        rows.append((product, added, asked, time.perf_counter() - started if right else np.nan))
+    with encoders.at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
+        full = Gallery.build(encoder, packshots, views, seed, precision, **options)
+        rows = []
+        for index in order:
+            product = packshots.loc[index, "product"]
+            gallery = Gallery(full.embeddings, full.owners, full.images, full.meta, encoder)
+            gallery.remove(product)
+            started = time.perf_counter()
+            gallery.add(product, [files["packshot"][index]])
+            added, asked, right = time.perf_counter() - started, 0, False
+            for query in queries.index[queries["product"] == product]:
+                asked += 1
+                if right := gallery.classify([files["query"][query]], top=1)["product"][0] == product:
+                    break
+            rows.append((product, added, asked, time.perf_counter() - started if right else np.nan))
     return pd.DataFrame(rows, columns=["product", "added", "asked", "seconds"])

@@ -26,7 +26,7 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 """What weights put into the cache by hand may be called: NAME and one of these."""
 
 
-def load(name: str, resize: str | None = None, device: str = "auto") -> Encoder:
+def load(name: str, resize: str | None = None) -> Encoder:
     """The backbone `nano-resnext`, or of a timm name, in eval mode and fp32; NAME:none has random weights of seed 0.
 
     `encoder(images)` is (B, C), averaged over the last map; `encoder.tower.trunk.forward_features(images)` is that
@@ -44,7 +44,7 @@ def load(name: str, resize: str | None = None, device: str = "auto") -> Encoder:
     found.name = str(name)
     if resize:
         found.preprocess = Preprocess.from_dict({**found.preprocess.to_dict(), "resize": resize})
-    return found.to(encoder.default_device() if device == "auto" else device)
+    return found
 
 
 def build(arch: str, seed: int = 0) -> Encoder:
@@ -59,7 +59,7 @@ def _shipped(arch: str, name: str) -> Encoder:
     if not file.is_file():
         raise FileNotFoundError(f"backbones: weights {file} of {name} are missing; notebook A_nano_backbone makes "
                                 f"them: run it by papermill with `-p arch {arch} -p ship True`")
-    return encoder.load(file, device="cpu")
+    return encoder.load(file)
 
 
 def _of_timm(name: str, random: bool) -> Encoder:

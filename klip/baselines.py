@@ -123,4 +123,4 @@ def with_lca(tower: Encoder) -> Encoder:
         raise ValueError(f"LCA: wants the last map of a timm tower, got {tower.name} ({tower.arch}); use a ResNeXt")
     made = encoder.build(tower.config | {"lca": True}, tower.preprocess, f"{tower.name} + LCA", tower.arch)
     made.tower.trunk.load_state_dict(tower.tower.trunk.state_dict())
-    return made.to(tower.device)
+    return made

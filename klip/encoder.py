@@ -111,11 +111,11 @@ def drop_projection(encoder: Encoder) -> None:
     encoder.config = {**encoder.config, "embed_dim": encoder.dim, "proj": "drop"}
 
 
-def load(model: str | Path, resize: str | None = None, device: str = "auto") -> Encoder:
-    """The encoder called `nano`, `nano-vit`, FILE or ARCH:TAG, in eval mode and fp32.
+def load(model: str | Path, resize: str | None = None) -> Encoder:
+    """The encoder called `nano`, `nano-vit`, FILE or ARCH:TAG, in eval mode and fp32, on the CPU (see `at_work`).
 
-    resize replaces the policy stored with the weights (open_clip's own: squash); device "auto" is the GPU if
-    there is one.  FileNotFoundError: weights missing and not to be had; ValueError: everything else.
+    resize replaces the policy stored with the weights (open_clip's own: squash).
+    FileNotFoundError: weights missing and not to be had; ValueError: everything else.
     """
     text = str(model)
     file = paths.WEIGHTS / f"{SHIPPED[text]}.safetensors" if text in SHIPPED else Path(text)
@@ -132,7 +132,7 @@ def load(model: str | Path, resize: str | None = None, device: str = "auto") -> 
         raise ValueError(f"encoder: unknown model {text!r}; accepted are {FORMS}")
     if resize:
         encoder.preprocess = Preprocess.from_dict({**encoder.preprocess.to_dict(), "resize": resize})
-    return encoder.to(default_device() if device == "auto" else device)
+    return encoder
 
 
 def _from_file(path: Path, name: str) -> Encoder:
@@ -267,6 +267,18 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encode
     return mixed
 
 
+@contextmanager
+def at_work(encoder: Encoder) -> Iterator[None]:
+    """Inside, the encoder is on the GPU, if there is one; afterwards it is where it was, so that encoders which wait
+    take none of a small GPU's memory.  One that is on a GPU already stays there: several calls save the way."""
+    home = encoder.device
+    encoder.to(default_device())
+    try:
+        yield
+    finally:
+        encoder.to(home)
+
+
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -346,7 +358,8 @@ def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 6
     was_training, rows = encoder.training, []
     encoder.eval()  # training and evaluation may take different attention kernels: always this one
     try:
-        with one_sentence(), tqdm(total=len(images), unit="img", desc="embed", disable=not progress) as bar:
+        with (at_work(encoder), one_sentence(),
+              tqdm(total=len(images), unit="img", desc="embed", disable=not progress) as bar):
             for batch in loader:
                 with autocast(precision, encoder.device):
                     found = encoder(batch.flatten(0, 1).to(encoder.device))

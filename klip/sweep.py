@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ EXECUTORS = ("here", "local", "slurm")
 
 
 def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation: pd.DataFrame | None = None,
-          executor: str = "here", at_once: int = 1, **resources: Any) -> list[train.Run]:
-    """The runs of `configs`, in their order; each is kept under CACHE/runs, where a second sweep finds it.
+          executor: str = "here", at_once: int = 1, **resources: Any) -> Iterator[train.Run]:
+    """The runs of `configs`, in their order, one at a time: not all of their weights are in memory together.
 
+    Each is kept under CACHE/runs, where a second sweep finds it.
     executor: here, in this process; local, processes of this machine; slurm, jobs of a cluster that shares CACHE.
     at_once: jobs that run at the same time.  resources: submitit's, such as timeout_min, gpus_per_node, cpus_per_task,
     slurm_partition.  ValueError: an unknown executor, and what `train.finetune` refuses; submitit's own error if a
@@ -29,21 +30,27 @@ def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation
     if at_once < 1:
         raise ValueError(f"sweep: at_once must be at least 1 job, got {at_once!r}")
     if executor == "here":
-        return [train.finetune(config, catalogue, validation) for config in configs]
+        return (train.finetune(config, catalogue, validation) for config in configs)
+    jobs = _submit(configs, catalogue, validation, executor, at_once, resources)
+    return (train.read(job.result(), config) for job, config in zip(jobs, configs, strict=True))
+
+
+def _submit(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation: pd.DataFrame | None,
+            executor: str, at_once: int, resources: dict[str, Any]) -> list[Any]:
+    """A job of submitit for each run."""
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster=executor)
     parallel = {"slurm_array_parallelism": at_once} if executor == "slurm" else {}
     pool.update_parameters(**{"timeout_min": 24 * 60, **parallel, **resources})
     if executor == "slurm":
-        jobs = pool.map_array(_job, configs, [catalogue] * len(configs), [validation] * len(configs))
-    else:
-        jobs = []
-        for config in configs:
-            while sum(not job.done() for job in jobs) >= at_once:
-                time.sleep(0.1)
-            jobs.append(pool.submit(_job, config, catalogue, validation))
-    return [train.read(job.result(), config) for job, config in zip(jobs, configs, strict=True)]
+        return pool.map_array(_job, configs, [catalogue] * len(configs), [validation] * len(configs))
+    jobs: list[Any] = []
+    for config in configs:
+        while sum(not job.done() for job in jobs) >= at_once:
+            time.sleep(0.1)
+        jobs.append(pool.submit(_job, config, catalogue, validation))
+    return jobs
 
 
 def _job(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.DataFrame | None) -> Path:

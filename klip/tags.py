@@ -130,7 +130,7 @@ def predict(images: Tensor, arch: str = "nanoresnext", file: str | Path = "") ->
     from klip import encoder
 
     file = Path(file or paths.WEIGHTS / f"{arch}.safetensors")
-    tower = encoder.load(file, device="cpu")
+    tower = encoder.load(file)
     with safe_open(file, "pt") as found, torch.no_grad():
         features = torch.cat([tower(batch) for batch in images.split(64)])  # (B, C)
         weight, bias = (found.get_tensor(f"head.{name}").float() for name in ("weight", "bias"))

@@ -74,15 +74,17 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
     head, held, folder = _head(config, catalogue, plan, base.dim), held_out(catalogue, validation), None
+    device = encoders.default_device()
     if cache:
-        precision = encoders.resolve_precision(config.precision, base.device)
+        precision = encoders.resolve_precision(config.precision, device)
         facts = [config.model_dump(mode="json", exclude=NEUTRAL), encoders.fingerprint(base), precision]
-        facts += [base.device.type, ranks.count()]
+        facts += [device, ranks.count()]
         facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
         if ranks.agreed(checkpoint.finished(folder)):
             return read(folder, config)
-    with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []), encoders.one_sentence():
+    gpus = [torch.cuda.current_device()] if device == "cuda" else []
+    with encoders.at_work(base), torch.random.fork_rng(gpus), encoders.one_sentence():
         torch.manual_seed(config.seed)
         trainer = _Trainer(config, base, head, plan, catalogue, held)
         trainer.run(folder, progress and ranks.first())
@@ -104,7 +106,7 @@ def _name(config: FinetuneConfig) -> str:
 
 
 def read(folder: Path, config: FinetuneConfig) -> Run:
-    """The finished run of `config` that `folder` holds, on the device that encoders are loaded to."""
+    """The finished run of `config` that `folder` holds."""
     history, facts = checkpoint.read(folder)
     encoder, average, products = encoders.load(folder / "encoder.safetensors"), None, facts["products"]
     encoder.name = _name(config)
@@ -236,7 +238,7 @@ class _Trainer:
         if self.average is None:
             return None
         encoder = self.encoder
-        return Encoder(self.average.module, encoder.preprocess, name, encoder.arch, encoder.config)
+        return Encoder(self.average.module.cpu(), encoder.preprocess, name, encoder.arch, encoder.config)
 
     def _parts_of(self, size: int) -> list[int]:
         """Sizes of the `accumulate` parts of a batch of `size` images, over all processes."""

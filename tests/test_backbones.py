@@ -28,7 +28,7 @@ def offline(monkeypatch, tmp_path):
 
 def test_the_papers_network_has_its_size():
     with torch.device("meta"):
-        made = backbones.load(f"{WSL}:none", device="meta")
+        made = backbones.load(f"{WSL}:none")
     count = sum(parameter.numel() for parameter in made.parameters())
     assert count == 86_742_336 and made.dim == 2048
     assert count + 2048 * 1000 + 1000 == 88_791_336  # with its classifier
@@ -92,7 +92,7 @@ def test_wrong_names_are_told_what_there_is(name, words):
 
 def test_a_network_without_published_weights_can_only_be_random():
     with torch.device("meta"):
-        assert backbones.load("resnet50t:none", device="meta").dim == 2048
+        assert backbones.load("resnet50t:none").dim == 2048
     with pytest.raises(ValueError, match="timm has no weights for resnet50t.*; use resnet50t:none"):
         backbones.load("resnet50t")
 

@@ -10,7 +10,7 @@ from klip import encoder, paths, sweep
 def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypatch):  # noqa: F811
     pytest.importorskip("submitit")
     configs = [config.changed(images=4, seed=seed) for seed in (0, 1)]
-    there = sweep.sweep(configs, shop, executor="local", at_once=2, timeout_min=1)
+    there = list(sweep.sweep(configs, shop, executor="local", at_once=2, timeout_min=1))
     assert [run.config.seed for run in there] == [0, 1] and len({run.path for run in there}) == 2
     monkeypatch.setattr(sweep.train._Trainer, "run", lambda *given: 1 / 0)  # found in the cache, not made again
     here = sweep.sweep(configs, shop)
