@@ -17,6 +17,8 @@ from klip import paths
 
 Resize = Literal["squash", "pad", "crop"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Decode = Literal["full", "scaled"]
+Executor = Literal["here", "local", "slurm"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
@@ -112,6 +114,15 @@ class Settings(_Checked):
     workers: CountOrNone = 2
     checkpointing: bool = False
     accumulate: Count = 1
+    """Parts that the batch of a step is cut into: less memory, the same step.  `klip plan` tells what fits."""
+    frozen_blocks: CountOrNone = 0
+    """Low blocks of `model` that are not trained, with the stem: under the paper's rates they hardly move."""
+    decode: Decode = "full"
+    """scaled: JPEGs are decoded at a fraction of their sides where that is enough; faster, not the same pixels."""
+    compile: bool = False
+    """torch.compile the tower."""
+    executor: Executor = "here"
+    """Where sweeps run: here, local (jobs on this machine) or slurm."""
 
     @field_validator("depths", "breadths", "eval_sets", mode="before")
     @classmethod
@@ -204,6 +215,8 @@ class FinetuneConfig(_Checked):
     balanced: bool = True
     precision: Precision = "auto"
     checkpointing: bool = False
+    decode: Decode = "full"
+    """scaled: JPEGs at the smallest fraction of their sides that keeps twice the tower's; other pixels, faster."""
     compile: bool = False
     """torch.compile: faster steps after a slow first one; needs a C++ compiler."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -120,6 +120,26 @@ def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
     return _write(paths.RESULTS / "gpu" / f"{name}.json", text + "\n")
 
 
+def speeds() -> pd.DataFrame:
+    """What `klip bench` has measured so far (results/gpu/*.json), a row for each file; peak in GiB, of a GPU only."""
+    import pandas as pd
+
+    rows = []
+    for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
+        facts = json.loads(file.read_text())
+        how, beside, step = facts["settings"], facts["beside_metric_loss_only"], facts["synthetic"]
+        peak = step.get("peak_reserved_bytes")
+        rows.append({
+            "name": file.stem, "device": facts["device"], "model": facts["model"], "precision": how["precision"],
+            "batch": f"{how['batch_size']} in {how['accumulate']}", "checkpointing": how["checkpointing"],
+            "peak_gib": None if peak is None else peak / 2**30, "images_per_s": step["images_per_s"],
+            "share_of_matrix_rate": facts["share_of_matrix_rate"],
+            "from_jpegs": facts["jpeg_fed"]["images_per_s"], "over_metric_loss_only": beside["ratio"]})
+    columns = ["name", "device", "model", "precision", "batch", "checkpointing", "peak_gib", "images_per_s",
+               "share_of_matrix_rate", "from_jpegs", "over_metric_loss_only"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def read_metrics(name: str, profile: str) -> dict[str, Any]:
     """What another notebook wrote."""
     path = _path(name, profile, "metrics", ".json")
@@ -223,14 +243,14 @@ def _ledger(profile: str) -> str:
 def readme(text: str) -> str:
     """README's text with what stands between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->` made anew.
 
-    Two kinds: `results`, ours beside the paper's numbers, and `claims`, the ledger.
+    Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and `speed:all`, see `speeds`.
     """
-    tables = {"results": _results_table, "claims": _ledger}
+    tables = {"results": _results_table, "claims": _ledger, "speed": lambda _: markdown(speeds().round(3))}
 
     def table(match: re.Match[str]) -> str:
         return f"{match[1]}\n{tables[match[2]](match[3])}{match[4]}"
 
-    return re.sub(r"(<!-- (results|claims):(\w+) -->)\n.*?(<!-- /\2 -->)", table, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- (results|claims|speed):(\w+) -->)\n.*?(<!-- /\2 -->)", table, text, flags=re.DOTALL)
 
 
 def fill_readme() -> None:

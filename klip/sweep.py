@@ -5,30 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from klip import paths, train
-from klip.config import FinetuneConfig
+from klip.config import Executor, FinetuneConfig
 
-EXECUTORS = ("here", "local", "slurm")
+EXECUTORS = get_args(Executor)
 
 
 def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation: pd.DataFrame | None = None,
-          executor: str = "here", at_once: int = 1, **resources: Any) -> Iterator[train.Run]:
+          executor: str = "here", at_once: int = 0, **resources: Any) -> Iterator[train.Run]:
     """The runs of `configs`, in their order, one at a time: not all of their weights are in memory together.
 
     Each is kept under CACHE/runs, where a second sweep finds it.
     executor: here, in this process; local, processes of this machine; slurm, jobs of a cluster that shares CACHE.
-    at_once: jobs that run at the same time.  resources: submitit's, such as timeout_min, gpus_per_node, cpus_per_task,
-    slurm_partition.  ValueError: an unknown executor, and what `train.finetune` refuses; submitit's own error if a
-    job fails.
+    at_once: jobs that run at the same time; 0: one on this machine, all on a cluster.  resources: submitit's, such as
+    timeout_min (a day), gpus_per_node (slurm: 1), cpus_per_task, slurm_partition.
+    ValueError: an unknown executor, and what `train.finetune` refuses; submitit's own error if a job fails.
     """
     if executor not in EXECUTORS:
         raise ValueError(f"sweep: executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
-    if at_once < 1:
-        raise ValueError(f"sweep: at_once must be at least 1 job, got {at_once!r}")
+    if at_once < 0:
+        raise ValueError(f"sweep: at_once must be a number of jobs, 0 for as many as there are, got {at_once!r}")
     if executor == "here":
         return (train.finetune(config, catalogue, validation) for config in configs)
     jobs = _submit(configs, catalogue, validation, executor, at_once, resources)
@@ -41,13 +41,13 @@ def _submit(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validati
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster=executor)
-    parallel = {"slurm_array_parallelism": at_once} if executor == "slurm" else {}
-    pool.update_parameters(**{"timeout_min": 24 * 60, **parallel, **resources})
+    cluster = {"slurm_array_parallelism": at_once or len(configs), "gpus_per_node": 1} if executor == "slurm" else {}
+    pool.update_parameters(**{"timeout_min": 24 * 60, **cluster, **resources})
     if executor == "slurm":
         return pool.map_array(_job, configs, [catalogue] * len(configs), [validation] * len(configs))
     jobs: list[Any] = []
     for config in configs:
-        while sum(not job.done() for job in jobs) >= at_once:
+        while sum(not job.done() for job in jobs) >= max(1, at_once):
             time.sleep(0.1)
         jobs.append(pool.submit(_job, config, catalogue, validation))
     return jobs

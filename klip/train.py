@@ -145,14 +145,18 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
 class _Draws(Dataset):
     """Item (epoch, index, row, repeat): the augmented image (3, S, S) and the label of its product."""
 
-    def __init__(self, plan: balance.Plan, catalogue: pd.DataFrame, preprocess: augment.Preprocess) -> None:
-        self.seed, self.preprocess, self.files = plan.seed, preprocess, encoders.image_files(catalogue)
+    def __init__(self, plan: balance.Plan, catalogue: pd.DataFrame, preprocess: augment.Preprocess,
+                 decode: str = "full") -> None:
+        self.seed, self.preprocess = plan.seed, preprocess
+        self.root, self.names = Path(catalogue.attrs["root"]), catalogue["image"].tolist()
+        self.at_least = preprocess.size if decode == "scaled" else 0
         self.labels = dict(zip(plan.rows["row"], pd.factorize(plan.rows["product"])[0].tolist(), strict=True))
 
     def __getitem__(self, draw: tuple[int, int, int, int]) -> tuple[Tensor, int]:
         epoch, index, row, repeat = draw
         rng = np.random.default_rng((self.seed, epoch, index))
-        image = augment.training(data.read(self.files[row]), self.preprocess, rng, HARDER if repeat else STRENGTH)
+        pixels = data.read(self.root / self.names[row], self.at_least)
+        image = augment.training(pixels, self.preprocess, rng, HARDER if repeat else STRENGTH)
         return torch.from_numpy(image), self.labels[row]
 
 
@@ -166,7 +170,7 @@ class _Trainer:
         self.precision = encoders.resolve_precision(config.precision, self.device)
         draws = list(plan.draws(config.images, together=head.wants_pairs))
         self.batches = [draws[i:i + config.batch_size] for i in range(0, len(draws), config.batch_size)]
-        self.draws = _Draws(plan, catalogue, encoder.preprocess)
+        self.draws = _Draws(plan, catalogue, encoder.preprocess, config.decode)
         if not head.wants_pairs:
             arcface.initialise(head, self._means(plan))
         head.to(self.device)

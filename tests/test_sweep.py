@@ -22,5 +22,5 @@ def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypa
 def test_wrong_executors_are_named():
     with pytest.raises(ValueError, match="executor must be one of here, local, slurm, got 'cloud'"):
         sweep.sweep([], None, executor="cloud")
-    with pytest.raises(ValueError, match="at_once must be at least 1 job, got 0"):
-        sweep.sweep([], None, at_once=0)
+    with pytest.raises(ValueError, match="at_once must be a number of jobs, .* got -1"):
+        sweep.sweep([], None, at_once=-1)
