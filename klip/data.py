@@ -29,6 +29,9 @@ SHOPS = ("shop", "grozi-like", "capg-like", "rp2k-like")
 RULES = ("first", "web1", "largest", "random", "index")
 WHERE = {name: source.place for name, source in SOURCES.items()}
 """Sets of real photographs, and how they get to their place by hand."""
+OPTIONS = {**dict.fromkeys(SHOPS, ("workers", "progress")), "grocery-store": ("packaged",), "capg-gp": ("boxes",),
+           "rp2k": ("others",)}
+"""What `load` takes for single sets."""
 FEW = 8
 """Files of a folder up to which asking for each is quicker than listing the folder."""
 
@@ -45,7 +48,10 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
     "keep" looks at nothing, for `check`.
     validation: K > 0 makes split "val" hold exactly K seeded images per product, as §4.1.3 wants it: of the
     set's own validation images, or else of the training images of products that have more than K; the other
-    products have none.  Options: shops `workers`, `progress`; grocery-store `packaged=True`.
+    products have none.
+    test_only: are queries of products without a packshot counted as wrong ("count", RP2K's default) or left out
+    ("drop", that of all others)?  Options: shops `workers`, `progress`; grocery-store `packaged=True`; rp2k
+    `others=True` keeps the folder of what is no product; capg-gp `boxes=FILE` cuts products out of shelf photographs.
     """
     if unreadable not in ("fail", "skip", "keep"):
         raise ValueError(f"data: unreadable must be fail, skip or keep, got {unreadable!r}")
@@ -60,6 +66,9 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
     if base not in loaders or part not in ("", "tuned", "held-out", "packaged"):
         raise ValueError(f"data: no set is called {name!r}; there are {', '.join(loaders)}, each also with "
                          f":tuned, :held-out or :packaged behind it")
+    if unknown := [option for option in options if option not in OPTIONS.get(base, ())]:
+        raise ValueError(f"data: {base} has no option {unknown[0]!r}; there are "
+                         f"{', '.join(['test_only', *OPTIONS.get(base, ())])}")
     catalogue = loaders[base](base, _root(base, root), **options).reset_index(drop=True)
     catalogue = catalogue.astype({"image": str, "product": str, "split": str})
     if part in ("tuned", "held-out"):

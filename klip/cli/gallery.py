@@ -1,0 +1,135 @@
+"""klip gallery build, add, remove, classify, calibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from klip.cli.options import (
+    File,
+    Model,
+    Moved,
+    Resize,
+    Root,
+    Score,
+    Seed,
+    Source,
+    Unreadable,
+    Views,
+    app,
+    catalogue_of,
+    encoder_of,
+    gallery_of,
+    group,
+    images_of,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from klip.zeroshot import Gallery
+
+gallery_app = group()
+app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of packshots (paper 4.2).")
+
+
+@gallery_app.command()
+def build(
+    file: File,
+    source: Source,
+    model: Model = "nano",
+    resize: Resize = "",
+    views: Views = 8,
+    seed: Seed = 0,
+    unreadable: Unreadable = "fail",
+) -> None:
+    """Embed the packshots of a folder, each with its views, and write the gallery."""
+    writable(file)
+    catalogue = catalogue_of(source, "", seed, unreadable)
+    from klip.zeroshot import Gallery, packshots
+
+    gallery = Gallery.build(encoder_of(model, resize), packshots(catalogue), views, seed)
+    file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
+    gallery.meta |= {"model": file_or_name, "resize": resize}
+    _report(gallery, gallery.save(file))
+
+
+@gallery_app.command()
+def add(
+    file: File,
+    product: Annotated[str, typer.Argument(help="Its name; a known product gets more packshots.")],
+    images: Annotated[list[Path], typer.Argument(help="Packshots, or folders of them.")],
+    model: Moved = "",
+) -> None:
+    """Add a product; the other rows are not touched."""
+    gallery = gallery_of(file, model)
+    gallery.add(product, images_of(images, "fail"))
+    _report(gallery, gallery.save(file))
+
+
+@gallery_app.command()
+def remove(file: File, product: Annotated[str, typer.Argument(help="Its name.")]) -> None:
+    """Remove a product; the other rows are not touched."""
+    from klip.zeroshot import Gallery
+
+    gallery = Gallery.load(file)
+    gallery.remove(product)
+    _report(gallery, gallery.save(file))
+
+
+@gallery_app.command()
+def classify(
+    file: File,
+    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
+    k: Annotated[int, typer.Option(help="Neighbours that vote (paper: 1).")] = 1,
+    top: Annotated[int, typer.Option(help="Products shown per photograph.")] = 1,
+    unknown_below: Annotated[float | None, typer.Option(
+        help="Score under which a product counts as unknown; default: the gallery's own, -2: none.")] = None,
+    score: Score = "",
+    model: Moved = "",
+    unreadable: Unreadable = "fail",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
+    frame = gallery_of(file, model).classify(images_of(images, unreadable), k, top, unknown_below, score)
+    if as_json:
+        typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
+    else:
+        unknown = frame.pop("unknown") & frame["rank"].eq(1)
+        frame["product"] = frame["product"].mask(unknown, "unknown (nearest: " + frame["product"] + ")")
+        typer.echo(frame.to_string(index=False, float_format="{:.3f}".format))
+
+
+@gallery_app.command()
+def calibrate(
+    file: File,
+    source: Source,
+    accepts: Annotated[float, typer.Option(help="Share of the photographs of known products to accept.")] = 0.95,
+    score: Score = "similarity",
+    root: Root = "",
+    model: Moved = "",
+    unreadable: Unreadable = "fail",
+) -> None:
+    """Choose the threshold under which a product counts as unknown, and store it in the gallery.
+
+    SOURCE holds at least 4 validation products with several images each: of a plain folder the first is taken as
+    packshot.  Half of them join the gallery's own products, the others are unknown, in five draws.
+    """
+    gallery = gallery_of(file, model)
+    catalogue = catalogue_of(source, root, 0, unreadable)
+    from klip import openset
+
+    chosen = openset.calibrate(gallery, catalogue, score, accepts, progress=True) | {"set": source}
+    gallery.meta["unknown"] = chosen
+    gallery.save(file)
+    typer.echo(f"{file}: unknown below {chosen['below']:.4f} ({score}), chosen on {chosen['products']} products "
+               f"({chosen['draws']} draws, half of them beside {chosen['beside']} of the gallery)")
+    typer.echo(f"  correct accepts {chosen['correct_accepts']:7.1%}   ({chosen['accepted']} of {chosen['known']})\n"
+               f"  false accepts   {chosen['false_accepts']:7.1%}   "
+               f"({chosen['accepted_unknown']} of {chosen['unknown']})\n"
+               f"  AUROC           {chosen['auroc']:7.3f}")
+
+
+def _report(gallery: Gallery, file: Path) -> None:
+    typer.echo(f"{file}: {len(gallery.products)} products, {len(gallery)} rows")

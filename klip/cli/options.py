@@ -1,0 +1,133 @@
+"""What the commands share: the app, the options' words, and how a word becomes a set, an encoder or a gallery.
+
+What the user got wrong (ValueError, OSError) becomes one sentence on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from klip.encoder import Encoder
+    from klip.zeroshot import Gallery
+
+
+class OneSentence(TyperGroup):
+    """Turns a mistake in the input into one sentence and exit code 2; other errors stay tracebacks."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(f"note: {message}")
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter as error:
+                say(error.format_message())
+                raise typer.Exit(2) from None
+            except (ValueError, OSError) as error:
+                say(str(error))
+                raise typer.Exit(2) from None
+
+
+def say(text: str) -> None:
+    typer.echo("klip: " + " ".join(text.split()), err=True)
+
+
+def group(**options: Any) -> typer.Typer:
+    return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
+                       no_args_is_help=True, **options)
+
+
+app = group(cls=OneSentence, help="RetailKLIP: fine-tune an image tower, recognise products zero-shot.")
+
+Model = Annotated[str, typer.Option(help="nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip.")]
+Resize = Annotated[str, typer.Option(help="squash, pad or crop; empty: as stored with the model.")]
+Views = Annotated[int, typer.Option(help="Augmented views kept of each packshot, the plain one included.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
+Root = Annotated[str, typer.Option(help="Folder of the set; empty: KLIP_DATA/<set>.")]
+Workers = Annotated[int, typer.Option(help="Processes that read images; 0: none beside this one.")]
+Values = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")]
+Unreadable = Annotated[str, typer.Option(help="Damaged images, empty products: fail, or skip with a note.")]
+Moved = Annotated[str, typer.Option(help="Needed only when the model file has moved since the build.")]
+Source = Annotated[str, typer.Argument(
+    help="Folder with a folder per product, manifest .csv or .parquet, or set name.")]
+Load = Annotated[list[str] | None, typer.Option(
+    "--load", metavar="NAME=VALUE", help="How to load a set: test_only=drop, others=true, boxes=FILE.")]
+File = Annotated[Path, typer.Argument(help="The gallery file.")]
+Score = Annotated[str, typer.Option(help="similarity, or margin between first and second product.")]
+
+
+def pairs_of(values: list[str] | None, option: str = "--set") -> dict[str, str]:
+    """{"depth": "8"} of ["depth=8"]; the types are checked by the settings they go to."""
+    pairs = dict(value.partition("=")[::2] for value in values or [])
+    if wrong := [value for value in values or [] if "=" not in value or value.startswith("=")]:
+        raise ValueError(f"{option} takes NAME=VALUE, got {wrong[0]!r}")
+    return pairs
+
+
+def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "fail",
+                 options: list[str] | None = None) -> pd.DataFrame:
+    """Catalogue of a set known by name, else of a folder or a manifest."""
+    from klip import data
+
+    known = source.partition(":")[0] in {*data.SHOPS, *data.WHERE}
+    if not root and source.endswith((".csv", ".parquet")):
+        source, root = "manifest", source
+    elif not root and not known and (Path(source).is_dir() or "/" in source):
+        source, root = "folder", source
+    words = {name: {"true": True, "false": False}.get(value, value)
+             for name, value in pairs_of(options, "--load").items()}
+    return data.load(source, root, seed, unreadable=unreadable, **words)
+
+
+def encoder_of(model: str, resize: str) -> Encoder:
+    from klip import encoder
+
+    return encoder.load(model, resize or None)
+
+
+def gallery_of(file: Path, model: str) -> Gallery:
+    """A gallery with the encoder that made it; another encoder is refused."""
+    from klip.zeroshot import Gallery
+
+    meta = Gallery.load(file).meta
+    return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"]))
+
+
+def images_of(paths: list[Path], unreadable: str) -> list[str]:
+    """The files given, and the images of the folders given, sorted; `skip` leaves out damaged ones."""
+    import pandas as pd
+
+    from klip import data
+
+    found: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"image {path} is missing")
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        images = [str(item) for item in inside if item == path or item.suffix.lower() in data.IMAGES]
+        if not images:
+            raise ValueError(f"folder {path} holds no image ({', '.join(sorted(data.IMAGES))})")
+        found += images
+    if unreadable not in ("fail", "skip"):
+        raise ValueError(f"--unreadable must be fail or skip, got {unreadable!r}")
+    if unreadable == "skip":
+        frame = pd.DataFrame({"image": found, "product": ""})
+        frame.attrs["root"] = ""
+        if damaged := data.check(frame)["image"].tolist():
+            warnings.warn(f"{len(damaged)} images left out: {', '.join(damaged)}", stacklevel=2)
+            found = [image for image in found if image not in damaged]
+    return found
+
+
+def writable(path: Path) -> None:
+    """Complain before the work, not after it."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else "its folder is missing"
+        raise ValueError(f"cannot write {path}: {reason}")
