@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from klip import paths
+from klip import images, paths
 
 SOURCES = ("images", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "ranks", "heldout",
            "train")
@@ -34,7 +34,7 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
         root = Path(frame.attrs["root"])
         for product, image in zip(frame["product"], frame["image"], strict=True):
             try:
-                content = (root / image).read_bytes()
+                content = images.content(root / image)
             except OSError as error:
                 raise FileNotFoundError(
                     f"fine-tuning: image {root / image} of product {product!r} cannot be read "

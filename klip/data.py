@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from klip import layouts, lists, paths
-from klip.images import IMAGES, area, read
+from klip import layouts, lists, paths, shards
+from klip.images import IMAGES, area, file_of, read
 from klip.layouts import SPLITS, files_in, named, natural
 from klip.sources import SOURCES
 
@@ -40,7 +40,7 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
          test_only: str = "", **options: Any) -> pd.DataFrame:
     """The catalogue of a set.
 
-    name: a rendered shop (`shop` is its fine-tuning range), a set of WHERE, `folder` or `manifest`; with `:tuned` or
+    name: a rendered shop (`shop` is its fine-tuning range), a set of WHERE, `folder`, `manifest` or `shards`; with `:tuned` or
     `:held-out` behind it every other product (two disjoint halves, the same for every seed), with `:packaged` those
     in packages.  root: its folder, else below data_root().
     unreadable: "fail" (a missing file raises now, a damaged one when it is read) or "skip" (every image is
@@ -62,7 +62,7 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
         **dict.fromkeys(SHOPS, layouts.shop), "grocery-store": layouts.grocery_store, "grozi-120": layouts.grozi,
         "capg-gp": _capg_gp, "rp2k": layouts.rp2k, "products-10k": lists.products_10k,
         "retail-786k": lists.index_files, "stanford-online-products": lists.index_files, "folder": layouts.folders,
-        "manifest": lists.manifest}
+        "manifest": lists.manifest, "shards": shards.shards}
     if base not in loaders or part not in ("", "tuned", "held-out", "packaged"):
         raise ValueError(f"data: no set is called {name!r}; there are {', '.join(loaders)}, each also with "
                          f":tuned, :held-out or :packaged behind it")
@@ -192,11 +192,13 @@ def _capg_gp(name: str, root: Path, boxes: str = "") -> pd.DataFrame:
 
 def _missing(root: Path, images: pd.Series) -> list[str]:
     """Those that are no file, in order.  A folder is listed once: a look for each of a million files takes longer."""
-    of_folder = dict[str, list[str]]()
+    if images.str.contains(".tar@", regex=False).any():
+        there = {file: (root / file).is_file() for file in {str(file_of(image)) for image in images}}
+        return [image for image in images if not there[str(file_of(image))]]
+    lost, of_folder = set(), dict[str, list[str]]()
     for image in images:
         head, slash, _ = image.rpartition("/")
         of_folder.setdefault(head + slash, []).append(image)
-    lost = set()
     for folder, own in of_folder.items():
         there = files_in(root / folder) if len(own) > FEW else set()
         lost.update(image for image in own  # a file system may be lax about how a name is written

@@ -1,7 +1,12 @@
-"""Reading one image file: the pixels that everything else works on."""
+"""Reading one image: the pixels that everything else works on.
+
+An image is a file, or a part of a tar file, FILE.tar@OFFSET+SIZE (`shards`).
+"""
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +15,40 @@ from PIL import Image, ImageOps
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
+INSIDE = re.compile(r"(?P<tar>.+\.tar)@(?P<offset>\d+)\+(?P<size>\d+)")
+
+
+def file_of(path: str | Path) -> Path:
+    """The file that holds an image."""
+    inside = INSIDE.fullmatch(str(path))
+    return Path(inside["tar"] if inside else path)
+
+
+def content(path: str | Path) -> bytes:
+    """The bytes of an image, as they are stored; OSError if they cannot be had."""
+    inside = INSIDE.fullmatch(str(path))
+    if not inside:
+        return Path(path).read_bytes()
+    with open(inside["tar"], "rb") as file:
+        file.seek(int(inside["offset"]))
+        return file.read(int(inside["size"]))
+
+
+def opened(path: str | Path) -> Image.Image:
+    """An image whose pixels are not decoded yet, to be used in `with`."""
+    return Image.open(io.BytesIO(content(path)) if INSIDE.fullmatch(str(path)) else path)
+
+
 def read(path: str | Path, at_least: int = 0) -> np.ndarray:
     """An image as RGB, uint8 (H, W, 3): turned as its EXIF says, what is transparent on white.
 
     at_least: S > 0 lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest whose short side still has
     2 * S pixels: quick, but other pixels than those of the whole image.  0, and every other format: the whole image.
     """
-    if not Path(path).is_file():
+    if not file_of(path).is_file():
         raise FileNotFoundError(f"image {path}: there is no such file")
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if at_least > 0:  # twice: what is left to shrink still averages over the pixels
                 image.draft(None, (2 * at_least, 2 * at_least))
             ImageOps.exif_transpose(image, in_place=True)
@@ -37,7 +66,7 @@ def read(path: str | Path, at_least: int = 0) -> np.ndarray:
 def area(path: Path) -> int:
     """Pixels of an image, from its header; 0 if it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return image.width * image.height
     except OSError:
         return 0

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from klip import images
+
 HEAD, TAIL = 100, 20
 """Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot", Liu et al. 2019)."""
 PARTS = ("head", "middle", "tail")
@@ -100,10 +102,9 @@ def phashes(catalogue: pd.DataFrame, workers: int = 0) -> np.ndarray:
 
 def _phash(path: Path) -> np.uint64:
     from imagehash import phash
-    from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with images.opened(path) as image:
             bits = phash(image.convert("RGB")).hash
     except OSError as error:
         raise ValueError(f"leak audit: {path} cannot be read ({type(error).__name__}); "

@@ -80,7 +80,7 @@ def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "
     if not root and source.endswith((".csv", ".parquet")):
         source, root = "manifest", source
     elif not root and not known and (Path(source).is_dir() or "/" in source):
-        source, root = "folder", source
+        source, root = "shards" if any(Path(source).glob("*.tar")) else "folder", source
     words = {name: {"true": True, "false": False}.get(value, value)
              for name, value in pairs_of(options, "--load").items()}
     return data.load(source, root, seed, unreadable=unreadable, **words)

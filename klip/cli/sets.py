@@ -12,6 +12,7 @@ import typer
 from klip.cli.options import (
     Load,
     Root,
+    Seed,
     Source,
     Values,
     Workers,
@@ -94,6 +95,24 @@ def leaks(
     typer.echo(f"{tuned} and {evaluated}: {len(found)} pairs of products suspected, {len(names)} names in common"
                + (f": {', '.join(names[:5])}" if names else ""))
     raise typer.Exit(1 if len(found) or names else 0)
+
+
+@data_app.command()
+def pack(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="An empty folder for the tar files.")],
+    per_shard: Annotated[int, typer.Option(help="Images of a tar file.")] = 1000,
+    root: Root = "",
+    seed: Seed = 0,
+    load: Load = None,
+) -> None:
+    """Pack a set into tar files (WebDataset's convention), which klip reads like a folder: few files for many images."""
+    from klip import shards
+
+    catalogue = catalogue_of(source, root, seed, "fail", load)
+    shards.pack(catalogue, out, per_shard, seed, progress=True)
+    typer.echo(f"{out}: {len(catalogue)} images of {catalogue['product'].nunique()} products in "
+               f"{len(list(out.glob('*.tar')))} tar files")
 
 
 @data_app.command(name="list")
