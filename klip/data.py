@@ -40,9 +40,9 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
          test_only: str = "", **options: Any) -> pd.DataFrame:
     """The catalogue of a set.
 
-    name: a rendered shop (`shop` is its fine-tuning range), a set of WHERE, `folder`, `manifest` or `shards`; with `:tuned` or
-    `:held-out` behind it every other product (two disjoint halves, the same for every seed), with `:packaged` those
-    in packages.  root: its folder, else below data_root().
+    name: a rendered shop (`shop` is its fine-tuning range), a set of WHERE, `folder`, `manifest` or `shards`; with
+    `:tuned` or `:held-out` behind it every other product (two disjoint halves, the same for every seed), with
+    `:packaged` those in packages.  root: its folder, else below data_root().
     unreadable: "fail" (a missing file raises now, a damaged one when it is read) or "skip" (every image is
     opened now; damaged ones and empty products are left out, with one warning that counts and names them);
     "keep" looks at nothing, for `check`.

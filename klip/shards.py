@@ -23,7 +23,8 @@ WORDS = (".cls", ".txt")
 """Members that name the product of an image where it has no .json."""
 
 
-def pack(catalogue: pd.DataFrame, out: str | Path, per_shard: int = 1000, seed: int = 0, progress: bool = False) -> Path:
+def pack(catalogue: pd.DataFrame, out: str | Path, per_shard: int = 1000, seed: int = 0,
+         progress: bool = False) -> Path:
     """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and an index; the folder.
 
     In a seeded random order, so that a reader from front to back meets all products.  ValueError: a folder that holds
@@ -99,4 +100,4 @@ def _scan(root: Path) -> pd.DataFrame:
                              "images); a .json with \"product\", a .cls or a .txt does")
         rows += [{"image": place, "split": "train", **facts[key]} for key, place in places.items()]
     table = pd.DataFrame(rows)
-    return table[[name for name in ("image", "product", "split", "group") if name in table]].astype(str)
+    return table[[name for name in ("image", "product", "split", "group") if name in table]].fillna("").astype(str)

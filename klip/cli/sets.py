@@ -106,7 +106,7 @@ def pack(
     seed: Seed = 0,
     load: Load = None,
 ) -> None:
-    """Pack a set into tar files (WebDataset's convention), which klip reads like a folder: few files for many images."""
+    """Pack a set into tar files (WebDataset's convention), which klip reads like a folder."""
     from klip import shards
 
     catalogue = catalogue_of(source, root, seed, "fail", load)
