@@ -396,3 +396,22 @@ def test_leaks_names_the_products_that_two_sets_share(work):
         assert found.exit_code == 1 and "soup" in found.stdout and "salt" in found.stdout
     (work / "other/rice").rename(work / "other/tea")
     assert "1 names in common: tea" in klip(*words).stdout
+
+
+def test_load_passes_a_sets_own_options(work):
+    for split, product in (("train", "tea"), ("train", "others"), ("test", "tea"), ("test", "soup")):
+        (work / "data/rp2k/all" / split / product).mkdir(parents=True)
+        shutil.copy(work / "shop/tea/1.png", work / "data/rp2k/all" / split / product / "1.png")
+    assert "3 images of 2 products" in klip("data", "check", "rp2k").stdout
+    assert "4 images of 3 products" in klip("data", "check", "rp2k", "--load", "others=true").stdout
+    words = ("evaluate", "--set", "rp2k", "--model", "tiny0.safetensors", "--views", 1)
+    assert "2 queries" in done(*words) and "1 queries" in done(*words, "--load", "test_only=drop")
+    for option, sentence in (("colour=red", "rp2k has no option 'colour'; there are test_only, others"),
+                             ("others", "--load takes NAME=VALUE, got 'others'")):
+        wrong = klip("data", "check", "rp2k", "--load", option)
+        assert wrong.exit_code == 2 and sentence in wrong.stderr
+
+
+def test_a_packed_folder_is_a_source_like_any_other(work):
+    assert "12 images of 4 products in 3 tar files" in done("data", "pack", "./shop", "packed", "--per-shard", 5)
+    assert "12 images of 4 products, 0 damaged" in done("data", "check", "./packed")

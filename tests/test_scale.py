@@ -1,10 +1,15 @@
 """Profiles `shelf` and `paper` on their own path: real architectures with random weights, a handful of images."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from klip import paths, reproduce
+from klip import cli, encoder, paths, reproduce
 
 TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
         "batch_size": 2, "accumulate": 2, "gallery_views": 2, "workers": 0, "precision": "fp32"}
@@ -89,10 +94,6 @@ def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["ViT-B-32", "ViT-L-14"])
 def test_twenty_images_fine_tune_a_tower_of_random_weights(tmp_path, picture, arch):
-    from typer.testing import CliRunner
-
-    from klip import cli, encoder
-
     for product in range(5):
         for number in range(4):
             picture(tmp_path / f"range/p{product}/{number}.jpg", (50 * product, 250 - 40 * product, 90))
@@ -104,3 +105,25 @@ def test_twenty_images_fine_tune_a_tower_of_random_weights(tmp_path, picture, ar
     assert "20 images of 5 products" in result.stdout
     tuned = encoder.load(out)
     assert tuned.arch == arch and tuned.preprocess == encoder.load(f"{arch}:none").preprocess
+
+
+@pytest.mark.slow
+def test_torchrun_makes_the_file_that_one_process_makes(tmp_path, shop_root):
+    from safetensors.torch import load_file
+
+    words = ["-m", "klip", "finetune", str(shop_root), "--model", "nano-vit", "--images", "12", "--depth", "2",
+             "--set", "batch_size=4", "--set", "workers=0", "--set", "precision=fp32"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    files = {}
+    for name, before in (("one", []), ("two", torchrun)):
+        files[name] = tmp_path / f"{name}.safetensors"
+        done = subprocess.run([sys.executable, *before, *words, "--out", str(files[name])], cwd=paths.ROOT,
+                              capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("12 images of 3 products") == 1  # one of the processes speaks
+    one, two = (load_file(file) for file in files.values())
+    start = encoder.load("nano-vit").tower.state_dict()
+    assert any(not torch.equal(one[f"visual.{key}"], value) for key, value in start.items())
+    for key in one:
+        if "in_proj_bias" not in key:  # the keys' third has no gradient but rounding, of which AdamW makes a step
+            torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5)
