@@ -186,3 +186,20 @@ def test_provenance_does_not_load_torch():
     code = "import sys; from klip import report; report.provenance(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
+    assert report.speeds().empty and "| name | device |" in report.readme("<!-- speed:all -->\n<!-- /speed -->\n")
+    how = {"precision": "bf16", "batch_size": 64, "accumulate": 4, "checkpointing": False}
+    facts = {"device": "H100", "torch": "2", "model": "ViT-L-14", "settings": how, "share_of_matrix_rate": 0.5,
+             "synthetic": {"images_per_s": 300.0, "peak_reserved_bytes": 5 * 2**30},
+             "jpeg_fed": {"images_per_s": 250.0}, "beside_metric_loss_only": {"ratio": 1.25}}
+    report.save_gpu("b", facts)
+    report.save_gpu("a", facts | {"device": "CPU", "synthetic": {"images_per_s": 1.0},
+                                  "beside_metric_loss_only": {"ratio": None}})
+    found = report.speeds()
+    assert found["name"].tolist() == ["a", "b"] and found["device"].tolist() == ["CPU", "H100"]
+    assert found["peak_gib"].isna().tolist() == [True, False] and found["peak_gib"][1] == 5
+    assert found["batch"].tolist() == ["64 in 4"] * 2 and found["over_metric_loss_only"][1] == 1.25
+    shown = report.readme("<!-- speed:all -->\nold\n<!-- /speed -->\n")
+    assert "H100" in shown and "old" not in shown and shown.count("speed") == 2
