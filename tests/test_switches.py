@@ -1,11 +1,12 @@
 """Frozen blocks, proj, the optimiser, compile; states of every step; files of klip in plain open_clip."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_ranks import config, shop  # noqa: F401  (fixtures)
 
-from klip import encoder, paths, train
+from klip import augment, encoder, paths, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,23 +70,30 @@ def test_a_run_interrupted_after_every_step_ends_as_if_it_had_not_been(config, s
     assert [value for value in done if value] == [1, 2, 3]
 
 
-def test_a_file_of_klip_in_plain_open_clip(tmp_path):
+@pytest.mark.parametrize("name, arch", [("nano", "nanoclip"), ("nano-vit", "nanovit")])
+def test_a_fine_tuned_file_in_klip_and_in_plain_open_clip(config, shop, name, arch):  # noqa: F811
     import open_clip
+    from PIL import Image
 
-    made = encoder.load("nano")
-    file = encoder.save(made, tmp_path / "mine.safetensors")
+    run = quiet(config.changed(model=name, images=4), shop, cache=True)
+    file, how = run.path / "encoder.safetensors", run.encoder.preprocess
+    again = encoder.load(file)
+    images = torch.rand(2, 3, how.size, how.size)
+    assert again.preprocess == how and torch.equal(again(images), run.encoder(images))
     open_clip.add_model_config(paths.WEIGHTS)
-    how = made.preprocess
     model, _, preprocess = open_clip.create_model_and_transforms(
-        "nanoclip", image_mean=how.mean, image_std=how.std, image_resize_mode="squash")
+        arch, image_mean=how.mean, image_std=how.std, image_resize_mode="squash")
     found = open_clip.load_checkpoint(model, str(file), strict=False)
     assert not found.unexpected_keys and not any(key.startswith("visual.") for key in found.missing_keys)
-    images = torch.rand(2, 3, how.size, how.size)
     model.eval()
-    model.visual.to(memory_format=torch.channels_last)  # as klip keeps a convolutional tower
+    if again.convolutional:  # klip keeps such a tower in this layout
+        model.visual.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        assert torch.equal(model.encode_image(images.contiguous(memory_format=torch.channels_last)), made(images))
-    assert preprocess.transforms[-1].mean == how.mean and preprocess.transforms[-1].std == how.std
+        assert torch.equal(model.encode_image(images), again(images))
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 61, 3), dtype=np.uint8)
+    torch.testing.assert_close(preprocess(Image.fromarray(pixels)), torch.from_numpy(augment.evaluation(pixels, how)),
+                               atol=1e-6, rtol=0)
 
 
 def test_compiling_changes_no_name_and_hardly_a_number(config, shop, monkeypatch):  # noqa: F811
