@@ -121,6 +121,8 @@ class Settings(_Checked):
     """scaled: JPEGs are decoded at a fraction of their sides where that is enough; faster, not the same pixels."""
     compile: bool = False
     """torch.compile the tower."""
+    save_every: CountOrNone = 0
+    """Steps between the states from which an interrupted run goes on; 0 means none are kept."""
     executor: Executor = "here"
     """Where sweeps run: here, local (jobs on this machine) or slurm."""
 
