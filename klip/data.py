@@ -168,7 +168,7 @@ def _root(name: str, root: str | Path) -> Path:
     folder = Path(root).expanduser() if root else paths.data_root() / name
     if not folder.exists() or (name != "manifest" and not folder.is_dir()):
         hint = "run `klip data fetch grocery-store`, or " if name == "grocery-store" else ""
-        hint += WHERE.get(name, f"it has to be {what}")
+        hint += f"{WHERE[name]}: {SOURCES[name].holds}" if name in WHERE else f"it has to be {what}"
         raise FileNotFoundError(f"{name}: {folder} is missing; {hint}")
     return folder
 

@@ -21,14 +21,14 @@ class Source:
 
 SOURCES = {
     "grocery-store": Source(
-        "81 products, 5,421 photographs and a packshot each",
+        "81 products, 5,421 photographs and a packshot each, about 120 MB",
         "put the contents of dataset/ of github.com/marcusklasson/GroceryStoreDataset there "
         "(classes.csv, train.txt, train/ and so on)",
         "https://github.com/marcusklasson/GroceryStoreDataset", "MIT",
         "Klasson, Zhang, Kjellström: A Hierarchical Grocery Store Image Dataset with Visual and Semantic Labels, "
         "WACV 2019"),
     "grozi-120": Source(
-        "120 products, web packshots and crops of shop video",
+        "120 products, 676 web packshots and 11,194 crops of shop video",
         "unpack inVitro.zip and inSitu.zip of grozi.calit2.net there (inVitro/ and inSitu/)",
         "http://grozi.calit2.net", "not stated; given for research",
         "Merler, Galleguillos, Belongie: Recognizing Groceries in situ Using in vitro Training Data, CVPR 2007 "
