@@ -1,6 +1,6 @@
 """Data-parallel training: what the processes of one run say to each other, over torch.distributed.
 
-    torchrun --nproc-per-node 2 -m klip finetune ...
+    torchrun --standalone --nproc-per-node 2 -m klip finetune ...
 
 Every process draws the same plan and reads its share of each batch.  The embeddings of all of them go into one loss,
 the same in every process; only the rows of its own images carry a gradient there.  So the gradients of the tower add

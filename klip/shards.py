@@ -83,7 +83,7 @@ def _scan(root: Path) -> pd.DataFrame:
     for path in sorted(root.glob("*.tar")):
         places, facts = dict[str, str](), dict[str, dict[str, str]]()
         try:
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, "r:") as tar:
                 for member in tar:
                     key, suffix = PurePosixPath(member.name).stem, PurePosixPath(member.name).suffix.lower()
                     if suffix in images.IMAGES:
@@ -93,7 +93,8 @@ def _scan(root: Path) -> pd.DataFrame:
                     elif suffix in WORDS:
                         facts.setdefault(key, {"product": tar.extractfile(member).read().decode().strip()})
         except (tarfile.TarError, ValueError) as error:
-            raise ValueError(f"shards: {path} is no whole tar file of images ({error}); pack or fetch it "
+            reason = str(error).splitlines()[0].rstrip(" (:")
+            raise ValueError(f"shards: {path} is no whole tar file of images ({reason}); pack or fetch it "
                              "again") from None
         if nameless := [key for key in places if not facts.get(key, {}).get("product")]:
             raise ValueError(f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of {len(places)} "

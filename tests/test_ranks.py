@@ -109,10 +109,10 @@ def test_two_processes_train_what_one_does(config, shop, tmp_path):
 def test_an_error_in_one_process_ends_both(config, shop, tmp_path, monkeypatch):
     read = data.read
 
-    def fails_in_the_second(file):
+    def fails_in_the_second(file, at_least=0):
         if distributed.is_initialized() and distributed.get_rank() == 1 and "cocoa" in str(file):
             raise ValueError("this image cannot be read")
-        return read(file)
+        return read(file, at_least)
 
     monkeypatch.setattr(train.encoders, "embed", lambda encoder, frame, **more: torch.ones(len(frame), encoder.dim))
     monkeypatch.setattr(data, "read", fails_in_the_second)

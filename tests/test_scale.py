@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 from klip import cli, encoder, paths, reproduce
 
 TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
-        "batch_size": 2, "accumulate": 2, "gallery_views": 2, "workers": 0, "precision": "fp32"}
+        "batch_size": 4, "accumulate": 2, "gallery_views": 1, "workers": 0}
 GIVEN = {
     "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano-resnext",
               "resnext_semi": "nano-resnext", "eval_sets": "grocery-store:held-out grozi-120"},
     "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano-resnext",
-              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "gallery_views": 1, "ema": 0.0,
-              "breadths": "0.5"},
+              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
 }
 
 
@@ -47,8 +46,9 @@ def shelves(tmp_path, picture, monkeypatch):
             picture(root / f"grozi-120/inVitro/{number}/web/JPEG/{image}.jpg", colour)
         for shot in range(4):
             picture(root / f"grozi-120/inSitu/{number}/video/video{shot}.jpg", colour)
-            picture(root / f"range/brand-{number}/{shot}.jpg", colour[::-1])
-            if shot < 2:  # one query each: its tower is large
+            if shot < 3:  # as few as there can be, since the towers are large: two are held out
+                picture(root / f"range/brand-{number}/{shot}.jpg", colour[::-1])
+            if shot < (3 if number == 1 else 2):
                 picture(root / f"capg-gp/{'gallery' if shot == 0 else 'query'}/tin-{number}/{shot}.jpg", colour)
     monkeypatch.setenv("KLIP_DATA", str(root))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test never goes to the network
@@ -113,7 +113,7 @@ def test_torchrun_makes_the_file_that_one_process_makes(tmp_path, shop_root):
 
     words = ["-m", "klip", "finetune", str(shop_root), "--model", "nano-vit", "--images", "12", "--depth", "2",
              "--set", "batch_size=4", "--set", "workers=0", "--set", "precision=fp32"]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     files = {}
     for name, before in (("one", []), ("two", torchrun)):
         files[name] = tmp_path / f"{name}.safetensors"

@@ -13,7 +13,8 @@ def test_a_set_without_its_folder_says_where_it_belongs(name, tmp_path, monkeypa
     monkeypatch.setenv("KLIP_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError) as caught:
         data.load(name)
-    assert str(tmp_path / name) in str(caught.value) and str(caught.value).endswith(SOURCES[name].place)
+    assert str(tmp_path / name) in str(caught.value)
+    assert str(caught.value).endswith(f"{SOURCES[name].place}: {SOURCES[name].holds}")
 
 
 def test_facts_are_complete():

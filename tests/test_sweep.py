@@ -6,6 +6,7 @@ from test_ranks import config, shop  # noqa: F401  (fixtures)
 from klip import encoder, paths, sweep
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypatch):  # noqa: F811
     pytest.importorskip("submitit")

@@ -69,7 +69,7 @@ def finetune(
 ) -> None:
     """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig.
 
-    On several GPUs: torchrun --nproc-per-node N -m klip finetune ...
+    On several GPUs: torchrun --standalone --nproc-per-node N -m klip finetune ...
     """
     writable(out)
     from klip.config import FinetuneConfig
