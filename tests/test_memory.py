@@ -127,6 +127,7 @@ def test_command_prints_parts_and_settings():
     assert "-p batch_size 8" in result.stdout and "no GPU is here" in result.stdout
 
 
+@pytest.mark.usefixtures("one_thread")  # with more the libraries take room of their own
 @pytest.mark.parametrize("batch, accumulate, checkpointing", [(8, 1, False), (8, 2, False), (8, 1, True),
                                                               (16, 4, True)])
 def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, checkpointing):

@@ -9,7 +9,7 @@ from klip import paths, report, reproduce
 
 TINY = {"depths": "1 2 4", "seeds": 1, "sweep_images": 32, "images": 32, "compare_images": 32, "breadth": 12,
         "breadths": "0.5 1", "baseline_images": 32, "batch_size": 16, "gallery_views": 1, "workers": 0,
-        "eval_sets": "grozi-like"}
+        "eval_sets": "capg-like"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_given_values_reach_what_is_written(chain):
     depth = metrics(folder, "02_depth")["depth"]
     assert depth in (1, 2, 4) and f"chosen depth: {depth}" in summary
     (label, row), *others = metrics(folder, "04_zero_shot")["sets"].items()
-    assert label.split()[0] == "grozi-like" and all(name.split()[0] == "grozi-like" for name, _ in others)
+    assert label.split()[0] == "capg-like" and all(name.split()[0] == "capg-like" for name, _ in others)
     assert row["difference"] == pytest.approx(row["fine_tuned"] - row["frozen"], abs=1e-6)
     assert row["low"] <= row["difference"] <= row["high"]
 
