@@ -88,7 +88,8 @@ class Settings(_Checked):
     finetune_root: str = ""
     eval_sets: Text = "grozi-like capg-like rp2k-like"
     data_root: str = ""
-    """Folder of the real image sets; empty means the environment variable KLIP_DATA."""
+    """Folder of the real image sets; empty means the environment variable KLIP_DATA.  With a finetune_set of one's own
+    (folder, manifest, shards) and no finetune_root it is that set's place, and KLIP_DATA holds the others."""
     breadth: CountOrNone = 0
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
     depths: Text = "1 2 4 8 16"
@@ -154,6 +155,17 @@ class Settings(_Checked):
         if not all(re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in value.split()):
             raise ValueError("must be shares of the products, above 0 and at most 1")
         return value
+
+    @property
+    def finetune_folder(self) -> str:
+        """Where the fine-tuning set lies; a range of one's own may be given as data_root alone."""
+        return self.finetune_root or ("" if self.sets_folder else self.data_root)
+
+    @property
+    def sets_folder(self) -> str:
+        """Folder of the real image sets, or empty for KLIP_DATA, where data_root is the range of one's own."""
+        own = self.finetune_set in ("folder", "manifest", "shards") and not self.finetune_root
+        return "" if own else self.data_root
 
     @property
     def breadth_list(self) -> list[float]:

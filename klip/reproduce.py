@@ -74,8 +74,8 @@ class Notebook:
         if unknown := [name for name in sorted(names) if not hasattr(settings, name) and name not in values]:
             raise ValueError(f"{self.path.name}: settings.{unknown[0]} is no setting")
         found = {name: getattr(settings, name, values.get(name)) for name in sorted(names)}
-        if profile != "nano" and found.get("data_root") == "":  # nano renders its images
-            found["data_root"] = paths.data_root().as_posix()
+        if profile != "nano" and found.get("sets_folder") == "":  # nano renders its images
+            found["sets_folder"] = paths.data_root().as_posix()
         return found
 
     def reads(self) -> list[str]:

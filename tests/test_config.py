@@ -108,3 +108,11 @@ def test_data_root_follows_the_environment(monkeypatch, tmp_path):
     assert paths.data_root() == tmp_path
     monkeypatch.delenv("KLIP_DATA")
     assert paths.data_root() == paths.CACHE / "data"
+
+
+def test_a_range_of_ones_own_may_be_given_as_data_root():
+    own = {"finetune_set": "folder", "data_root": "/data/mine"}
+    for given, folder, sets in (({}, "", ""), ({"data_root": "/data"}, "", "/data"), (own, "/data/mine", ""),
+                                (own | {"finetune_root": "/range"}, "/range", "/data/mine")):
+        settings = config.Settings(**given)
+        assert (settings.finetune_folder, settings.sets_folder) == (folder, sets)
