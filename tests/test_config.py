@@ -111,8 +111,8 @@ def test_data_root_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_a_range_of_ones_own_may_be_given_as_data_root():
-    own = {"finetune_set": "folder", "data_root": "/data/mine"}
-    for given, folder, sets in (({}, "", ""), ({"data_root": "/data"}, "", "/data"), (own, "/data/mine", ""),
-                                (own | {"finetune_root": "/range"}, "/range", "/data/mine")):
+    own = {"finetune_set": "folder", "data_root": "mine"}
+    for given, folder, sets in (({}, "", ""), ({"data_root": "sets"}, "", "sets"), (own, "mine", ""),
+                                (own | {"finetune_root": "range"}, "range", "mine")):
         settings = config.Settings(**given)
         assert (settings.finetune_folder, settings.sets_folder) == (folder, sets)

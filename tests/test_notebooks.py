@@ -7,6 +7,7 @@ import pytest
 
 from klip import paths, report, reproduce
 
+pytestmark = pytest.mark.slow
 TINY = {"depths": "1 2 4", "seeds": 1, "sweep_images": 32, "images": 32, "compare_images": 32, "breadth": 12,
         "breadths": "0.5 1", "baseline_images": 32, "batch_size": 16, "gallery_views": 1, "workers": 0,
         "eval_sets": "capg-like"}

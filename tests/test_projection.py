@@ -61,6 +61,7 @@ def test_trustworthiness_of_a_faithful_and_a_shuffled_picture():
     assert projection.trustworthiness(points, shuffled, neighbours=5) < 0.7
 
 
+@pytest.mark.slow  # its compiler takes seconds
 def test_umap_repeats_on_one_machine_and_keeps_clusters_together():
     points, products = clusters(products=3, each=20)
     picture = projection.umap_2d(points, seed=3)
