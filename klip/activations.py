@@ -119,9 +119,7 @@ def described(model: str) -> tuple[dict, encoders.Preprocess]:
     if model in encoders.SHIPPED or model.endswith(".safetensors"):
         loaded = encoders.load(model)
         return loaded.config, loaded.preprocess
-    config = encoders._model_config(model.partition(":")[0])
-    size = config["vision_cfg"]["image_size"]
-    return config, encoders.Preprocess(size if isinstance(size, int) else size[0], (0.5,) * 3, (0.5,) * 3)
+    return encoders.described(model.partition(":")[0])
 
 
 def fill(module: nn.Module) -> None:

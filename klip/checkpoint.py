@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 
 from klip import images, paths
+from klip.files import atomic
 
 SOURCES = ("images", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "ranks", "heldout",
            "train")
@@ -95,13 +95,3 @@ def read_state(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"fine-tuning: the state {path} of an interrupted run is damaged "
                          f"({type(error).__name__}); delete it to start the run anew") from None
-
-
-def atomic(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Write a file that is either whole or absent."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write_to(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

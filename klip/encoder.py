@@ -9,7 +9,6 @@ import copy
 import difflib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from klip import augment, data, paths
 from klip.augment import Preprocess
+from klip.files import atomic
 from klip.towers import TimmTower
 
 SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
@@ -174,8 +174,11 @@ def _model_config(arch: str) -> dict:
     return open_clip.get_model_config(arch)
 
 
-def _from_open_clip(arch: str, tag: str) -> Encoder:
-    """ARCH:TAG, normalised as that very checkpoint wants it: laion2b_s32b_b82k has mean = std = 0.5."""
+def described(arch: str, tag: str = "none") -> tuple[dict, Preprocess]:
+    """open_clip's config of ARCH and the preprocessing of ARCH:TAG; no weights are read.
+
+    Normalised as that very checkpoint wants it: laion2b_s32b_b82k has mean = std = 0.5.
+    """
     import open_clip
 
     config, facts = _model_config(arch), open_clip.get_pretrained_cfg(arch, tag)
@@ -187,6 +190,13 @@ def _from_open_clip(arch: str, tag: str) -> Encoder:
     preprocess = Preprocess(size if isinstance(size, int) else size[0],
                             tuple(facts.get("mean") or open_clip.OPENAI_DATASET_MEAN),
                             tuple(facts.get("std") or open_clip.OPENAI_DATASET_STD))
+    return config, preprocess
+
+
+def _from_open_clip(arch: str, tag: str) -> Encoder:
+    import open_clip
+
+    config, preprocess = described(arch, tag)
     if tag == "none":
         return build(config, preprocess, f"{arch}:none", arch)
     file = weights(arch, tag)
@@ -227,16 +237,11 @@ def save(encoder: Encoder, path: str | Path, **provenance) -> Path:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     tensors = {f"visual.{k}": v.detach().cpu().contiguous() for k, v in encoder.tower.state_dict().items()}
     facts = {"config": encoder.config, "preprocess": encoder.preprocess.to_dict(),
              "provenance": {"name": encoder.name, **provenance}}
     texts = {key: json.dumps(value, default=str) for key, value in facts.items()}
-    try:
-        save_file(tensors, part, {"arch": encoder.arch, **texts})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    atomic(path, lambda part: save_file(tensors, part, {"arch": encoder.arch, **texts}))
     return path
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from klip import balance, data
+from klip.files import atomic
 
 DEPTH, BATCH = 16, 64
 LINKS = 60_000
@@ -49,9 +50,7 @@ def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
                 os.link(first, path)
             names.append((f"images/{own.name}/{path.name}", f"product {product:05}"))
     table = pd.DataFrame(names, columns=["image", "product"]).sample(frac=1, random_state=seed)
-    part = folder / "manifest.part"
-    table.to_csv(part, index=False)
-    os.replace(part, file)
+    atomic(file, lambda part: table.to_csv(part, index=False))
     return file
 
 

@@ -236,7 +236,7 @@ def store(tensors: dict[str, torch.Tensor], config, history: list[dict], out: st
     """Weights as fp16 safetensors; metadata: arch, `facts` as JSON, and provenance (recipe, renderer, loss history)."""
     from safetensors.torch import save_file
 
-    from klip.checkpoint import atomic
+    from klip.files import atomic
     from klip.shop.sets import source_hash
 
     Path(out).parent.mkdir(parents=True, exist_ok=True)

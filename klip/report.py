@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klip import config, paths, published
+from klip.files import atomic
 from klip.tables import markdown, plain
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ def _folder(profile: str) -> Path:
 
 def _write(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
+    atomic(path, lambda part: part.write_bytes(content.encode() if isinstance(content, str) else content))
     return path
 
 

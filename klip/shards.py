@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from klip import images
+from klip.files import atomic
 
 INDEX = "index.csv"
 """What `pack` writes beside the tar files, so that their headers need not be read again."""
@@ -30,8 +31,6 @@ def pack(catalogue: pd.DataFrame, out: str | Path, per_shard: int = 1000, seed: 
     In a seeded random order, so that a reader from front to back meets all products.  ValueError: a folder that holds
     something already, an image that cannot be read.
     """
-    from klip.checkpoint import atomic
-
     out = Path(out)
     if per_shard < 1:
         raise ValueError(f"shards: per_shard must be at least 1 image, got {per_shard!r}")

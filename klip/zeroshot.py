@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from klip import data
-from klip.checkpoint import atomic
 from klip.encoder import embed, fingerprint
+from klip.files import atomic
 
 if TYPE_CHECKING:
     from klip.encoder import Encoder

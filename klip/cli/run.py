@@ -111,7 +111,7 @@ def evaluate(
     catalogue = catalogue_of(set_name, root, seed, unreadable, load)
     encoder = encoder_of(model, resize)
     from klip import zeroshot
-    from klip.checkpoint import atomic
+    from klip.files import atomic
 
     frame = zeroshot.evaluate(encoder, catalogue, gallery, views, seed, workers=workers, progress=True)
     figures = _figures(frame, seed) | {

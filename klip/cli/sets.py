@@ -80,7 +80,7 @@ def leaks(
     """Products that two sets seem to share, by perceptual hash and by embedding; exit code 1 if there are any."""
     from klip import longtail
 
-    few = [catalogue_of(source, "", 0, "fail") for source in (tuned, evaluated)]
+    few = [catalogue_of(source) for source in (tuned, evaluated)]
     few = [rows.groupby("product", sort=False).head(images) if images else rows for rows in few]
     places: list[Any] = [None, None]
     if model != "none":
