@@ -15,14 +15,14 @@ FLOORS = [
      "towers", "checkpoint", "backbones", "imagenet", "keypoints", "ranks", "heldout"},
     {"train", "sweep", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure",
      "activations", "memory"},
-    {"figures", "tables", "report", "reproduce", "cli", "nano", "tags", "bench", "__main__"},
+    {"figures", "tables", "report", "reproduce", "cli", "nano", "corpus", "tags", "bench", "__main__"},
 ]
 WITHIN = {("config", "paths"), ("fetch", "data"), ("lists", "layouts"), ("lists", "crops"), ("data", "layouts"),
           ("data", "lists"), ("data", "shards"), ("encoder", "augment"), ("encoder", "data"),
           ("encoder", "towers"), ("encoder", "imagenet"), ("baselines", "train"), ("baselines", "zeroshot"),
           ("prompts", "zeroshot"),
           ("arrival", "zeroshot"), ("blocks", "towers"), ("heldout", "encoder"), ("backbones", "encoder"),
-          ("backbones", "augment"), ("tags", "nano"), ("arcface", "triplet"), ("keypoints", "data"),
+          ("backbones", "augment"), ("tags", "nano"), ("nano", "corpus"), ("arcface", "triplet"), ("keypoints", "data"),
           ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
           ("cli", "report"), ("cli", "bench"), ("__main__", "cli"), ("sweep", "train"), ("memory", "activations")}
 """The few imports inside a floor; anything else there would soon be a knot."""
