@@ -3,7 +3,7 @@
 All rows learn the very products that they are asked about, from the packshots of the gallery: none is zero-shot.  A row
 is trained for its budget, the images per product at which its accuracy on validation products stops rising (`budgets`).
 Whole networks train by `train.finetune`.  A frozen tower embeds VIEWS augmented views of each packshot once, and the
-linear layer learns from these: the same thing as training on a fixed set of augmented images, in a fraction of the time.
+linear layer learns from these, a fixed set of augmented images, in a fraction of the time.
 
 Axes: N views of all packshots, D numbers of a feature, P products.
 """
