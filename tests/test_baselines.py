@@ -112,7 +112,8 @@ def test_one_tower_in_two_places_gives_one_row(towers):
 def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
     tower = encoder.Encoder(towers["resnext"].tower, towers["resnext"].preprocess, name, arch, TIMM)
     assert baselines.label(row, {"resnext": tower, "semi": tower, "clip": towers["clip"]}) == shown
-    assert baselines.stands_on(row, {"resnext": tower, "semi": tower}) == ("" if row == shown else name)
+    found = baselines.place("capg-like", row, {"resnext": tower, "semi": tower})
+    assert found == ("capg-like" if row == shown else f"capg-like on {name}")
 
 
 def test_rows_under_their_own_frozen_backbone():
