@@ -80,9 +80,9 @@ class Settings(_Checked):
     """nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip (tag `none`: random weights)."""
     vit: Text = "nano-vit"
     """The tower of the comparisons in notebook 03."""
-    resnext: Text = "nano-resnext"
-    """The convolutional backbone of the baselines in notebook 04, a name of `klip.backbones`."""
-    resnext_semi: Text = "nano-resnext"
+    resnext: Text = "imagenet"
+    """The convolutional backbone of the baselines in notebook 04: `imagenet` or a ResNeXt of timm."""
+    resnext_semi: Text = "nano"
     """That of the baseline with a linear layer: semi-supervised in the paper."""
     finetune_set: Text = "shop"
     finetune_root: str = ""
@@ -100,8 +100,10 @@ class Settings(_Checked):
     images: Count = 8000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 1500
-    baseline_images: Count = 1000
-    """Images seen by each trained baseline of notebook 04."""
+    baseline_images: Count = 500
+    """The most images that a run may see while the budget of a baseline of notebook 04 is chosen."""
+    baseline_seeds: Count = 1
+    """Runs of each trained baseline."""
     seeds: Count = 3
     batch_size: Count = 64
     top_lr: Positive = 5e-4
