@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from klip import paths
 
 Resize = Literal["squash", "pad", "crop"]
+Interpolation = Literal["bicubic", "bilinear"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Decode = Literal["full", "scaled"]
 Executor = Literal["here", "local", "slurm"]
@@ -77,11 +78,11 @@ class Settings(_Checked):
 
     profile: Text = "nano"
     model: Text = "nano"
-    """nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip (tag `none`: random weights)."""
+    """A name that `klip.encoder.load` takes: nano, imagenet, a FILE written by klip, ARCH:TAG of open_clip ..."""
     vit: Text = "nano-vit"
     """The tower of the comparisons in notebook 03."""
     resnext: Text = "imagenet"
-    """The convolutional backbone of the baselines in notebook 04: `imagenet` or a ResNeXt of timm."""
+    """The convolutional backbone of the baselines in notebook 04; the paper's are timm's ResNeXts."""
     resnext_semi: Text = "nano"
     """That of the baseline with a linear layer: semi-supervised in the paper."""
     finetune_set: Text = "shop"
@@ -113,7 +114,10 @@ class Settings(_Checked):
     """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
     gallery_views: Count = 8
     resize: Resize = "squash"
+    pixels: CountOrNone = 0
+    """Sides of the images that `model` sees; 0: as stored with its weights."""
     precision: Precision = "auto"
+    """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
     workers: CountOrNone = 2
     checkpointing: bool = False
     accumulate: Count = 1
@@ -238,6 +242,8 @@ class FinetuneConfig(_Checked):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights, kept beside the last ones (A); 0 means none are kept."""
     resize: Resize = "squash"
+    pixels: CountOrNone = 0
+    """Sides of the images; 0: as stored with the model."""
     seed: CountOrNone = 0
     workers: CountOrNone = 2
     validate_every: CountOrNone = 0

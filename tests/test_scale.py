@@ -14,10 +14,10 @@ from klip import cli, encoder, paths, reproduce
 TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
         "batch_size": 4, "accumulate": 2, "gallery_views": 1, "workers": 0}
 GIVEN = {
-    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano-resnext",
-              "resnext_semi": "nano-resnext", "eval_sets": "grocery-store:held-out grozi-120"},
-    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano-resnext",
-              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
+    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano",
+              "resnext_semi": "nano", "eval_sets": "grocery-store:held-out grozi-120"},
+    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano",
+              "resnext_semi": "nano", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
 }
 
 
