@@ -55,7 +55,11 @@ class TimmTower(nn.Module):
         return self.trunk(images) if self.lca is None else self.lca(self.trunk.forward_features(images))
 
     def set_grad_checkpointing(self, on: bool = True) -> None:
-        self.trunk.set_grad_checkpointing(on)
+        try:
+            self.trunk.set_grad_checkpointing(on)
+        except AssertionError:
+            raise ValueError(f"encoder: timm's {type(self.trunk).__name__} has no checkpointing; take checkpointing "
+                             "false and a smaller batch, or accumulate") from None
 
 
 def build(config: dict[str, Any]) -> nn.Module:

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from klip import augment, encoder, paths, weights
 from klip.augment import Preprocess
@@ -245,19 +244,3 @@ def test_checkpointing_reruns_the_stages_of_a_convolutional_tower():
     tiny.checkpointing()
     tiny(torch.randn(2, 3, 32, 32)).sum().backward()
     assert len(calls) == 2
-
-
-def test_precision_is_resolved_by_the_hardware(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert encoder.resolve_precision("auto", "cpu") == "bf16"
-    assert encoder.resolve_precision("fp32", "cpu") == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"neon": True}, raising=False)
-    assert encoder.resolve_precision("auto", "cpu") == "fp32"
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch
-    assert encoder.resolve_precision("auto", "cpu") == "fp32"
-    with encoder.autocast("bf16", "cpu"):
-        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
-    with encoder.autocast("auto", "cpu"):
-        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
-    with pytest.raises(ValueError, match="auto, fp32, bf16 or fp16, got 'half'"):
-        encoder.resolve_precision("half", "cpu")

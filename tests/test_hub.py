@@ -1,5 +1,7 @@
 """Encoders that others publish: timm's and open_clip's, by name and from files, whole, missing, damaged, foreign."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from klip import encoder, hub, paths, zeroshot
+from klip.augment import Preprocess
 
 WSL = "resnext101_32x8d.fb_wsl_ig1b_ft_in1k"
 SMALL = "resnet10t.c3_in1k"
@@ -116,3 +119,113 @@ def test_embedding_evaluation_and_saving_take_a_network_of_timm(tmp_path):
     assert zeroshot.evaluate(made, frame, views=2)["top1"].all()  # a query is all but its packshot
     again = encoder.load(encoder.save(made, tmp_path / "tower.safetensors"))
     assert encoder.fingerprint(again) == encoder.fingerprint(made)
+
+
+VIT = {"embed_dim": 16, "text_cfg": {"width": 32, "heads": 2, "layers": 1, "vocab_size": 64, "context_length": 8},
+       "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}}
+
+
+class Mischief:
+    """What a pickled checkpoint may carry: code that runs while it is read."""
+
+    def __reduce__(self):
+        return open, ("ran", "w")
+
+
+@pytest.fixture
+def tinyclip(monkeypatch):
+    """open_clip knows one small model, with two tags that want the same preprocessing."""
+    import open_clip
+
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tinyclip": VIT, "nanoclip": VIT})
+    facts = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear", "quick_gelu": True}
+    monkeypatch.setattr(open_clip.pretrained, "_PRETRAINED", {"tinyclip": {"a": facts, "b": dict(facts)}})
+    return open_clip.create_model("tinyclip")
+
+
+@pytest.mark.parametrize("suffix, form", [(".pt", "plain"), (".pt", "trainer"), (".safetensors", "plain")])
+def test_a_checkpoint_file_of_open_clip_is_taken_as_arch_file(tinyclip, tmp_path, suffix, form):
+    file = tmp_path / f"epoch_1{suffix}"
+    state = {name: value.contiguous() for name, value in tinyclip.state_dict().items()}
+    if suffix == ".safetensors":
+        save_file(state, file)
+    elif form == "plain":
+        torch.save(state, file)
+    else:  # what open_clip's training script writes, of several processes
+        torch.save({"epoch": 1, "state_dict": {f"module.{name}": value for name, value in state.items()}}, file)
+    read = encoder.load(f"tinyclip:{file}", resize="pad")
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(read(images), tinyclip.eval().visual(images))
+    assert read.preprocess.to_dict() == {"size": 32, "mean": [0.1, 0.2, 0.3], "std": [1.0] * 3, "resize": "pad",
+                                         "interpolation": "bilinear"}  # what both published tags want
+    assert read.config["quick_gelu"] is False  # a file does not say it: ARCH does
+
+
+def test_code_in_a_checkpoint_is_never_run(tinyclip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"visual.proj": Mischief()}, "evil.pt")
+    torch.save({"conv1.weight": Mischief()}, "evil.pth")
+    (paths.CACHE / "weights").mkdir(parents=True)
+    (tmp_path / "evil.pth").rename(paths.CACHE / "weights" / f"{SMALL}.pth")
+    for name in ("tinyclip:evil.pt", f"timm:{SMALL}"):
+        with pytest.raises(ValueError, match="evil.pt is damaged|c3_in1k.pth is damaged") as caught:
+            encoder.load(name)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def folder(tinyclip, tmp_path):
+    """A folder as open_clip publishes models, and the model in it."""
+    place = tmp_path / "published"
+    place.mkdir()
+    facts = {"model_cfg": {**VIT, "quick_gelu": True},
+             "preprocess_cfg": {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear",
+                                "resize_mode": "squash"}}
+    (place / hub.CONFIG).write_text(json.dumps(facts))
+    save_file({k: v.contiguous() for k, v in tinyclip.state_dict().items()}, place / "open_clip_model.safetensors")
+    return place
+
+
+def test_a_local_dir_is_read_as_open_clip_reads_it(folder, tmp_path):
+    import open_clip
+
+    read, whole = encoder.load(f"local-dir:{folder}"), open_clip.create_model(f"local-dir:{folder}").eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(read(images), whole.encode_image(images))
+    theirs = whole.visual.preprocess_cfg
+    assert read.preprocess == Preprocess(32, theirs["mean"], theirs["std"], interpolation=theirs["interpolation"])
+    again = encoder.load(encoder.save(read, tmp_path / "mine.safetensors"))  # the folder may go
+    assert encoder.fingerprint(again) == encoder.fingerprint(read)
+
+
+def test_hf_hub_is_a_folder_fetched(folder, monkeypatch):
+    def fetched(name, filename="open_clip_model.safetensors"):
+        assert name == "org/tiny"
+        return str(folder / filename)
+
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", fetched)
+    read = encoder.load("hf-hub:org/tiny")
+    assert read.name == "hf-hub:org/tiny"
+    assert encoder.fingerprint(read) == encoder.fingerprint(encoder.load(f"local-dir:{folder}"))
+
+
+def test_what_is_missing_or_wrong_is_one_sentence(folder, tmp_path):
+    bare, odd = tmp_path / "bare", tmp_path / "odd"
+    for place, text in ((bare, (folder / hub.CONFIG).read_text()), (odd, '{"model_cfg": {"embed_dim": 4}}')):
+        place.mkdir()
+        (place / hub.CONFIG).write_text(text)
+    for name, error, words in (
+            ("hf-hub:org/tiny", FileNotFoundError, "hf-hub:org/tiny is not here.*huggingface.co/org/tiny.*local-dir"),
+            (f"local-dir:{tmp_path}", FileNotFoundError, "open_clip_config.json is missing; local-dir:FOLDER takes"),
+            (f"local-dir:{bare}", FileNotFoundError, "and no weights; accepted"),
+            (f"local-dir:{odd}", ValueError, "no config of open_clip that can be built .KeyError"),
+            ("tinyclip:gone.pt", FileNotFoundError, "gone.pt of tinyclip is missing; .* or a tag: a, b, none"),
+            (str(folder / "open_clip_model.safetensors"), ValueError, "of open_clip is called ARCH:FILE")):
+        with pytest.raises(error, match=words) as caught:
+            encoder.load(name)
+        assert "\n" not in str(caught.value)
+    other = tmp_path / "other.pt"
+    torch.save({"visual.proj": torch.zeros(3, 3)}, other)
+    with pytest.raises(ValueError, match="other.pt is damaged, or a checkpoint of another architecture than tinyclip"):
+        encoder.load(f"tinyclip:{other}")
