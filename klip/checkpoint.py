@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,15 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
             digest.update(f"{product}\n".encode() + hashlib.sha256(content).digest())
         digest.update(b"\n")
     return paths.CACHE / "runs" / digest.hexdigest()[:16]
+
+
+def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `compute` returns, kept beside the runs and found there when facts, code and images are the same."""
+    file = folder(facts, used).with_suffix(".safetensors")
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(file, {"value": compute()})
+    return read_tensors(file)["value"]
 
 
 def finished(path: Path) -> bool:

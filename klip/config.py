@@ -101,6 +101,8 @@ class Settings(_Checked):
     images: Count = 8000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 1500
+    compare_queries: CountOrNone = 10
+    """Queries of each product in the comparisons of notebook 03, a seeded choice; 0 means all."""
     baseline_images: Count = 500
     """The most images that a run may see while the budget of a baseline of notebook 04 is chosen."""
     baseline_seeds: Count = 1
@@ -112,6 +114,8 @@ class Settings(_Checked):
     decay: Decay = 0.7
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
+    wise: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
     resize: Resize = "squash"
     pixels: CountOrNone = 0
@@ -161,6 +165,11 @@ class Settings(_Checked):
         if not all(re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in value.split()):
             raise ValueError("must be shares of the products, above 0 and at most 1")
         return value
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What a FinetuneConfig takes from here: all but its depth and what differs from run to run."""
+        return self.model_dump(include=set(FinetuneConfig.model_fields))
 
     @property
     def finetune_folder(self) -> str:
@@ -233,6 +242,8 @@ class FinetuneConfig(_Checked):
     clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of the gradient (A); 0 means none."""
     balanced: bool = True
+    strength: Annotated[float, Field(ge=0, le=2)] = 0.5
+    """Of the augmentation (A: the paper gives none); half as much again for an image that comes back in an epoch."""
     precision: Precision = "auto"
     checkpointing: bool = False
     decode: Decode = "full"

@@ -287,16 +287,8 @@ def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_styled
-def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figure:
-    """Values with intervals, one line per label, one colour per group.
-
-    The first five columns are label, group, value, low and high, whatever their names; zero draws "no difference".
-    """
-    _filled("comparison", table)
-    table = table.iloc[:, :5].set_axis(["label", "group", *SPAN], axis=1)
-    labels, groups = list(dict.fromkeys(table["label"])), list(dict.fromkeys(table["group"]))
-    figure, ((ax,),) = _canvas(size=(6.8, 1.0 + (0.2 * len(groups) + 0.15) * len(labels)))
+def _intervals(ax: Axes, table: pd.DataFrame, labels: list, groups: list, xlabel: str, zero: bool) -> None:
+    """Rows (label, group, mean, low, high) as points with whiskers, from the top down; zero draws "no difference"."""
     if zero:
         ax.axvline(0, color="#555555", linewidth=1)
     for number, group in enumerate(groups):
@@ -306,11 +298,59 @@ def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figur
         style = {"fmt": MARKERS[number % 6], "color": COLOURS[number % 6], "capsize": 2.5, "linewidth": 1.3}
         ax.errorbar(rows["mean"], place, xerr=reach, label=str(group), **style)
     ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.45, -0.55), title=title, xlabel="difference in points" if zero else "top-1")
+    ax.set(ylim=(len(labels) - 0.45, -0.55), xlabel=xlabel)
     ax.grid(False, axis="y")
     _percent(ax.xaxis, "" if zero else " %")
+
+
+@_styled
+def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figure:
+    """Values with intervals, one line per label, one colour per group.
+
+    The first five columns are label, group, value, low and high, whatever their names; zero draws "no difference".
+    With eight columns the first three numbers are levels, and a second panel shows the others as differences.
+    """
+    _filled("comparison", table)
+    panels = [table.iloc[:, [0, 1, *range(start, start + 3)]].set_axis(["label", "group", *SPAN], axis=1)
+              for start in range(2, min(table.shape[1], 8) - 2, 3)]
+    labels, groups = list(dict.fromkeys(panels[0]["label"])), list(dict.fromkeys(panels[0]["group"]))
+    height = 1.0 + (0.2 * len(groups) + 0.15) * len(labels)
+    figure, (axes,) = _canvas(1, len(panels), (3.6 + 3.2 * len(panels), height), sharey=True)
+    kinds = [zero] if len(panels) == 1 else [False, True]
+    for ax, rows, difference in zip(axes, panels, kinds, strict=True):
+        _intervals(ax, rows, labels, groups, "difference in points" if difference else "top-1", difference)
+    axes[0].set_title(title)
     if len(groups) > 1:
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@_styled
+def trade(table: pd.DataFrame, across: str) -> Figure:
+    """What is gained on set `across` (x) against what is gained on each other set (y, a panel each).
+
+    Columns variant, set, mean, low, high (fractions gained over the frozen encoder).  Below the line a variant loses.
+    Each point is named at the right edge of its panel, the names in the order of the points.
+    """
+    _filled("trade", table, "variant", "set", *SPAN)
+    others = [name for name in dict.fromkeys(table["set"]) if name != across]
+    if across not in set(table["set"]) or not others:
+        raise ValueError(f"trade: wants rows of {across!r} and of another set, got {', '.join(set(table['set']))}")
+    at = table[table["set"] == across].set_index("variant")
+    figure, axes = _canvas(1, len(others), (4.6 * len(others), 3.2))
+    for ax, name in zip(axes[0], others, strict=True):
+        rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
+        for number, row in rows.iterrows():
+            x, colour = at.loc[row["variant"], "mean"], ORANGE if row["high"] < 0 else BLUE
+            reach = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+            ax.errorbar(x, row["mean"], reach, fmt="o", color=colour)
+            ax.annotate(row["variant"], (x, row["mean"]), (1.04, (number + 0.5) / len(rows)), fontsize=7.5, va="center",
+                        textcoords="axes fraction", arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6})
+        ax.axhline(0, color="#555555", linewidth=1)
+        ax.axvline(0, color="#555555", linewidth=1)
+        ax.set(title=name, xlabel=f"points gained on {across}", ylabel="points gained")
+        _percent(ax.xaxis, "")
+        _percent(ax.yaxis, "")
     return figure
 
 

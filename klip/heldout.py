@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from klip import data
 from klip import encoder as encoders
 from klip.encoder import Encoder
 
@@ -28,6 +29,15 @@ def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) ->
         raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
                          f"{lost[0]!r}; each needs one in split train (or gallery)")
     return gallery, queries
+
+
+def few_queries(catalogue: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFrame:
+    """A set with one packshot per product (`data.pick_gallery`) and at most `most` seeded queries of each; 0: all."""
+    picked = data.pick_gallery(catalogue)
+    asked = picked[picked["split"] == "query"]
+    if most:
+        asked = asked.sample(frac=1, random_state=seed).groupby("product").head(most)
+    return picked[(picked["split"] == "gallery") | picked.index.isin(asked.index)].reset_index(drop=True)
 
 
 def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,8 @@ from klip.config import FinetuneConfig
 from klip.encoder import Encoder
 from klip.heldout import Held, held_out, validate
 
-STRENGTH, HARDER = 0.5, 0.75
-"""Strength of the augmentation of an image, and of one that comes back within an epoch (A: the paper gives none)."""
+HARDER = 1.5
+"""Strength of the augmentation of an image that comes back within an epoch, as a factor (A)."""
 CENTRE_IMAGES = 4
 """Images per product whose mean embedding is the first centre of the product (A)."""
 NEUTRAL = {"workers", "save_every"}
@@ -74,11 +75,11 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
     head, held, folder = _head(config, catalogue, plan, base.dim), held_out(catalogue, validation), None
-    device = encoders.default_device()
+    device, start = encoders.default_device(), None
     precision = _precision(config, base, device)
     if cache:
-        facts = [config.model_dump(mode="json", exclude=NEUTRAL), encoders.fingerprint(base), precision]
-        facts += [device, ranks.count()]
+        start = [encoders.fingerprint(base), precision, config.precision, device]
+        facts = [config.model_dump(mode="json", exclude=NEUTRAL), *start, ranks.count()]
         facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
         if ranks.agreed(checkpoint.finished(folder)):
@@ -86,7 +87,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     gpus = [torch.cuda.current_device()] if device == "cuda" else []
     with encoders.at_work(base), torch.random.fork_rng(gpus), encoders.one_sentence():
         torch.manual_seed(config.seed)
-        trainer = _Trainer(config, base, head, plan, catalogue, held)
+        trainer = _Trainer(config, base, head, plan, catalogue, held, start)
         trainer.run(folder, progress and ranks.first())
     base.name, history = _name(config), pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
     average = trainer.averaged(f"{base.name}, averaged weights")
@@ -99,6 +100,22 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         checkpoint.write(folder, history, facts | {"products": plan.products})
     ranks.wait()  # what the first process wrote is there for all
     return Run(base, head.cpu(), plan.products, history, config, trainer.seconds, folder, average)
+
+
+def keep(run: Run, frozen: Encoder, wise: float = 1.0) -> Path:
+    """The file of what is kept of a cached run: its averaged weights, if it has some, mixed with the frozen ones.
+
+    wise: share of the fine-tuned weights (WiSE-FT, Wortsman et al. 2022); 1 keeps them as they are.
+    ValueError: a run that was not cached, another architecture, a share outside 0 to 1.
+    """
+    if run.path is None:
+        raise ValueError("fine-tuning: only a run with a folder can be kept; call finetune with cache=True")
+    tuned, name = (run.encoder, "encoder") if run.average is None else (run.average, "average")
+    if wise == 1:
+        return run.path / f"{name}.safetensors"
+    mixed = encoders.interpolate(frozen, tuned, wise)
+    return encoders.save(mixed, run.path / f"{name}_wise_{wise:g}.safetensors", wise=wise,
+                         config=run.config.model_dump(mode="json"), seconds=run.seconds)
 
 
 def _name(config: FinetuneConfig) -> str:
@@ -152,17 +169,18 @@ class _Draws(Dataset):
     """Item (epoch, index, row, repeat): the augmented image (3, S, S) and the label of its product."""
 
     def __init__(self, plan: balance.Plan, catalogue: pd.DataFrame, preprocess: augment.Preprocess,
-                 decode: str = "full") -> None:
-        self.seed, self.preprocess = plan.seed, preprocess
+                 config: FinetuneConfig) -> None:
+        self.seed, self.preprocess, self.strength = plan.seed, preprocess, config.strength
         self.root, self.names = Path(catalogue.attrs["root"]), catalogue["image"].tolist()
-        self.at_least = preprocess.size if decode == "scaled" else 0
+        self.at_least = preprocess.size if config.decode == "scaled" else 0
         self.labels = dict(zip(plan.rows["row"], pd.factorize(plan.rows["product"])[0].tolist(), strict=True))
 
     def __getitem__(self, draw: tuple[int, int, int, int]) -> tuple[Tensor, int]:
         epoch, index, row, repeat = draw
         rng = np.random.default_rng((self.seed, epoch, index))
         pixels = data.read(self.root / self.names[row], self.at_least)
-        image = augment.training(pixels, self.preprocess, rng, HARDER if repeat else STRENGTH)
+        strength = min(2.0, HARDER * self.strength) if repeat else self.strength
+        image = augment.training(pixels, self.preprocess, rng, strength)
         return torch.from_numpy(image), self.labels[row]
 
 
@@ -170,13 +188,13 @@ class _Trainer:
     """All that changes while training, and the loop that changes it; the encoder is trained in place."""
 
     def __init__(self, config: FinetuneConfig, encoder: Encoder, head: arcface.Head, plan: balance.Plan,
-                 catalogue: pd.DataFrame, held: Held | None) -> None:
-        self.config, self.encoder, self.head, self.held = config, encoder, head, held
+                 catalogue: pd.DataFrame, held: Held | None, start: list | None = None) -> None:
+        self.config, self.encoder, self.head, self.held, self.start = config, encoder, head, held, start
         self.device, self.frozen = encoder.device, config.rates == "frozen"
         self.precision = _precision(config, encoder, self.device)
         draws = list(plan.draws(config.images, together=head.wants_pairs))
         self.batches = [draws[i:i + config.batch_size] for i in range(0, len(draws), config.batch_size)]
-        self.draws = _Draws(plan, catalogue, encoder.preprocess, config.decode)
+        self.draws = _Draws(plan, catalogue, encoder.preprocess, config)
         if not head.wants_pairs:
             arcface.initialise(head, self._means(plan))
         head.to(self.device)
@@ -200,9 +218,14 @@ class _Trainer:
     def _means(self, plan: balance.Plan) -> Tensor:
         """Mean embedding of each product by the frozen encoder, (C, D)."""
         few = plan.rows.groupby("product").head(CENTRE_IMAGES)
-        rows = encoders.embed(self.encoder, few, workers=self.config.workers, precision=self.config.precision)
+        rows = self._once("centres", [few], lambda: encoders.embed(
+            self.encoder, few, workers=self.config.workers, precision=self.config.precision))
         labels = torch.as_tensor(pd.factorize(few["product"])[0])
         return torch.zeros(len(plan.products), self.encoder.dim).index_add_(0, labels, rows)
+
+    def _once(self, what: str, used: Iterable[pd.DataFrame], compute: Callable[[], Tensor]) -> Tensor:
+        """What the frozen encoder makes of some images: the same for all runs from it, so that one computes it."""
+        return compute() if self.start is None else checkpoint.once([what, *self.start], used, compute)
 
     def run(self, folder: Path | None, progress: bool) -> None:
         """Train to the end of the budget, from the state in `folder` if there is one."""
@@ -210,8 +233,9 @@ class _Trainer:
         if ranks.agreed(state is not None and state.is_file()):
             self._restore(checkpoint.read_state(state))
         elif config.validate_every and self.held:
-            frozen = validate(self.encoder, self.held, config.precision, config.workers)
-            self.history.append({"step": 0, "images": 0, "val_top1": frozen})
+            frozen = self._once("frozen", self.held, lambda: torch.tensor(
+                validate(self.encoder, self.held, config.precision, config.workers), dtype=torch.float64))
+            self.history.append({"step": 0, "images": 0, "val_top1": frozen.item()})
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
         shares = [[batch[i] for i in self._share(len(batch))] for batch in self.batches[self.step:]]

@@ -103,6 +103,13 @@ def test_frozen_and_changed():
         run.changed(depth=0)
 
 
+def test_a_run_takes_what_it_shares_with_the_settings():
+    given = config.Settings(model="nano-vit", batch_size=8, seeds=5, wise=0.5)
+    run = FinetuneConfig(**given.shared, depth=4)
+    assert (run.model, run.batch_size, run.depth, run.ema) == ("nano-vit", 8, 4, given.ema)
+    assert set(given.shared) == set(Settings.model_fields) & set(FinetuneConfig.model_fields)
+
+
 def test_data_root_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("KLIP_DATA", str(tmp_path))
     assert paths.data_root() == tmp_path

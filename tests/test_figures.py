@@ -17,6 +17,10 @@ HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem
                         "lr_top": [1e-5, 2e-4, 1e-5], "val_top1": [np.nan, 0.2, 0.4]})  # fmt: skip
 EFFECTS = pd.DataFrame({"label": ["one", "two", "one"], "group": ["x", "x", "y"], "mean": [0.02, -0.01, 0.1],
                         "low": [0.01, -0.03, 0.05], "high": [0.03, 0.01, 0.2]})  # fmt: skip
+LEVELS = pd.concat([EFFECTS, EFFECTS[["mean", "low", "high"]].add_suffix("_gain") - 0.05], axis=1)
+GAINED = pd.DataFrame({"variant": ["a", "b"] * 3, "set": ["val", "val", "x", "x", "y", "y"],
+                       "mean": [0.2, 0.1, -0.05, 0.02, 0.03, 0.01], "low": [0.1, 0.0, -0.08, -0.01, 0.0, -0.02],
+                       "high": [0.3, 0.2, -0.02, 0.05, 0.06, 0.04]})  # fmt: skip
 ACCEPTS = pd.DataFrame({"threshold": [np.inf, 0.9, 0.6, 0.3], "false_accepts": [0, 0, 0.25, 1],
                         "correct_accepts": [0, 0.5, 1, 1]})  # fmt: skip
 ROWS = pd.DataFrame({"set": ["x", "x", "y"], "row": ["theirs", "ours", "ours"], "top1": [0.5, 0.6, 0.2],
@@ -39,6 +43,8 @@ ALL = {
     "rate_bars": lambda: figures.rate_bars({"small": RATES, "large": RATES}),
     "history": lambda: figures.history({"seed 0": HISTORY, "seed 1": HISTORY}),
     "comparison": lambda: figures.comparison(EFFECTS, "effects"),
+    "levels and differences": lambda: figures.comparison(LEVELS, "both"),
+    "trade": lambda: figures.trade(GAINED, "val"),
     "tail_accuracy": lambda: figures.tail_accuracy(EFFECTS.rename(columns={"label": "part", "group": "encoder"})),
     "umap_scatter": lambda: figures.umap_scatter({"before": PLACES, "after": PLACES}, list("aaabbbccc"), ["a", "b"]),
 }
@@ -116,6 +122,31 @@ def test_comparison_keeps_intervals_and_order():
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two"]
     spans = axes.containers[0][2][0].get_segments()
     assert spans[0][:, 0] == pytest.approx([0.01, 0.03]) and spans[1][:, 0] == pytest.approx([-0.03, 0.01])
+
+
+def test_levels_stand_beside_their_differences():
+    left, right = figures.comparison(LEVELS).axes
+    for ax, start in ((left, 2), (right, 5)):
+        drawn = [x for bars in ax.containers for x in bars.lines[0].get_xdata()]
+        assert drawn == LEVELS.sort_values("group", kind="stable").iloc[:, start].tolist()
+    assert (left.get_xlabel(), right.get_xlabel()) == ("top-1", "difference in points")
+
+
+def test_trade_sets_each_point_at_both_gains_and_names_it():
+    figure = figures.trade(GAINED, "val")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["x", "y"]
+    first = figure.axes[0]
+    points = [(float(x), float(y)) for bars in first.containers for x, y in bars.lines[0].get_xydata()]
+    assert points == [(0.2, -0.05), (0.1, 0.02)]
+    assert [(text.get_text(), text.xy) for text in first.texts] == [("a", (0.2, -0.05)), ("b", (0.1, 0.02))]
+    colours = [bars.lines[0].get_color() for bars in first.containers]
+    assert colours == [figures.ORANGE, figures.BLUE]    # only a's interval lies below zero
+
+
+@pytest.mark.parametrize("rows, across", [(slice(0, 6), "z"), (slice(0, 2), "val")])
+def test_trade_wants_two_sets(rows, across):
+    with pytest.raises(ValueError, match=f"trade: wants rows of '{across}' and of another set"):
+        figures.trade(GAINED[rows], across)
 
 
 def test_history_leaves_out_steps_without_validation_and_rates_of_zero():

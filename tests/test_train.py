@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from klip import arcface, blocks, checkpoint, encoder, paths, train
+from klip import arcface, blocks, checkpoint, encoder, heldout, paths, train
 from klip.augment import Preprocess
 from klip.config import FinetuneConfig
 
@@ -81,8 +81,9 @@ def test_the_caller_keeps_its_random_numbers(config, shop):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("balanced, strengths", [(True, {train.STRENGTH, train.HARDER}), (False, {train.STRENGTH})])
-def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatch, balanced, strengths):
+@pytest.mark.parametrize("balanced, strength, strengths", [
+    (True, 0.5, {0.5, 0.75}), (False, 0.5, {0.5}), (True, 1.6, {1.6, 2.0}), (True, 0.0, {0.0})])
+def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatch, balanced, strength, strengths):
     seen, original = [], train.augment.training
 
     def spy(image, preprocess, rng, strength):
@@ -90,12 +91,12 @@ def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatc
         return original(image, preprocess, rng, strength)
 
     monkeypatch.setattr(train.augment, "training", spy)
-    quiet(config.changed(balanced=balanced, images=24 if balanced else 28), shop)
+    quiet(config.changed(balanced=balanced, images=24 if balanced else 28, strength=strength), shop)
     epoch = len(seen) // 2
     assert [entropy for _, entropy, _ in seen] == [(0, e, i) for e in (0, 1) for i in range(epoch)]
     assert {strength for _, _, strength in seen} == strengths
-    if balanced:  # depth 3: three draws of each of the 4 products; cocoa repeats once, dates twice
-        assert epoch == 12 and sum(strength > train.STRENGTH for _, _, strength in seen[:epoch]) == 3
+    if balanced and strength:  # depth 3: three draws of each of the 4 products; cocoa repeats once, dates twice
+        assert epoch == 12 and sum(used > strength for _, _, used in seen[:epoch]) == 3
 
 
 def test_history_tells_the_rates_that_were_used(config, shop, tmp_path):
@@ -185,6 +186,52 @@ def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp
     Image.new("RGB", (24, 24), "red").save(tmp_path / "dates0.png")
     with pytest.raises(ZeroDivisionError):
         quiet(config, shop, cache=True)
+
+
+def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs_of_the_same_images(config, shop, monkeypatch,
+                                                                                       tmp_path):
+    calls, embed = [], encoder.embed
+    monkeypatch.setattr(encoder, "embed", lambda *given, **more: (calls.append(len(given[1])),
+                                                                  embed(*given, **more))[1])
+    asked = config.changed(validate_every=100)
+    alone = quiet(asked.changed(loss="softmax"), shop)
+    assert calls == [9, 12, 12]     # centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before, after
+    quiet(asked, shop, cache=True)
+    calls.clear()
+    assert same(alone, quiet(asked.changed(loss="softmax"), shop, cache=True)) and calls == [12]
+    quiet(asked.changed(seed=1), shop, cache=True)      # other images of apple and bread, the same validation
+    assert calls == [12, 9, 12]
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "dates0.png")     # a packshot and a training image
+    quiet(asked, shop, cache=True)
+    assert calls == [12, 9, 12, 9, 12, 12]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+def test_what_is_kept_lies_between_frozen_and_averaged_weights(config, shop, ema):
+    run, frozen = quiet(config.changed(ema=ema), shop, cache=True), encoder.load(config.model, "squash")
+    tuned = run.average if ema else run.encoder
+    assert same_tower(encoder.load(train.keep(run, frozen)), tuned)
+    file = train.keep(run, frozen, 0.25)
+    mixed, start = encoder.load(file).tower.state_dict(), frozen.tower.state_dict()
+    for name, value in tuned.tower.state_dict().items():
+        torch.testing.assert_close(mixed[name], 0.75 * start[name] + 0.25 * value)
+    assert file.parent == run.path and file == train.keep(run, frozen, 0.25)
+    assert same_tower(encoder.load(train.keep(run, frozen, 0.0)), frozen)
+    with pytest.raises(ValueError, match="cache=True"):
+        train.keep(quiet(config, shop), frozen)
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 99])
+def test_few_queries_of_each_product_and_the_whole_gallery(shop, most):
+    split = shop["split"].mask(shop["split"].eq("train"), "query").mask(~shop["product"].duplicated(), "gallery")
+    whole = shop.assign(split=split.mask(split.eq("val"), "query"))     # 8, 5, 3 and 2 queries
+    few = heldout.few_queries(whole, most)
+    assert few.attrs == whole.attrs and few["split"].eq("gallery").sum() == 4
+    counts = few[few["split"] == "query"]["product"].value_counts().to_dict()
+    full = {"apple": 8, "bread": 5, "cocoa": 3, "dates": 2}
+    assert counts == {product: min(count, most or count) for product, count in full.items()}
+    pd.testing.assert_frame_equal(few, heldout.few_queries(whole, most))
+    assert most != 3 or set(few["image"]) != set(heldout.few_queries(whole, most, seed=1)["image"])
 
 
 def test_without_cache_nothing_is_written(config, shop):
