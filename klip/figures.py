@@ -176,6 +176,16 @@ def breadth_curve(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def weight_curve(table: pd.DataFrame) -> Figure:
+    """Top-1 against the weight of the keypoints' votes, one line for each number of first products.
+
+    Columns weight, first, top1, low, high, as `rerank.sensitivity` has them.
+    """
+    _filled("weight_curve", table, "weight", "first", "top1", "low", "high")
+    lines = table.rename(columns={"top1": "mean"}).assign(set=table["first"].map("first {} products".format))
+    return _set_curves(lines, "weight", "weight of the votes (0: cosine alone)", "Re-ranking by print")
+
+
 def budget_curve(table: pd.DataFrame) -> Figure:
     """Held-out top-1 of the trained baselines against images per product: row, budget, mean, chosen (bool, ringed)."""
     _filled("budget_curve", table, "row", "budget", "mean", "chosen")
