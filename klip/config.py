@@ -120,6 +120,8 @@ class Settings(_Checked):
     resize: Resize = "squash"
     pixels: CountOrNone = 0
     """Sides of the images that `model` sees; 0: as stored with its weights."""
+    train_pixels: CountOrNone = 0
+    """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
     precision: Precision = "auto"
     """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
     workers: CountOrNone = 2
@@ -255,6 +257,8 @@ class FinetuneConfig(_Checked):
     resize: Resize = "squash"
     pixels: CountOrNone = 0
     """Sides of the images; 0: as stored with the model."""
+    train_pixels: CountOrNone = 0
+    """Sides of the images that the steps see; 0: the same.  For towers without a table of positions."""
     seed: CountOrNone = 0
     workers: CountOrNone = 2
     validate_every: CountOrNone = 0

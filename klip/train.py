@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,9 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     base = encoders.load(config.model, config.resize, config.pixels) if base is None else copy.deepcopy(base)
     if config.proj == "drop":
         encoders.drop_projection(base)
+    if config.train_pixels and any("pos" in name for name, _ in base.tower.named_parameters()):
+        raise ValueError(f"fine-tuning: {base.name} has a table of positions and is trained at the size it has, "
+                         f"{base.preprocess.size} pixels; take train_pixels 0, or another size by pixels")
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
     head, held, folder = _head(config, catalogue, plan, base.dim), held_out(catalogue, validation), None
@@ -170,9 +173,10 @@ class _Draws(Dataset):
 
     def __init__(self, plan: balance.Plan, catalogue: pd.DataFrame, preprocess: augment.Preprocess,
                  config: FinetuneConfig) -> None:
-        self.seed, self.preprocess, self.strength = plan.seed, preprocess, config.strength
+        self.seed, self.strength = plan.seed, config.strength
+        self.preprocess = replace(preprocess, size=config.train_pixels or preprocess.size)
         self.root, self.names = Path(catalogue.attrs["root"]), catalogue["image"].tolist()
-        self.at_least = preprocess.size if config.decode == "scaled" else 0
+        self.at_least = self.preprocess.size if config.decode == "scaled" else 0
         self.labels = dict(zip(plan.rows["row"], pd.factorize(plan.rows["product"])[0].tolist(), strict=True))
 
     def __getitem__(self, draw: tuple[int, int, int, int]) -> tuple[Tensor, int]:
