@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from klip import arcface, blocks
+from klip import arcface, blocks, weights
 from klip import encoder as encoders
+from klip.augment import Preprocess
 from klip.encoder import Encoder
 
 SMALL, LARGE = 2, 4
@@ -114,12 +115,11 @@ def _gpu_precision(precision: str) -> str:
     return encoders.resolve_precision(precision, "cuda")
 
 
-def described(model: str) -> tuple[dict, encoders.Preprocess]:
-    """open_clip's config and the preprocessing of a model; ARCH alone will do, the weights play no part."""
-    if model in encoders.SHIPPED or model.endswith(".safetensors"):
-        loaded = encoders.load(model)
-        return loaded.config, loaded.preprocess
-    return encoders.described(model.partition(":")[0])
+def described(model: str) -> tuple[dict, Preprocess]:
+    """Config and preprocessing of a model; open_clip's ARCH alone will do, and weights play no part."""
+    named = model in weights.NAMES or ":" in model or model.endswith(".safetensors")
+    source = weights.source(model if named else f"{model}:none")
+    return source.config, source.preprocess
 
 
 def fill(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from klip.config import Resize
+from klip.config import Interpolation, Resize
 
 cv2.setNumThreads(0)  # images are small: threads cost more than they give, and fork badly into loader workers
 
@@ -35,17 +35,26 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: Resize = "squash"
+    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.resize not in get_args(Resize) or len(self.mean) != 3 or min(self.std) <= 0:
-            raise ValueError(f"preprocess: wants a size of at least 1, 3 means, 3 positive deviations and "
-                             f"resize {', '.join(get_args(Resize))}, got {asdict(self)}")
+        if (self.size < 1 or self.resize not in get_args(Resize) or len(self.mean) != 3 or min(self.std) <= 0
+                or self.interpolation not in get_args(Interpolation)):
+            raise ValueError(f"preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
+                             f"{', '.join(get_args(Resize))} and interpolation {', '.join(get_args(Interpolation))}, "
+                             f"got {asdict(self)}")
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, strings and numbers, ready for JSON."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """Plain lists, strings and numbers, ready for JSON; `bicubic` is left out, as in files older than that word."""
+        facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return {name: value for name, value in facts.items() if (name, value) != ("interpolation", "bicubic")}
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The mean colour, 0 to 255, on which `pad` puts an image."""
+        return tuple(round(255 * value) for value in self.mean)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
@@ -54,20 +63,22 @@ class Preprocess:
 
 
 def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The plain view, float32 (3, S, S): antialiased bicubic as in open_clip, the same bits every time."""
+    """The plain view, float32 (3, S, S): antialiased, that of open_clip's own transform, the same bits every time."""
     size, picture = preprocess.size, Image.fromarray(_checked(image))
     width, height = picture.size
+    how = Image.Resampling[preprocess.interpolation.upper()]
     if preprocess.resize == "squash":
-        view = picture.resize((size, size), Image.Resampling.BICUBIC)
+        view = picture.resize((size, size), how)
     elif preprocess.resize == "crop":
         short = min(width, height)  # sizes and offsets rounded as torchvision's Resize and CenterCrop do
         width, height = size * width // short, size * height // short
         left, top = round((width - size) / 2), round((height - size) / 2)
-        view = picture.resize((width, height), Image.Resampling.BICUBIC)
+        view = picture.resize((width, height), how)
         view = view.crop((left, top, left + size, top + size))
     else:
-        inner = _inside(width / height, size)
-        view = _padded(np.asarray(picture.resize(inner, Image.Resampling.BICUBIC)), preprocess)
+        ratio = max(width, height) / size
+        inner = max(1, round(width / ratio)), max(1, round(height / ratio))
+        view = _padded(np.asarray(picture.resize(inner, how)), preprocess)
     return _normalised(np.asarray(view), preprocess)
 
 
@@ -184,7 +195,7 @@ def _padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if height == width == size:
         return view
     square = np.empty((size, size, 3), np.uint8)
-    square[:] = np.round(np.array(preprocess.mean) * 255)
+    square[:] = preprocess.fill
     top, left = (size - height) // 2, (size - width) // 2
     square[top:top + height, left:left + width] = view
     return square

@@ -48,10 +48,10 @@ def bench(model: str = "ViT-L-14", device: str = "auto", steps: int = 10, batch:
                                ("products", products, 2), ("workers", workers, 0), ("rounds", rounds, 1)):
         if value < least:
             raise ValueError(f"bench: {name} must be at least {least}, got {value}")
-    precision = encoders.resolve_precision(precision, device)
-    rate = matrix_rate(device, precision)
     flops = step_flops(model)
     with _trainer(model, device, steps, batch, accumulate, checkpointing, precision, products, workers) as trainer:
+        precision = trainer.precision
+        rate = matrix_rate(device, precision)
         synthetic = _synthetic(trainer, steps)
         fed = _fed(trainer)
         loader = _loader_alone(trainer)

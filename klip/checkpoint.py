@@ -17,8 +17,8 @@ import torch
 from klip import images, paths
 from klip.files import atomic
 
-SOURCES = ("images", "augment", "balance", "towers", "blocks", "arcface", "triplet", "encoder", "ranks", "heldout",
-           "train")
+SOURCES = ("images", "augment", "balance", "towers", "device", "weights", "hub", "imagenet", "blocks", "arcface",
+           "triplet", "encoder", "ranks", "heldout", "train")
 """The modules whose code decides a run; those that list images do not, since what they list is hashed."""
 
 

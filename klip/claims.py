@@ -1,14 +1,21 @@
 """Floor 1: verdicts on the paper's claims, computed from what was measured, never typed.
 
 Evidence has a row per comparison: claim (id), test (`published.Comparison.name`), set, difference, low, high (95 %
-interval), expected (above, below, near), margin (fraction; 0 unless near), unit.  In unit `points` the three numbers
-are fractions of queries, in unit `times` natural logarithms of a ratio of seconds.
+interval), expected (above, below, near), margin (fraction; 0 unless near), unit, status and why.  In unit `points` the
+three numbers are fractions of queries, in unit `times` natural logarithms of a ratio of seconds.  A row whose status is
+not `compared` says why and is shown, but decides nothing: `not comparable`, the rival ended under its own frozen
+backbone and is no rival; `not tested`, the tower cannot tell, as one that knows too little before it is fine-tuned.
 
-A test holds when its whole interval lies on the claimed side: above, low > 0; below, high < 0; near, low > -margin.
+A row holds when its whole interval lies on the claimed side: above, low > 0; below, high < 0; near, low > -margin.
 It fails when the whole interval lies on the other side, and is open when the interval touches both.
-A claim is `upheld` when each of its tests was measured and all rows hold, `not upheld` when at least one row fails,
-else `undecided`; without evidence it is `not tested`.  The more rows, the rarer is a claim upheld by chance, and the
-likelier one not upheld by chance: read that verdict with its rows.
+The verdict of a claim is the first of these that is true:
+`not tested`      it has no row, or all its rows are not tested;
+`not upheld`      one compared row at least fails;
+`not comparable`  one row at least is not comparable;
+`upheld`          each of its tests was measured and all compared rows hold;
+`undecided`       else.
+The more rows, the rarer is a claim upheld by chance, and the likelier one not upheld by chance: read that verdict with
+its rows.
 
 The ends of the depth sweep (C6).  A depth against itself is 0 with interval 0 to 0: open, so that it can never uphold
 the claim.  But it could not refute it either, where an end is best.  Hence the tests set the best *inner* depth
@@ -28,16 +35,23 @@ import pandas as pd
 from klip.published import CLAIMS, PAPER_SET, Claim, Comparison
 
 COLUMNS = ("claim", "test", "set", "difference", "low", "high", "expected", "margin", "unit")
+USUAL = {"status": "compared", "why": ""}
+"""Columns that evidence may lack."""
+STATUSES = ("compared", "not comparable", "not tested")
+VERDICTS = ("not tested", "not upheld", "not comparable", "upheld", "undecided")
 
 
-def evidence(claim: str, test: str, set_name: str, difference: tuple[float, float, float]) -> dict[str, Any]:
+def evidence(claim: str, test: str, set_name: str, difference: tuple[float, float, float], status: str = "compared",
+             why: str = "") -> dict[str, Any]:
     """A row of evidence: `test` as `published.CLAIMS` names it, which also says what is expected of it.
 
     set_name may have more words after the set's name (the gallery rule).  difference: value, low, high, as
-    `metrics.Difference`; for a test in `times` the natural logarithms of the ratio of seconds.
+    `metrics.Difference`; for a test in `times` the natural logarithms of the ratio of seconds.  status, why: see the
+    head of this file.
     """
     terms = _terms(*_find(claim, test))
     row = dict(zip(COLUMNS, (claim, test, set_name, *map(float, difference), *terms), strict=True))
+    row |= {"status": status, "why": why}
     _check(row)
     return row
 
@@ -59,6 +73,7 @@ def verdicts(evidence: pd.DataFrame | Sequence[Mapping[str, Any]], reasons: Mapp
     rows, reasons = pd.DataFrame(evidence), reasons or {}
     if len(rows) and (missing := [name for name in COLUMNS if name not in rows]):
         raise ValueError(f"evidence: needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+    rows = rows.assign(**{name: rows[name].fillna(usual) if name in rows else usual for name, usual in USUAL.items()})
     records = rows.to_dict("records")
     for row in records:
         _check(row)
@@ -74,27 +89,29 @@ def verdicts(evidence: pd.DataFrame | Sequence[Mapping[str, Any]], reasons: Mapp
 def _judge(claim: Claim, rows: Sequence[Mapping[str, Any]], reason: str) -> tuple[str, ...]:
     sentence = claim.sentence + (f": {claim.quotation}" if claim.quotation else "")
     found = {test.name: [row for row in rows if row["test"] == test.name] for test in claim.tests}
-    lacking = [name for name, own in found.items() if not own]
-    answers = [holds(row) for row in rows]
+    lacking = [name for name, own in found.items() if all(row["status"] == "not tested" for row in own)]
+    answers = [holds(row) for row in rows if row["status"] == "compared"]
     if not rows:
         ours, verdict = reason or "no run has measured it", "not tested"
     else:
         told = [f"{name}: {', '.join(map(_text, own))}" for name, own in found.items() if own]
-        told += [f"not measured: {', '.join(lacking)}"] * bool(lacking) + [reason] * bool(reason)
-        ours = "; ".join(told)
-        upheld = not lacking and all(answers)
-        verdict = "not upheld" if False in answers else "upheld" if upheld else "undecided"
+        unseen = [name for name in lacking if not found[name]]
+        ours = "; ".join(told + [f"not measured: {', '.join(unseen)}"] * bool(unseen) + [reason] * bool(reason))
+        rules = (len(lacking) == len(found), False in answers,
+                 any(row["status"] == "not comparable" for row in rows), not lacking and all(answers), True)
+        verdict = VERDICTS[rules.index(True)]
     return claim.id, sentence, claim.section, claim.paper, ours, verdict
 
 
 def _text(row: Mapping[str, Any]) -> str:
     """A row's set and numbers: points of accuracy, or how many times as many seconds."""
     numbers = [row[name] for name in ("difference", "low", "high")]
+    aside = "" if row["status"] == "compared" else f" [{row['status']}: {row['why']}]"
     if row["unit"] == "times":
         value, low, high = (f"{math.exp(number):.3g}" for number in numbers)
-        return f"{row['set']} {value} times ({low} to {high})"
+        return f"{row['set']} {value} times ({low} to {high}){aside}"
     value, low, high = (f"{100 * number:+.1f}" for number in numbers)
-    return f"{row['set']} {value} ({low} to {high})"
+    return f"{row['set']} {value} ({low} to {high}){aside}"
 
 
 def _find(number: str, test: str | None = None) -> tuple[Claim, Comparison | None]:
@@ -136,5 +153,8 @@ def _check(row: Mapping[str, Any]) -> None:
     if given != terms:
         raise ValueError(f"{where}: expected, margin and unit must be {terms} as in published.CLAIMS, got {given}; "
                          "run the notebook that measured it again")
+    if row["status"] not in STATUSES or bool(row["why"]) == (row["status"] == "compared"):
+        raise ValueError(f"{where}: status must be compared, or not comparable or not tested with why, got "
+                         f"{row['status']!r} and {row['why']!r}")
     if row["unit"] == "points" and max(map(abs, numbers.values())) > 1:
         raise ValueError(f"{where}: points are stored as fractions from -1 to 1, got {tuple(numbers.values())}")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from klip import paths
 
 Resize = Literal["squash", "pad", "crop"]
+Interpolation = Literal["bicubic", "bilinear"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Decode = Literal["full", "scaled"]
 Executor = Literal["here", "local", "slurm"]
@@ -77,12 +78,12 @@ class Settings(_Checked):
 
     profile: Text = "nano"
     model: Text = "nano"
-    """nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip (tag `none`: random weights)."""
+    """A name that `klip.encoder.load` takes: nano, imagenet, a FILE written by klip, ARCH:TAG of open_clip ..."""
     vit: Text = "nano-vit"
     """The tower of the comparisons in notebook 03."""
-    resnext: Text = "nano-resnext"
-    """The convolutional backbone of the baselines in notebook 04, a name of `klip.backbones`."""
-    resnext_semi: Text = "nano-resnext"
+    resnext: Text = "imagenet"
+    """The convolutional backbone of the baselines in notebook 04; the paper's are timm's ResNeXts."""
+    resnext_semi: Text = "nano"
     """That of the baseline with a linear layer: semi-supervised in the paper."""
     finetune_set: Text = "shop"
     finetune_root: str = ""
@@ -102,8 +103,10 @@ class Settings(_Checked):
     compare_images: Count = 1500
     compare_queries: CountOrNone = 10
     """Queries of each product in the comparisons of notebook 03, a seeded choice; 0 means all."""
-    baseline_images: Count = 1000
-    """Images seen by each trained baseline of notebook 04."""
+    baseline_images: Count = 500
+    """The most images that a run may see while the budget of a baseline of notebook 04 is chosen."""
+    baseline_seeds: Count = 1
+    """Runs of each trained baseline."""
     seeds: Count = 3
     batch_size: Count = 64
     top_lr: Positive = 5e-4
@@ -115,7 +118,10 @@ class Settings(_Checked):
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
     resize: Resize = "squash"
+    pixels: CountOrNone = 0
+    """Sides of the images that `model` sees; 0: as stored with its weights."""
     precision: Precision = "auto"
+    """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
     workers: CountOrNone = 2
     checkpointing: bool = False
     accumulate: Count = 1
@@ -247,6 +253,8 @@ class FinetuneConfig(_Checked):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights, kept beside the last ones (A); 0 means none are kept."""
     resize: Resize = "squash"
+    pixels: CountOrNone = 0
+    """Sides of the images; 0: as stored with the model."""
     seed: CountOrNone = 0
     workers: CountOrNone = 2
     validate_every: CountOrNone = 0

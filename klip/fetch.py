@@ -1,4 +1,4 @@
-"""The one public set that klip may fetch by itself: GroceryStoreDataset (MIT), at a pinned commit.
+"""Which image sets are at hand, and the one that klip may fetch by itself: GroceryStoreDataset (MIT), pinned.
 
 GitHub's archives are not byte-stable, so what is checked is their content: a SHA-256 over the sorted relative
 paths and SHA-256s of the files that klip reads.  A set appears in its place whole and checked, or not at all.
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
@@ -41,7 +41,33 @@ def fingerprint(folder: str | Path, files: Iterable[str] | None = None) -> str:
     return total.hexdigest()
 
 
-def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTENT) -> Path:
+def at_hand(names: Sequence[str], root: str | Path = "", url: str = URL, content: str = CONTENT) \
+        -> tuple[list[str], str]:
+    """Those of `names`, as `data.load` takes them, that are in their place, and one line on the others, or "".
+
+    GroceryStore is downloaded where the network allows; rendered sets are always at hand.  root: the folder of all
+    sets, else `paths.data_root()`.  FileNotFoundError: nothing is at hand.
+    """
+    folder, lost = Path(root).expanduser() if root else paths.data_root(), dict[str, str]()
+    for name in dict.fromkeys(full.partition(":")[0] for full in names):
+        if name not in data.WHERE or ((folder / name).is_dir() and any((folder / name).iterdir())):
+            continue
+        lost[name] = "not at hand"
+        if name == "grocery-store":
+            try:
+                fetch(name, folder / name, url, content, timeout=10)
+                del lost[name]
+            except FileNotFoundError:
+                lost[name] = "cannot be downloaded"
+    found = [full for full in names if full.partition(":")[0] not in lost]
+    line = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
+    if not found:
+        raise FileNotFoundError(f"evaluation sets: none is in {folder}: {line}; `klip data list` says where they come "
+                                "from, or name others with --set eval_sets=...")
+    return found, f"left out: {line}; `klip data list` says where it comes from" if lost else ""
+
+
+def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTENT, timeout: float = 60) -> Path:
     """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
 
     root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing
@@ -61,7 +87,7 @@ def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTE
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
         try:
-            _unpack(url, Path(work))
+            _unpack(url, Path(work), timeout)
         except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise FileNotFoundError(f"fetch: {name} cannot be downloaded from {url} ({reason}); check the "
@@ -76,9 +102,9 @@ def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTE
     return target
 
 
-def _unpack(url: str, folder: Path) -> None:
-    """Download an archive and unpack what lies in its folder */dataset/ into a folder."""
-    with urlopen(url, timeout=60) as response, (folder / "archive.zip").open("wb") as file:
+def _unpack(url: str, folder: Path, timeout: float) -> None:
+    """Download an archive and unpack what lies in its folder */dataset/ into a folder; timeout in seconds."""
+    with urlopen(url, timeout=timeout) as response, (folder / "archive.zip").open("wb") as file:
         size = response.headers["Content-Length"]  # GitHub gives none
         with tqdm.wrapattr(file, "write", total=int(size) if size else None, desc="download") as bar:
             shutil.copyfileobj(response, bar)

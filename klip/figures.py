@@ -176,6 +176,30 @@ def breadth_curve(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def weight_curve(table: pd.DataFrame) -> Figure:
+    """Top-1 against the weight of the keypoints' votes, one line for each number of first products.
+
+    Columns weight, first, top1, low, high, as `rerank.sensitivity` has them.
+    """
+    _filled("weight_curve", table, "weight", "first", "top1", "low", "high")
+    lines = table.rename(columns={"top1": "mean"}).assign(set=table["first"].map("first {} products".format))
+    return _set_curves(lines, "weight", "weight of the votes (0: cosine alone)", "Re-ranking by print")
+
+
+def budget_curve(table: pd.DataFrame) -> Figure:
+    """Held-out top-1 of the trained baselines against images per product: row, budget, mean, chosen (bool, ringed)."""
+    _filled("budget_curve", table, "row", "budget", "mean", "chosen")
+    figure = _set_curves(table.assign(set=table["row"], low=table["mean"], high=table["mean"]), "budget",
+                         "images per product", "Budgets of the trained baselines, on validation products")
+    ax, taken = figure.axes[0], table[table["chosen"]]
+    for line in ax.lines[len(COLOURS):]:  # colours begin anew
+        line.set_linestyle("--")
+    ax.plot(taken["budget"], taken["mean"], "o", markersize=11, markerfacecolor="none", markeredgecolor="#555555")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(set(table["budget"])), [str(budget) for budget in sorted(set(table["budget"]))])
+    return figure
+
+
 @_styled
 def rows(table: pd.DataFrame, ours: str) -> Figure:
     """Every row of the results, one panel per set, intervals as bars: columns set, row, top1, low, high (fractions).

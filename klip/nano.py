@@ -1,292 +1,282 @@
-"""NanoCLIP: pre-training of the small shipped encoders with open_clip's contrastive loss, on rendered products only.
+"""NanoCLIP: how the small shipped encoders were made, on two cores, from ImageNet features and the rendered shop.
 
-What CLIP learns from the web, the nano towers learn from the rendered shop: brands of the range `pretrain`, which no
-other range shares.  Axis letters: B products in a batch, S pixels, D embedding, N products in the corpus.
+`nanoclip` is an open_clip model whose image tower starts as EfficientNet-Lite0 with ImageNet weights and then learns,
+with CLIP's contrastive loss and low block-wise rates, to match packshots, photographs and captions of the range
+`pretrain`, whose brands no other range shares.  `nanovit` is a small Vision Transformer that is taught its embeddings.
+Axis letters: B products in a batch, S pixels, D embedding, N products in the corpus, V views.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import repeat
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from klip import paths
+from klip import blocks, paths
+from klip.augment import Preprocess
+from klip.corpus import CORPUS_PIXELS, Batches, corpus
 from klip.prompts import build, fill, tokenizer
 
-cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
-
-CORPUS_PIXELS = 144  # side of a stored packshot: half again the encoder's, so that a crop still has detail
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+MEAN = STD = (0.5, 0.5, 0.5)
+"""Those of the ImageNet weights."""
+RESIZE = "pad"
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pre-training run.  The defaults made the shipped `nanoclip`; `nanovit`: see the appendix notebook."""
+    """One run.  The defaults made the shipped `nanoclip`; what differs for `nanovit` stands in its file."""
 
     arch: str = "nanoclip"  # klip/weights/<arch>.json
-    lines: int = 12_000  # product lines in the corpus; a line has one to three flavours
+    lines: int = 4_000  # product lines in the corpus; a line has one to three flavours
     views: int = 2  # packshots rendered of a product: turned, another apple of the kind
-    steps: int = 1800
-    batch: int = 128  # products a step; each gives one packshot, one photograph and one caption
-    lr: float = 1.5e-3
-    weight_decay: float = 0.1
-    warmup: int = 150  # steps
-    text_weight: float = 0.25  # of the image-caption loss; the packshot-photograph loss has 1
+    steps: int = 480
+    batch: int = 64  # products a step; each gives one packshot, one photograph and one caption
+    pixels: int = 128  # side in training; `test_pixels` sees more, as Touvron et al. 2019 found best
+    test_pixels: int = 160
+    wise: float = 0.5  # share of the trained weights in the image tower, the rest are ImageNet's (WiSE-FT)
+    lr: float = 2e-4  # of the last block of the image tower
+    decay: float = 0.85  # each earlier block has this times the rate
+    frozen_blocks: int = 5  # low blocks that keep their ImageNet weights, the stem with them
+    text_lr: float = 1e-3  # of the text tower, which starts from nothing
+    weight_decay: float = 0.05
+    warmup: int = 20  # steps
+    text_weight: float = 0.1  # of the image-caption loss; the packshot-photograph loss has 1
     temperature: float = 0.07  # start of the learnt temperatures, as in CLIP
     strength: tuple[float, float] = (0.2, 1.0)  # how hard the photographs are, see klip.shop.photo
+    cut: float = 0.5  # share of the pictures cut to the product's shape, as a detector does, and padded
     siblings: float = 0.25  # share of a batch drawn as flavours of one line
-    start: str = ""  # weight file to go on from; its own recipe is then kept in the provenance
-    teacher: str = ""  # weight file of an encoder whose embeddings are matched as well (distillation)
-    precision: str = "auto"
+    teacher: str = ""  # weight file whose embeddings are matched instead (distillation)
+    passes: int = 1  # times that a pupil goes through the pictures, whose embeddings the teacher gives once
     seed: int = 0
-
-
-# ---------------------------------------------------------------------------------------------- corpus
-
-def _packshots(file: str, start: int, products: list, seed: int) -> int:
-    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
-    import cv2
-
-    from klip.shop.packshot import packshot
-
-    cv2.setNumThreads(1)
-    rows = np.load(file, mmap_mode="r+")
-    for row, product in enumerate(products, start):
-        rng = np.random.default_rng((seed, row))
-        for view in range(rows.shape[1]):
-            rows[row, view] = packshot(product, CORPUS_PIXELS, (rng.uniform(-35, 35), rng.uniform(0, 18)), view)
-    return len(products)
-
-
-def corpus(config: PretrainConfig, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
-    """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
-    from klip.shop.design import design
-
-    products = design("pretrain", config.lines, (1, 3), config.seed)
-    file = paths.CACHE / "nano" / f"packshots_{config.lines}_{config.views}_{config.seed}.npy"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npy")
-        shape = (len(products), config.views, CORPUS_PIXELS, CORPUS_PIXELS, 4)
-        np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
-        with ProcessPoolExecutor(workers) as pool, tqdm(total=len(products), disable=not progress) as bar:
-            starts = range(0, len(products), 200)
-            chunks = (products[s : s + 200] for s in starts)
-            for done in pool.map(_packshots, repeat(str(part)), starts, chunks, repeat(config.seed)):
-                bar.update(done)
-        os.replace(part, file)
-    return products, np.load(file, mmap_mode="r")
-
-
-class Batches(torch.utils.data.Dataset):
-    """Item `step`: packshots and photographs (B, S, S, 3) uint8 and token ids (B, L), drawn from (seed, step) alone."""
-
-    def __init__(self, config: PretrainConfig, products: list, packshots: np.ndarray, tokenize, size: int):
-        self.config, self.products, self.packshots = config, products, packshots
-        self.tokenize, self.size = tokenize, size
-        lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
-        self.line = lines.groupby(lines).indices
-        self.siblings = [rows for rows in self.line.values() if len(rows) > 1]
-
-    def __len__(self) -> int:
-        return self.config.steps
-
-    def rows(self, rng: np.random.Generator) -> np.ndarray:
-        """B distinct products, a share of them as whole lines, whose flavours are hard to tell apart."""
-        chosen: list[int] = []
-        while len(chosen) < self.config.siblings * self.config.batch and self.siblings:
-            chosen += self.siblings[rng.integers(len(self.siblings))].tolist()
-        chosen += rng.choice(len(self.products), self.config.batch, replace=False).tolist()
-        return np.array(list(dict.fromkeys(chosen))[: self.config.batch])
-
-    def words(self, product, rng: np.random.Generator):
-        """What is said of a product; `tokenize` takes a list of these."""
-        from klip.shop.design import caption
-
-        return caption(product, rng)
-
-    def __getitem__(self, step: int):
-        from klip.shop.photo import on_white, photograph
-
-        rng = np.random.default_rng((self.config.seed, step))
-        rows = self.rows(rng)
-        clean, shop, words = [], [], []
-        for row in rows:
-            product, (one, other) = self.products[row], self.packshots[row, rng.integers(self.config.views, size=2)]
-            around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]
-            style = "pile" if product.shape == "produce" and rng.random() < 0.6 else None
-            clean.append(on_white(one, rng, self.size))
-            shop.append(photograph(other, rng, self.size, around, style, rng.uniform(*self.config.strength)))
-            words.append(self.words(product, rng))
-        return np.stack(clean), np.stack(shop), self.tokenize(words)
 
 
 # ---------------------------------------------------------------------------------------------- training
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
+def normalise(images: np.ndarray | Tensor) -> Tensor:
     """(B, S, S, 3) uint8 to (B, 3, S, S) float, channels last in memory."""
-    pixels = images.permute(0, 3, 1, 2).float() / 255
+    pixels = torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def losses(model, image_scale, clean, shop, tokens, config: PretrainConfig, teacher=None) -> dict[str, torch.Tensor]:
-    """Contrastive losses of one batch (Radford et al. 2021, open_clip ClipLoss), fp32 after the towers."""
+def losses(model, image_scale: Tensor, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+    """Contrastive losses (Radford et al. 2021, open_clip's ClipLoss) of images (2B, 3, S, S), packshots first."""
     from open_clip.loss import ClipLoss
 
-    unit = partial(torch.nn.functional.normalize, dim=-1)
-    images = torch.cat([clean, shop])
-    embedded = unit(model.encode_image(images).float())  # (2B, D)
-    text = unit(model.encode_text(tokens).float())  # (B, D)
-    packshots, photographs = embedded.chunk(2)
+    packshots, photographs = model.encode_image(images, normalize=True).float().chunk(2)  # (B, D) each
+    text = model.encode_text(tokens, normalize=True).float()  # (B, D)
     clip = ClipLoss()
-    parts = {"pair": clip(packshots, photographs, image_scale.exp().clamp(max=100)),
-             "text": clip(photographs, text, model.logit_scale.exp().clamp(max=100))}
-    if teacher is not None:
-        with torch.no_grad():
-            target = unit(teacher(images).float())
-        parts["teacher"] = (1 - (embedded * target).sum(-1)).mean() * 5
-    return parts
+    return {"pair": clip(packshots, photographs, image_scale.exp().clamp(max=100)),
+            "text": clip(photographs, text, model.logit_scale.exp().clamp(max=100))}
 
 
-def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log_every: int = 50) -> pd.DataFrame:
-    """Train `config.arch`, write `out` (safetensors, fp16) every 250 steps and at the end; returns the loss history."""
-    from klip.encoder import autocast, load
+def start(config: PretrainConfig) -> torch.nn.Module:
+    """The open_clip model to be trained: a timm image tower has ImageNet weights, all else random ones."""
+    from klip import imagenet
 
     torch.manual_seed(config.seed)
-    tokenize = tokenizer(config.arch)
     model = build(config.arch)
-    if config.start:
-        fill(model, config.start)
-    model.train().to(memory_format=torch.channels_last)
-    teacher = load(config.teacher).eval() if config.teacher else None
-    image_scale = torch.nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
-    size = model.visual.image_size[0] if isinstance(model.visual.image_size, tuple) else model.visual.image_size
-    products, packshots = corpus(config, progress=progress)
-
-    def objective(clean, shop, tokens):
-        with autocast(config.precision, "cpu"):
-            parts = losses(model, image_scale, normalise(torch.as_tensor(clean)), normalise(torch.as_tensor(shop)),
-                           tokens, config, teacher)
-        return parts["pair"] + config.text_weight * parts["text"] + parts.get("teacher", 0.0), parts
-
-    return fit(config, Batches(config, products, packshots, tokenize, size), objective,
-               [*model.named_parameters(), ("image_scale", image_scale)],
-               lambda history: write(model, config, history, out), progress, log_every)
+    if hasattr(model.visual, "trunk"):
+        state = imagenet.state_dict()
+        tower = {name: value for name, value in state.items() if not name.startswith(imagenet.CLASSIFIER)}
+        model.visual.trunk.load_state_dict(tower)
+        blocks.freeze(model.visual, config.frozen_blocks)
+    return model.to(memory_format=torch.channels_last)
 
 
-def fit(config, batches: Batches, objective: Callable, named: list[tuple[str, torch.nn.Parameter]],
-        save: Callable[[list[dict]], None], progress: bool = True, log_every: int = 50) -> pd.DataFrame:
-    """AdamW over all batches, warm-up, cosine, gradients clipped to 1; vectors do not decay.  Returns the history.
+def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log_every: int = 50,
+             sets: dict[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    """Train `config.arch` and write `out` (safetensors, fp16) every 100 steps and at the end; the loss history.
 
-    config: lr, weight_decay, warmup, steps, batch; objective(clean, shop, tokens): the loss and its parts by name.
+    sets: those of `judges`; what `choices` finds on them at the end is kept in the file.
+
+    fp32, AdamW, warm-up, cosine, gradients clipped to 1, statistics of batch normalisation as ImageNet left them.
     """
-    from klip.encoder import quiet_worker
+    from klip import encoder
+    from klip.train import rate_factor
 
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2, prefetch_factor=4,
-                                         worker_init_fn=quiet_worker)
-    optimiser = torch.optim.AdamW([
-        {"params": [p for _, p in named if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [
-        torch.optim.lr_scheduler.LinearLR(optimiser, 0.01, 1.0, config.warmup),
-        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.steps - config.warmup))], [config.warmup])
+    model = start(config)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    teacher = encoder.load(config.teacher) if config.teacher else None
+    steps = config.steps * (config.passes if teacher else 1)
+    image_scale = torch.nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
+    rest = [p for name, p in model.named_parameters() if not name.startswith("visual.")] + [image_scale]
+    decay = 1.0 if teacher else config.decay
+    groups = blocks.parameter_groups(model.visual, "blockwise", config.lr, decay, config.weight_decay)
+    groups.append({"params": rest, "lr": config.text_lr, "weight_decay": 0.0, "name": "text"})
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: rate_factor(step, steps, config.warmup / steps))
+    trained = [parameter for group in groups for parameter in group["params"]]
+
+    products, packshots = corpus(config, progress=progress)
+    loader = torch.utils.data.DataLoader(
+        Batches(config, products, packshots, tokenizer(config.arch)), batch_size=None, num_workers=2,
+        prefetch_factor=4, worker_init_fn=encoder.quiet_worker)
+    lessons = taught(loader, teacher, config) if teacher else loader
     history, started = [], time.perf_counter()
-    for step, batch in enumerate(tqdm(loader, disable=not progress), 1):
-        loss, parts = objective(*batch)
+    for step, (clean, shop, words) in enumerate(tqdm(lessons, total=steps, disable=not progress), 1):
+        images = torch.cat([normalise(clean), normalise(shop)])
+        if teacher is None:
+            parts = losses(model, image_scale, images, words)
+            loss = parts["pair"] + config.text_weight * parts["text"]
+        else:
+            loss = imitation(model.visual(images), words)
+            parts = {"teacher": loss}
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
-        if step % log_every == 0 or step == config.steps:
+        if step % log_every == 0 or step == steps:
             rate = step * 2 * config.batch / (time.perf_counter() - started)
             history.append({"step": step, "images": step * 2 * config.batch, "images_per_s": rate,
-                            **{name: float(part.detach()) for name, part in parts.items()}})
-            tqdm.write(json.dumps(history[-1])) if progress else print(json.dumps(history[-1]), flush=True)
-        if step % 250 == 0 or step == config.steps:
-            save(history)
+                            **{name: part.item() for name, part in parts.items()}})
+            print(json.dumps(history[-1]), flush=True)
+        if step % 100 == 0 or step == steps:
+            write(model, config, history, out)
+    if sets:
+        write(model, config, history, out, choices(model, config, sets).to_dict("records"))
     return pd.DataFrame(history)
 
 
-def write(model, config: PretrainConfig, history: list[dict], out: str | Path) -> None:
-    """Both towers (a pupil: the image tower) by `store`, with their preprocessing and what they went on from."""
-    from klip.augment import Preprocess
+def taught(loader: Iterable, teacher: torch.nn.Module, config: PretrainConfig) -> Iterator[tuple]:
+    """Packshots, photographs and what the teacher makes of them, unit rows (2B, D); all are kept for later passes."""
+    from klip.encoder import autocast
 
-    size = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())["vision_cfg"]["image_size"]
-    tensors = {name: value for name, value in model.state_dict().items()
-               if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
-    before = {"before": provenance(config.arch, config.start)} if config.start else {}
-    store(tensors, config, history, out, {"preprocess": Preprocess(size, MEAN, STD, "squash").to_dict()}, before)
+    kept = []
+    for clean, shop, _ in loader:
+        with torch.no_grad(), autocast("auto", "cpu"):
+            target = teacher(torch.cat([normalise(clean), normalise(shop)]))
+        kept.append((clean, shop, torch.nn.functional.normalize(target.float(), dim=1)))
+        yield kept[-1]
+    rng = np.random.default_rng(config.seed)
+    for _ in range(1, config.passes):
+        yield from (kept[k] for k in rng.permutation(len(kept)))
 
 
-def store(tensors: dict[str, torch.Tensor], config, history: list[dict], out: str | Path, facts: dict,
-          before: dict | None = None) -> None:
-    """Weights as fp16 safetensors; metadata: arch, `facts` as JSON, and provenance (recipe, renderer, loss history)."""
+def imitation(embedded: Tensor, target: Tensor) -> Tensor:
+    """How far a pupil is from its teacher: 1 - cosine of the embeddings (2B, D), and of their similarities (2B, 2B).
+
+    The second part is what recognition uses (relational distillation, Park et al. 2019, with cosines).
+    """
+    embedded = torch.nn.functional.normalize(embedded.float(), dim=1)
+    apart = (embedded @ embedded.T - target @ target.T).square().mean()
+    return (1 - (embedded * target).sum(1)).mean() + 10 * apart
+
+
+def mixed(model: torch.nn.Module, config: PretrainConfig, share: float) -> dict[str, Tensor]:
+    """Tensors of the model whose image tower is `share` trained, the rest as it started (Wortsman et al. 2022)."""
+    state = {name: value.detach() for name, value in model.state_dict().items() if name != "attn_mask"}
+    if config.teacher or share == 1:
+        return state
+    for name, before in start(config).state_dict().items():
+        if name.startswith("visual.") and before.is_floating_point():
+            state[name] = torch.lerp(before, state[name], share)
+    return state
+
+
+def write(model, config: PretrainConfig, history: list[dict], out: str | Path,
+          chosen: list[dict] | None = None) -> None:
+    """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
     from safetensors.torch import save_file
 
     from klip.files import atomic
     from klip.shop.sets import source_hash
 
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    halves = {name: (value.detach().half() if value.is_floating_point() else value).contiguous()
-              for name, value in tensors.items()}
-    recipe = asdict(config)
-    recipe |= {name: Path(recipe[name]).name for name in ("start", "teacher") if name in recipe}
-    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history, **(before or {})}
-    texts = {name: json.dumps(value) for name, value in (facts | {"provenance": made}).items()}
-    atomic(Path(out), lambda part: save_file(halves, part, {"arch": config.arch, **texts}))
+    tensors = {name: (value.half() if value.is_floating_point() else value).contiguous()
+               for name, value in mixed(model, config, config.wise).items()
+               if name.startswith("visual.") or not config.teacher}
+    recipe = asdict(config) | {"teacher": Path(config.teacher).name}
+    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history,
+            "chosen": chosen or []}
+    preprocess = Preprocess(config.test_pixels, MEAN, STD, RESIZE).to_dict()
+    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess), "provenance": json.dumps(made)}
+    atomic(Path(out), lambda part: save_file(tensors, part, facts))
 
 
-# ---------------------------------------------------------------------------------------------- its own check
+def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFrame]:
+    """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA has them: GroZi-120 with at
+    most `per_product` seeded crops of each product, and that many of GroceryStore's *training* photographs."""
+    from klip import data
+
+    found = {}
+    if (paths.data_root() / "grozi-120").is_dir():
+        grozi = data.load("grozi-120")
+        asked = grozi["split"] == "query"
+        crops = grozi[asked].sample(frac=1, random_state=0).groupby("product", sort=False).head(per_product)
+        found["grozi-120 web1"] = pd.concat([grozi[~asked], crops], ignore_index=True)
+        found["grozi-120 web1"].attrs = grozi.attrs
+    if (paths.data_root() / "grocery-store").is_dir():
+        grocery = data.load("grocery-store")
+        shown, train = grocery[grocery["split"] == "gallery"], grocery[grocery["split"] == "train"]
+        asked = train.sample(min(photographs, len(train)), random_state=0).assign(split="query")
+        found["grocery-store, training photographs"] = pd.concat([shown, asked], ignore_index=True)
+        found["grocery-store, training photographs"].attrs = grocery.attrs
+    return found
+
+
+def choices(model: torch.nn.Module, config: PretrainConfig, sets: dict[str, pd.DataFrame],
+            pixels: Sequence[int] = (128, 160, 192), shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)) -> pd.DataFrame:
+    """Top-1 (a fraction) of each judge at each resolution and share of the trained weights, one packshot, one view."""
+    from klip import encoder, metrics, zeroshot
+
+    size, rows = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text()), []
+    for share in shares:
+        tensors = mixed(model, config, share)
+        tower = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
+        for side in pixels:
+            judge = encoder.build(size, Preprocess(side, MEAN, STD, RESIZE), config.arch)
+            judge.tower.load_state_dict(tower)
+            for name, catalogue in sets.items():
+                answers = zeroshot.evaluate(judge, catalogue, views=1, precision="auto")
+                rows.append({"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1})
+    return pd.DataFrame(rows, columns=["set", "pixels", "wise", "top1"])
+
 
 def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
-    """What a weight file says of its making: `recipe`, `renderer` (hash of the shop's code), `history`."""
+    """What a weight file says of its making: `recipe`, `renderer` (hash of the shop's code), `history`, `chosen`."""
     from safetensors import safe_open
 
     with safe_open(Path(file or paths.WEIGHTS / f"{arch}.safetensors"), "pt") as found:
         return json.loads(found.metadata()["provenance"])
 
 
-def unseen(lines: int, seed: int, size: int) -> tuple[list, np.ndarray]:
-    """N products of the range `spare`, one a line, and a clean packshot of each, (N, S, S, 3) uint8."""
-    from klip.shop.design import design
-    from klip.shop.packshot import packshot
-    from klip.shop.photo import on_white
-
-    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
-    return products, np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
-
+# ---------------------------------------------------------------------------------------------- its own check
 
 def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, seed: int = 0) -> pd.DataFrame:
     """Zero-shot classification by prompt, as CLIP does it, of packshots of the range `spare`, never trained on.
 
     One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
     """
-    from klip.shop.design import colour_name
+    from klip.shop.design import colour_name, design
+    from klip.shop.packshot import packshot
+    from klip.shop.photo import on_white
 
     model, tokenize = build(arch), tokenizer(arch)
     fill(model, file or paths.WEIGHTS / f"{arch}.safetensors")
     model.eval()
-    size = json.loads((paths.WEIGHTS / f"{arch}.json").read_text())["vision_cfg"]["image_size"]
-    products, clean = unseen(lines, seed, size)
+    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
+    size = PretrainConfig().test_pixels
+    clean = np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
     questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
                  "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
                  "kind of goods": ("a packshot of {}", [product.noun for product in products])}
     rows = []
     with torch.no_grad():
-        images = model.encode_image(normalise(torch.from_numpy(clean)), normalize=True)  # (N, D)
+        images = torch.cat([model.encode_image(normalise(part), normalize=True)
+                            for part in np.array_split(clean, max(1, len(clean) // 64))])  # (N, D)
         for attribute, (prompt, truth) in questions.items():
             answers = sorted(set(truth))
             text = model.encode_text(tokenize([prompt.format(answer) for answer in answers]), normalize=True)

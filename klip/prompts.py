@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from klip import encoder, paths, zeroshot
+from klip import encoder, hub, paths, zeroshot
 from klip.encoder import Encoder
 
 TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
@@ -70,7 +70,8 @@ def fill(model: nn.Module, file: str | Path) -> None:
 def load(model: str) -> tuple[nn.Module, Any]:
     """The whole open_clip model that an image tower belongs to, in eval mode, and its tokenizer.
 
-    model: `nano` or ARCH:TAG, as for `encoder.load`.  ValueError: a model without a text tower.
+    model: `nano`, or of open_clip ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:FOLDER, as for `encoder.load`.
+    ValueError: a model without a text tower.
     """
     import open_clip
 
@@ -79,10 +80,13 @@ def load(model: str) -> tuple[nn.Module, Any]:
         fill(made, paths.WEIGHTS / "nanoclip.safetensors")
         return made.eval(), tokenizer()
     arch, _, tag = model.partition(":")
-    if not tag:
+    if not tag or arch == "timm":
         raise ValueError(f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip")
-    file = None if tag == "none" else str(encoder.weights(arch, tag))
-    return open_clip.create_model(arch, file).eval(), tokenizer(arch)
+    if arch in ("hf-hub", "local-dir"):
+        return open_clip.create_model(model, require_pretrained=True).eval(), open_clip.get_tokenizer(model)
+    file = None if tag == "none" else tag if Path(tag).is_file() else str(hub.checkpoint(arch, tag))
+    quick = hub.of_open_clip(arch, tag).config["quick_gelu"]  # the tag says it, a file does not
+    return open_clip.create_model(arch, file, force_quick_gelu=quick).eval(), tokenizer(arch)
 
 
 @torch.no_grad()

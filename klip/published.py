@@ -1,4 +1,4 @@
-"""The paper's own numbers and claims (arXiv 2312.10282), and the classical floor, as data.
+"""The paper's own numbers and claims (arXiv 2312.10282) as data.
 
 Numbers are percent, as printed there.
 """
@@ -19,17 +19,6 @@ class Row:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What a method without any learning reaches, measured by this project: percent of queries."""
-
-    percent: float
-    histogram: float
-    chance: float
-    protocol: str
-    source: str
-
-
 _TABLES = {"capg-gp": "Table 1", "grozi-120": "Table 2", "rp2k": "§5.1"}
 _METHODS: dict[str, tuple[float | None, float | None, float | None]] = {
     "ResNext-WSL, full finetuning": (84.1, 60.4, None),
@@ -45,15 +34,6 @@ PUBLISHED = tuple(
     Row(name, method, percent, f"arXiv 2312.10282 {_TABLES[name]}", _NOTES.get((name, method), ""))
     for method, values in _METHODS.items() for name, percent in zip(_TABLES, values, strict=True))
 """Every cell of the paper's tables: sets `capg-gp`, `grozi-120`, `rp2k` by five methods."""
-
-_ROOTSIFT = ("RootSIFT, 400 keypoints, each descriptor votes for the product of its nearest neighbour, "
-             "weighted by the margin to the second product; one packshot per product, no learning")
-FLOORS = {
-    "grozi-120": Floor(56.9, 4.5, 0.8, "all 120 products, 10 crops each, gallery web1", _ROOTSIFT),
-    "grocery-store": Floor(25.5, 5.4, 1.2, "81 products, 1,000 test photographs, gallery iconic", _ROOTSIFT),
-}
-"""Classical floor of the real sets (`histogram`: 2x2 HSV).  Fewer products or other crops: not comparable."""
-
 
 PAPER_SET = {"grozi-like": "grozi-120", "capg-like": "capg-gp", "rp2k-like": "rp2k"}
 """Rendered set -> the set of the paper that it mirrors; the paper's number beside it is no target."""

@@ -163,6 +163,7 @@ def _sets(profile: str) -> list[tuple[str, dict[str, Any]]]:
     """`sets` of 04_zero_shot.json: label -> queries, products, and frozen, fine_tuned, difference, low, high.
 
     The last five are fractions; a label is a set's name, perhaps with more words after it (the gallery rule).
+    Where measured there are also floor (SIFT, the same queries and packshots) and reranked, each with its _low, _high.
     """
     return list(_all_metrics(profile).get("04_zero_shot", {}).get("sets", {}).items())
 
@@ -195,18 +196,17 @@ def _results_table(profile: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
     if not _sets(profile):
         return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
-    lines = ["| set | products | queries | chance | floor | frozen | fine-tuned | difference (95 % interval) | paper |",
-             "|---|--:|--:|--:|--:|--:|--:|---|--:|"]
+    lines = ["| set | products | queries | chance | SIFT | frozen | fine-tuned | difference (95 % interval) "
+             "| re-ranked | paper |", "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|"]
     for label, row in _sets(profile):
-        paper, name = paper_number(label), label.split()[0]
-        mirrored = published.PAPER_SET.get(name)
+        paper, mirrored = paper_number(label), published.PAPER_SET.get(label.split()[0])
         shown = "-" if paper is None else f"{paper} ({mirrored})" if mirrored else str(paper)
         gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
-        floor = published.FLOORS[name].percent if name in published.FLOORS else "-"
-        size = row["products"], row["queries"], _percent(1 / row["products"]), floor
-        ours = _percent(row["frozen"]), _percent(row["fine_tuned"]), gain
+        size = row["products"], row["queries"], _percent(1 / row["products"]), _percent(row.get("floor"))
+        ours = _percent(row["frozen"]), _percent(row["fine_tuned"]), gain, _percent(row.get("reranked"))
         lines.append("| " + " | ".join(map(str, (label, *size, *ours, shown))) + " |")
-    return "\n".join(lines) + "\n"
+    left_out = _all_metrics(profile)["04_zero_shot"].get("left_out")
+    return "\n".join(lines + [f"\n{left_out}"] * bool(left_out)) + "\n"
 
 
 def save_claims(profile: str) -> Path:
@@ -288,6 +288,6 @@ def write_report(profile: str) -> Path:
 
 def _listing(values: Mapping[str, Any]) -> str:
     """The single numbers and words of one metrics file; nested ones stay in the file."""
-    single = {name: value for name, value in values.items() if not isinstance(value, dict | list)}
+    single = {name: value for name, value in values.items() if not isinstance(value, dict | list) and value != ""}
     return "".join(f"- {name}: {f'{value:.4g}' if isinstance(value, float) else value}\n"
                    for name, value in single.items())

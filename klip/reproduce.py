@@ -2,7 +2,7 @@
 
 A notebook depends on its code cells (not its prose), the values of the parameters it uses, the klip modules
 that it imports and all that these import, the encoders klip ships, and the metrics of earlier notebooks that
-it reads. Images of a user are not looked at: after changing them, `make clean`.
+it reads, and which evaluation sets are at hand. Images of a user are not looked at: after changing them, `make clean`.
 """
 
 from __future__ import annotations
@@ -158,18 +158,24 @@ def run(profile: str = "nano", parameters: Mapping[str, Any] | None = None,
     """Bring results/<profile> up to date and print its summary; returns the names of the notebooks that ran.
 
     `only` gives notebooks by number ("03"); what they read from earlier ones is brought up to date first.
+    Evaluation sets that are not at hand and cannot be fetched are left out, in one line (`fetch.at_hand`).
     """
     from doit.cmd_base import ModuleTaskLoader
     from doit.doit_cmd import DoitMain
+
+    from klip import fetch
 
     books = notebooks()
     values = parameters_of(profile, parameters or {}, books)
     wanted = [only] if isinstance(only, str) else only or [key for key in books if key.isdigit() or appendix]
     if unknown := [number for number in wanted if number not in books]:
         raise ValueError(f"reproduce: no notebook has number {unknown[0]!r}; there are {', '.join(books)}")
+    given = config.settings(values[wanted[0]])
+    there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
+    print(f"{left_out}\n" * bool(left_out), end="")
     ran: list[str] = []
     failures: list[Exception] = []
-    tasks = [_task(book, values[number], profile, books, ran, failures) for number, book in books.items()]
+    tasks = [_task(book, values[number], profile, books, there, ran, failures) for number, book in books.items()]
     # One memory per results folder: a run into another one must not make this one look old, or new.
     memory = paths.CACHE / "reproduce" / f"{profile}-{_sha256(str(paths.RESULTS).encode())[:8]}.json"
     memory.parent.mkdir(parents=True, exist_ok=True)
@@ -185,10 +191,14 @@ def run(profile: str = "nano", parameters: Mapping[str, Any] | None = None,
     return ran
 
 
-def _task(book: Notebook, given: Mapping[str, Any], profile: str, books: Mapping[str, Notebook],
+def _task(book: Notebook, given: Mapping[str, Any], profile: str, books: Mapping[str, Notebook], there: list[str],
           ran: list[str], failures: list[Exception]) -> dict[str, Any]:
-    """doit's form of one notebook; its key is made in its turn, since it reads what earlier ones wrote."""
+    """doit's form of one notebook; its key is made in its turn, since it reads what earlier ones wrote.
+
+    there: the evaluation sets at hand: a set that arrives later makes what uses them out of date.
+    """
     folder, depends = paths.RESULTS / profile, book.depends(given, profile)
+    depends |= {"eval_list": there} if "eval_list" in depends else {}
     needs = {name.split("_")[0] for name in book.reads()} & set(books) - {book.number}
 
     def current(task: Any, values: Mapping[str, Any]) -> bool:  # doit knows these two names

@@ -69,16 +69,16 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     writes, and every one returns the same run; on other numbers of processes it differs by rounding.
     ValueError: wrong settings, a product without images, a damaged image, a loss that is no number.
     """
-    base = encoders.load(config.model, config.resize) if base is None else copy.deepcopy(base)
+    base = encoders.load(config.model, config.resize, config.pixels) if base is None else copy.deepcopy(base)
     if config.proj == "drop":
         encoders.drop_projection(base)
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
     head, held, folder = _head(config, catalogue, plan, base.dim), held_out(catalogue, validation), None
     device, start = encoders.default_device(), None
+    precision = _precision(config, base, device)
     if cache:
-        precision = encoders.resolve_precision(config.precision, device)
-        start = [encoders.fingerprint(base), precision, device]
+        start = [encoders.fingerprint(base), precision, config.precision, device]
         facts = [config.model_dump(mode="json", exclude=NEUTRAL), *start, ranks.count()]
         facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
@@ -92,12 +92,12 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     base.name, history = _name(config), pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
     average = trainer.averaged(f"{base.name}, averaged weights")
     if folder is not None and ranks.first():
-        facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds, "products": plan.products}
-        encoders.save(base, folder / "encoder.safetensors", **{k: facts[k] for k in ("config", "seconds")})
+        facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds, "precision": precision}
+        encoders.save(base, folder / "encoder.safetensors", **facts)
         if average is not None:
-            encoders.save(average, folder / "average.safetensors", **{k: facts[k] for k in ("config", "seconds")})
+            encoders.save(average, folder / "average.safetensors", **facts)
         checkpoint.write_tensors(folder / "head.safetensors", head.state_dict())
-        checkpoint.write(folder, history, facts)
+        checkpoint.write(folder, history, facts | {"products": plan.products})
     ranks.wait()  # what the first process wrote is there for all
     return Run(base, head.cpu(), plan.products, history, config, trainer.seconds, folder, average)
 
@@ -120,6 +120,12 @@ def keep(run: Run, frozen: Encoder, wise: float = 1.0) -> Path:
 
 def _name(config: FinetuneConfig) -> str:
     return f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
+
+
+def _precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.device) -> str:
+    """That of the steps; what is only embedded, centres and validation, takes `config.precision` as it is."""
+    trained = None if config.rates == "frozen" else encoder.tower
+    return encoders.resolve_precision(config.precision, device, trained)
 
 
 def read(folder: Path, config: FinetuneConfig) -> Run:
@@ -185,7 +191,7 @@ class _Trainer:
                  catalogue: pd.DataFrame, held: Held | None, start: list | None = None) -> None:
         self.config, self.encoder, self.head, self.held, self.start = config, encoder, head, held, start
         self.device, self.frozen = encoder.device, config.rates == "frozen"
-        self.precision = encoders.resolve_precision(config.precision, self.device)
+        self.precision = _precision(config, encoder, self.device)
         draws = list(plan.draws(config.images, together=head.wants_pairs))
         self.batches = [draws[i:i + config.batch_size] for i in range(0, len(draws), config.batch_size)]
         self.draws = _Draws(plan, catalogue, encoder.preprocess, config)
@@ -213,7 +219,7 @@ class _Trainer:
         """Mean embedding of each product by the frozen encoder, (C, D)."""
         few = plan.rows.groupby("product").head(CENTRE_IMAGES)
         rows = self._once("centres", [few], lambda: encoders.embed(
-            self.encoder, few, workers=self.config.workers, precision=self.precision))
+            self.encoder, few, workers=self.config.workers, precision=self.config.precision))
         labels = torch.as_tensor(pd.factorize(few["product"])[0])
         return torch.zeros(len(plan.products), self.encoder.dim).index_add_(0, labels, rows)
 
@@ -228,7 +234,7 @@ class _Trainer:
             self._restore(checkpoint.read_state(state))
         elif config.validate_every and self.held:
             frozen = self._once("frozen", self.held, lambda: torch.tensor(
-                validate(self.encoder, self.held, self.precision, config.workers), dtype=torch.float64))
+                validate(self.encoder, self.held, config.precision, config.workers), dtype=torch.float64))
             self.history.append({"step": 0, "images": 0, "val_top1": frozen.item()})
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
@@ -252,7 +258,7 @@ class _Trainer:
                 bar.update(len(batch))
                 last = self.step == len(self.batches)
                 if self.held and (last or config.validate_every and not self.step % config.validate_every):
-                    self.history[-1]["val_top1"] = validate(self.encoder, self.held, self.precision, config.workers)
+                    self.history[-1]["val_top1"] = validate(self.encoder, self.held, config.precision, config.workers)
                 if state is not None and self.step % config.save_every == 0 and not last and ranks.first():
                     checkpoint.write_state(state, self._state())
                 started = time.perf_counter() - self.seconds  # validating and saving do not count

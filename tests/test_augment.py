@@ -21,18 +21,28 @@ def rng(*seed):
     return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_crop_is_the_default_of_clip(shape):
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("policy, theirs", [("squash", "squash"), ("pad", "longest"), ("crop", "shortest")])
+def test_the_plain_view_is_the_one_of_open_clip(policy, theirs, interpolation):
     import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
     from PIL import Image
-    from torchvision import transforms
 
-    clip = transforms.Compose([
-        transforms.Resize(32, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(32),
-        transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    image = speckled(*shape)
-    ours = evaluation(image, Preprocess(32, MEAN, STD, "crop"))
-    torch.testing.assert_close(torch.from_numpy(ours), clip(Image.fromarray(image)), atol=1e-6, rtol=0)
+    for size in (32, 47):
+        ours = Preprocess(size, MEAN, STD, policy, interpolation)
+        how = PreprocessCfg(size, "RGB", MEAN, STD, interpolation, theirs, fill_color=ours.fill)
+        transform = image_transform_v2(how, is_train=False)
+        thin = [(11, 333)] if policy == "pad" else []  # 1.06 pixels; thinner ones open_clip cannot pad
+        for shape in [*SHAPES[:3], *SHAPES[4:], (50, 21), (63, 22), *thin]:
+            image = speckled(*shape)
+            view = torch.from_numpy(evaluation(image, ours))
+            torch.testing.assert_close(view, transform(Image.fromarray(image)), atol=1e-6, rtol=0)
+
+
+def test_bilinear_is_another_view_than_bicubic():
+    image = speckled(80, 80)
+    one, other = (evaluation(image, Preprocess(32, MEAN, STD, interpolation=how)) for how in ("bicubic", "bilinear"))
+    assert np.abs(one - other).max() > 0.01
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -104,12 +114,16 @@ def test_preprocess_survives_json():
     preprocess = Preprocess(96, MEAN, STD, "pad")
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
     assert Preprocess(96, list(MEAN), list(STD), "pad") == preprocess  # what JSON gives
+    assert "interpolation" not in preprocess.to_dict()  # fingerprints of files older than the word stay
+    bilinear = Preprocess(96, MEAN, STD, interpolation="bilinear")
+    assert Preprocess.from_dict(json.loads(json.dumps(bilinear.to_dict()))) == bilinear != preprocess
 
 
 @pytest.mark.parametrize("values", [
-    {"size": 0}, {"resize": "stretch"}, {"mean": (0.5, 0.5)}, {"std": (0.2, 0.0, 0.2)}])
+    {"size": 0}, {"resize": "stretch"}, {"mean": (0.5, 0.5)}, {"std": (0.2, 0.0, 0.2)},
+    {"interpolation": "nearest"}])
 def test_preprocess_refuses(values):
-    with pytest.raises(ValueError, match="preprocess: wants .* squash, pad, crop, got"):
+    with pytest.raises(ValueError, match="wants .* squash, pad, crop and interpolation bicubic, bilinear, got"):
         Preprocess(**{"size": 32, "mean": MEAN, "std": STD, **values})
 
 

@@ -40,14 +40,14 @@ def towers():
             "clip": encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")}
 
 
-def fit(row, towers, shelf, images=64, **more):
+def fit(row, towers, shelf, budget=16, **more):
     tower = towers["clip" if ROWS[row].tower == "clip" else "resnext"]
-    return baselines.fit(ROWS[row], tower, shelf, images, progress=False, cache=False, **QUICK | more)
+    return baselines.fit(ROWS[row], tower, shelf, budget, progress=False, cache=False, **QUICK | more)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_recipe_trains_and_answers_all_queries(row, towers, shelf):
-    run = fit(row, towers, shelf, images=16)
+    run = fit(row, towers, shelf, budget=4)
     frame = baselines.answer(ROWS[row], run, shelf, views=1, precision="fp32")
     assert frame["image"].tolist() == shelf.loc[shelf["split"] == "query", "image"].tolist()
     assert {"predicted", "top1", "top5", "similarity"} <= set(frame) and frame["top5"].all()
@@ -71,20 +71,72 @@ def test_packshots_alone_are_trained_on_or_the_whole_training_split(shelf):
     assert baselines.missing(ROWS["ResNet on the full training split"], poor) == "the set has no training images"
 
 
-@pytest.mark.parametrize("products, images, depth", [(4, 64, 16), (120, 1500, 12), (200, 1500, 8), (500, 100, 2)])
-def test_depth_spends_the_budget_evenly_and_in_pairs(products, images, depth):
-    for recipe in baselines.RECIPES:
-        assert baselines.config(recipe, products, images, model="nano").depth == depth
+def test_a_linear_layer_learns_from_views_embedded_once(towers, shelf):
+    row = "semi-supervised ResNeXt + linear layer"
+    rows, tower = baselines.training_images(ROWS[row], shelf), towers["resnext"]
+    before = encoder.fingerprint(tower)
+    features = encoder.embed(tower, rows, views=baselines.VIEWS, seed=3, precision="fp32", unit=False)
+    run = fit(row, towers, shelf, budget=64, seed=3)
+    assert run.config.images == 256 and run.encoder is tower and encoder.fingerprint(tower) == before
+    again = fit(row, towers, shelf, budget=64, seed=3, features=features)
+    assert torch.equal(run.head.body.weight, again.head.body.weight)
+    labels = torch.arange(4).repeat_interleave(baselines.VIEWS)
+    means = torch.stack([torch.nn.functional.normalize(features[labels == n], dim=1).mean(dim=0) for n in range(4)])
+    start = features @ torch.nn.functional.normalize(means, dim=1).T  # where it begins: the class means, no bias
+    loss = torch.nn.functional.cross_entropy
+    assert loss(run.head.body(features), labels) < loss(start, labels)
+    few = fit(row, towers, shelf, budget=2, seed=3, batch_size=8)
+    chosen = np.random.default_rng(3).permutation(32)[:8]
+    assert few.history["loss"].tolist() == pytest.approx([loss(start[chosen], labels[chosen]).item()], rel=1e-5)
+
+
+def test_one_tower_in_two_places_gives_one_row(towers):
+    other = encoder.build(TIMM, towers["resnext"].preprocess, "other", seed=1)
+    names = [one.row for one in baselines.recipes(towers | {"semi": towers["clip"]})]
+    assert names == [row for row in ROWS if row != "frozen CLIP tower + linear layer"]
+    assert [one.row for one in baselines.recipes(towers | {"semi": other})] == list(ROWS)
+    assert baselines.bare(towers | {"semi": towers["clip"]})["semi"] == "frozen encoder"
+    assert baselines.bare(towers | {"semi": other}) == baselines.BARE
+
+
+@pytest.mark.parametrize("name, arch, row, shown", [
+    ("imagenet", "tf_efficientnet_lite0", "ResNeXt + LCA", "ImageNet + LCA"),
+    ("imagenet", "tf_efficientnet_lite0", "ResNet on the full training split", "ImageNet on the full training split"),
+    ("imagenet", "tf_efficientnet_lite0", "frozen ResNeXt", "frozen ImageNet"),
+    ("big", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", "frozen ResNeXt", "frozen ResNeXt"),
+    ("nano", "nanoclip", "semi-supervised ResNeXt + linear layer", "frozen nano + linear layer"),
+    ("nano", "nanoclip", "frozen semi-supervised ResNeXt", "frozen nano"),
+    ("imagenet", "tf_efficientnet_lite0", "RetailKLIP", "RetailKLIP"),
+    ("big", "resnext101_32x8d.x", "semi-supervised ResNeXt + linear layer", "semi-supervised ResNeXt + linear layer"),
+])
+def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
+    tower = encoder.Encoder(towers["resnext"].tower, towers["resnext"].preprocess, name, arch, TIMM)
+    assert baselines.label(row, {"resnext": tower, "semi": tower, "clip": towers["clip"]}) == shown
+    found = baselines.place("capg-like", row, {"resnext": tower, "semi": tower})
+    assert found == ("capg-like" if row == shown else f"capg-like on {name}")
+
+
+def test_rows_under_their_own_frozen_backbone():
+    def frames(*shares):  # one frame a seed, of ten queries
+        return [pd.DataFrame({"product": list("aabbccddee"), "top1": [n < 10 * share for n in range(10)],
+                              "top5": [True] * 10}) for share in shares]
+
+    own = {"frozen ResNeXt": frames(0.5), "frozen encoder": frames(0.7), "RetailKLIP": frames(0.1),
+           "ResNeXt, full fine-tuning": frames(0.5, 0.4), "ResNeXt + LCA": frames(0.4, 0.6),
+           "semi-supervised ResNeXt + linear layer": frames(0.6), "ResNet on the full training split": frames(0.6)}
+    assert baselines.under_frozen(own, baselines.BARE) == ["ResNeXt, full fine-tuning"]
+    semi = baselines.BARE | {"semi": "frozen encoder"}
+    assert baselines.under_frozen(own, semi) == ["ResNeXt, full fine-tuning", "semi-supervised ResNeXt + linear layer"]
 
 
 def test_a_classifier_learns_four_colours(towers, shelf):
     row = "ResNeXt, full fine-tuning"
-    run = fit(row, towers, shelf, images=640)
+    run = fit(row, towers, shelf, budget=160)
     assert baselines.answer(ROWS[row], run, shelf, precision="fp32")["top1"].all()
 
 
 def test_the_answer_is_the_most_probable_product_of_the_head(towers, shelf):
-    run = fit("ResNeXt + MaxEnt", towers, shelf, images=16)
+    run = fit("ResNeXt + MaxEnt", towers, shelf, budget=4)
     queries = shelf[shelf["split"] == "query"].reset_index(drop=True)
     queries.attrs = shelf.attrs
     frame = baselines.classify(run, queries, precision="fp32")
@@ -109,6 +161,6 @@ def test_lca_changes_no_feature_at_the_start_and_leaves_the_tower_alone(towers):
 
 
 def test_only_a_softmax_head_classifies(towers, shelf):
-    run = fit("hierarchical triplets, store-like augmentation", towers, shelf, images=16)
+    run = fit("hierarchical triplets, store-like augmentation", towers, shelf, budget=4)
     with pytest.raises(ValueError, match="only a softmax head classifies by itself, got triplet; use zeroshot"):
         baselines.classify(run, shelf)

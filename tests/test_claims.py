@@ -15,9 +15,11 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 SET = {"C2": "capg-like", "C3": "grozi-120 web1", "C4": "rp2k"}
 
 
-def rows(number, *intervals, place=None):
+def rows(number, *intervals, place=None, status="compared"):
     """Evidence of the claim's tests in order, as many as there are intervals."""
-    return [claims.evidence(number, test.name, place or SET.get(number, "validation"), (sum(ends) / 2, *ends))
+    why = "" if status == "compared" else "a reason"
+    return [claims.evidence(number, test.name, place or SET.get(number, "validation"), (sum(ends) / 2, *ends),
+                            status, why)
             for test, ends in zip(BY_ID[number].tests, intervals, strict=False)]
 
 
@@ -84,6 +86,41 @@ def test_every_set_counts():
     assert judged(good + open_ + bad).loc["C1", "verdict"] == "not upheld"
 
 
+GOOD, OPEN, BAD = (0.1, 0.2), (-0.1, 0.1), (-0.2, -0.1)
+
+
+@pytest.mark.parametrize("compared, aside, status, expected", [
+    ([GOOD], [GOOD], "not comparable", "not comparable"),  # a rival that is none cannot uphold a claim
+    ([GOOD], [BAD], "not comparable", "not comparable"),  # nor refute it
+    ([OPEN], [GOOD], "not comparable", "not comparable"),  # nor is the claim merely open
+    ([BAD], [GOOD], "not comparable", "not upheld"),  # what was compared refutes it
+    ([], [GOOD], "not comparable", "not comparable"),
+    ([GOOD], [BAD], "not tested", "upheld"),  # set aside: as if it were not there
+    ([OPEN], [GOOD], "not tested", "undecided"),
+    ([BAD], [GOOD], "not tested", "not upheld"),
+    ([], [GOOD], "not tested", "not tested"),
+])
+def test_rows_set_aside(compared, aside, status, expected):
+    ledger = judged(rows("C7", *compared, place="one") + rows("C7", *aside, place="two", status=status))
+    assert ledger.loc["C7", "verdict"] == expected
+    assert ledger.loc["C7", "ours"].endswith(f"[{status}: a reason]")
+    assert (ledger["verdict"] == "not tested").sum() >= len(CLAIMS) - 1
+
+
+def test_a_test_whose_rows_are_all_not_tested_is_not_measured():
+    mixed = rows("C8", GOOD) + rows("C8", GOOD, GOOD, status="not tested", place="other")
+    assert judged(mixed).loc["C8", "verdict"] == "undecided"  # the second test says nothing
+    assert judged(mixed + rows("C8", GOOD, GOOD, place="third")).loc["C8", "verdict"] == "upheld"
+
+
+def test_evidence_of_old_files_is_compared():
+    evidence = pd.DataFrame(rows("C1", GOOD)).drop(columns=["status", "why"])
+    mixed = pd.concat([evidence, pd.DataFrame(rows("C7", GOOD, status="not comparable"))])
+    assert judged(evidence).loc["C1", "verdict"] == "upheld"
+    assert list(judged(mixed).loc[["C1", "C7"], "verdict"]) == ["upheld", "not comparable"]
+    assert judged(evidence.to_dict("records")).loc["C1", "verdict"] == "upheld"
+
+
 def test_verdicts_agree_with_the_rule_written_out():
     rng = np.random.default_rng(0)
     seen = set()
@@ -142,7 +179,7 @@ def test_published_figures_stand_in_the_column_paper_alone():
 
 def test_evidence_says_what_is_expected_of_it():
     row = claims.evidence("C4", BY_ID["C4"].tests[0].name, "rp2k-like", (0, -0.1, 0.1))
-    assert tuple(row) == claims.COLUMNS
+    assert tuple(row) == (*claims.COLUMNS, "status", "why") and (row["status"], row["why"]) == ("compared", "")
     assert (row["expected"], row["margin"], row["unit"]) == ("near", 0.05, "points")
     assert rows("C2", *[(0, 0)] * 3)[2]["expected"] == "below" and rows("C9", (1, 2))[0]["unit"] == "times"
 
@@ -160,6 +197,9 @@ def test_evidence_says_what_is_expected_of_it():
     ({"difference": 15.0, "low": 10.0, "high": 20.0}, "fractions from -1 to 1, got .15"),
     ({"expected": "below"}, "expected, margin and unit must be .'above', 0.0, 'points'. as in .* run the notebook"),
     ({"margin": 0.05}, "expected, margin and unit must be"),
+    ({"status": "skipped"}, "status must be compared, or not comparable or not tested with why, got 'skipped' and ''"),
+    ({"status": "not tested"}, "with why, got 'not tested' and ''"),
+    ({"why": "no reason"}, "with why, got 'compared' and 'no reason'"),
 ])
 def test_wrong_rows(change, message):
     evidence = pd.DataFrame(rows("C2", (0.1, 0.2)))

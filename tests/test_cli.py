@@ -85,6 +85,19 @@ def test_evaluate_prints_a_table_and_writes_json(work):
     assert found["model"] == "tiny0.safetensors"
 
 
+def test_pixels_are_those_of_the_command(work):
+    more = ("--model", "tiny0.safetensors", "--views", 1, "--pixels", 48)
+    done("evaluate", "--set", "./shop", *more, "--json", "figures.json")
+    assert json.loads((work / "figures.json").read_text())["preprocess"]["size"] == 48
+    done("gallery", "build", "g", "./shop", *more)
+    assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"  # at 48 pixels, as the fingerprint checks
+    done("finetune", "./shop", "--out", "wide.safetensors", "--model", "tiny0.safetensors", "--images", 4, "--depth", 1,
+         "--pixels", 48)
+    assert encoder.load("wide.safetensors").preprocess.size == 48
+    refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--pixels", -1)
+    assert refused.exit_code == 2 and "--pixels must be at least 1, or 0" in refused.stderr
+
+
 @pytest.mark.parametrize("gallery", ["web1", "largest", "random"])
 def test_evaluate_takes_a_folder_and_a_manifest(work, gallery):
     (work / "list.csv").write_text("image,product\n" + "".join(

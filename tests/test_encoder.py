@@ -1,7 +1,6 @@
 """Encoders: building, files, names, WiSE-FT, embeddings."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from klip import augment, encoder, paths
+from klip import augment, encoder, paths, weights
 from klip.augment import Preprocess
 
 CONV = {"embed_dim": 16,
@@ -108,13 +106,10 @@ def test_offline_says_what_to_fetch_from_where_to_where(monkeypatch, tmp_path):
         encoder.load("ViT-L-14:laion2b_s32b_b82k")
 
 
-def test_the_papers_checkpoint_is_normalised_by_a_half(monkeypatch):
-    tower = encoder.build(VIT, PREPROCESS, "x").tower
-    monkeypatch.setattr(encoder, "weights", lambda arch, tag: "file")
-    monkeypatch.setattr("open_clip.create_model", lambda *given, **more: SimpleNamespace(visual=tower))
-    found = encoder.load("ViT-L-14:laion2b_s32b_b82k")
-    assert found.preprocess == Preprocess(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
-    assert encoder.load("ViT-B-32:laion2b_s34b_b79k").preprocess.mean[0] == pytest.approx(0.48145466)
+def test_the_papers_checkpoint_is_normalised_by_a_half():
+    found = weights.source("ViT-L-14:laion2b_s32b_b82k").preprocess
+    assert found == Preprocess(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
+    assert weights.source("ViT-B-32:laion2b_s34b_b79k").preprocess.mean[0] == pytest.approx(0.48145466)
 
 
 def test_a_checkpoint_put_into_the_cache_by_hand_is_taken(monkeypatch, tmp_path):
@@ -249,19 +244,3 @@ def test_checkpointing_reruns_the_stages_of_a_convolutional_tower():
     tiny.checkpointing()
     tiny(torch.randn(2, 3, 32, 32)).sum().backward()
     assert len(calls) == 2
-
-
-def test_precision_is_resolved_by_the_hardware(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert encoder.resolve_precision("auto", "cpu") == "bf16"
-    assert encoder.resolve_precision("fp32", "cpu") == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"neon": True}, raising=False)
-    assert encoder.resolve_precision("auto", "cpu") == "fp32"
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch
-    assert encoder.resolve_precision("auto", "cpu") == "fp32"
-    with encoder.autocast("bf16", "cpu"):
-        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
-    with encoder.autocast("auto", "cpu"):
-        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
-    with pytest.raises(ValueError, match="auto, fp32, bf16 or fp16, got 'half'"):
-        encoder.resolve_precision("half", "cpu")

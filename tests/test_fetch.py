@@ -94,3 +94,25 @@ def test_sets_to_be_got_by_hand(tmp_path):
 
 def test_the_pins():
     assert len(fetch.COMMIT) == 40 and fetch.COMMIT in fetch.URL and len(fetch.CONTENT) == 64
+
+
+def test_what_is_at_hand_and_what_was_left_out(archive, tmp_path):
+    names = ["grozi-like", "grozi-120", "grocery-store", "grocery-store:packaged"]
+    nowhere = "file:///nowhere.zip"
+    assert fetch.at_hand(["grozi-like", "shop"]) == (["grozi-like", "shop"], "")
+    (tmp_path / "grozi-120").mkdir()  # empty: nothing in it
+    found, line = fetch.at_hand(names, tmp_path, nowhere)
+    assert found == ["grozi-like"]
+    assert line == ("left out: grozi-120 (not at hand); grocery-store (cannot be downloaded); `klip data list` says "
+                    "where it comes from")
+    (tmp_path / "grozi-120" / "inVitro").mkdir()
+    found, line = fetch.at_hand(names, tmp_path, nowhere)
+    assert found == names[:2] and line.startswith("left out: grocery-store (cannot be downloaded);")
+    assert fetch.at_hand(names, tmp_path, *archive()) == (names, "")  # fetched
+    assert len(data.load("grocery-store", tmp_path / "grocery-store")) == 4
+    assert fetch.at_hand(names, tmp_path, nowhere) == (names, "")  # it is there now
+
+
+def test_no_set_at_hand_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none is in .*: rp2k \(not at hand\); `klip data list` says .* --set"):
+        fetch.at_hand(["rp2k"], tmp_path)

@@ -25,6 +25,10 @@ ACCEPTS = pd.DataFrame({"threshold": [np.inf, 0.9, 0.6, 0.3], "false_accepts": [
                         "correct_accepts": [0, 0.5, 1, 1]})  # fmt: skip
 ROWS = pd.DataFrame({"set": ["x", "x", "y"], "row": ["theirs", "ours", "ours"], "top1": [0.5, 0.6, 0.2],
                      "low": [0.4, 0.5, 0.1], "high": [0.6, 0.7, 0.3]})  # fmt: skip
+WEIGHTS = pd.DataFrame({"weight": [1.0, 0.0, 1.0, 0.0], "first": [5, 5, 10, 10], "top1": [0.6, 0.5, 0.7, 0.5],
+                        "low": 0.4, "high": 0.8})  # fmt: skip
+BUDGETS = pd.DataFrame({"row": [f"row {n}" for n in range(7) for _ in range(3)], "budget": [2, 4, 8] * 7,
+                        "mean": [0.2, 0.4, 0.3] * 7, "chosen": [False, True, False] * 7})  # fmt: skip
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (30 + 10 * k, 50, 3), dtype=np.uint8) for k in range(3)]
 PLACES = RNG.normal(size=(9, 2))
@@ -35,6 +39,8 @@ ALL = {
     "depth_curve": lambda: figures.depth_curve(DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4),
     "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
     "breadth_curve": lambda: figures.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
+    "weight_curve": lambda: figures.weight_curve(WEIGHTS),
+    "budget_curve": lambda: figures.budget_curve(BUDGETS),
     "rows": lambda: figures.rows(ROWS, "ours"),
     "accept_curve": lambda: figures.accept_curve({"a": ACCEPTS, "b": ACCEPTS}, {"a": 0.55}),
     "rate_bars": lambda: figures.rate_bars({"small": RATES, "large": RATES}),
@@ -91,6 +97,20 @@ def test_rows_have_a_panel_per_set_with_values_and_intervals():
 def test_breadth_curve_marks_the_breadths():
     axes = ALL["breadth_curve"]().axes[0]
     assert axes.get_xticks().tolist() == [40, 80, 160] and axes.lines[0].get_ydata().tolist() == [0.3, 0.5, 0.4]
+
+
+def test_weight_curve_has_a_line_for_each_number_of_products():
+    lines = ALL["weight_curve"]().axes[0].lines
+    assert [line.get_label() for line in lines] == ["first 5 products", "first 10 products"]
+    assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.5], [1, 0.6]], [[0, 0.5], [1, 0.7]]]
+
+
+def test_budget_curve_rings_what_was_chosen_and_tells_seven_rows_apart():
+    axes = ALL["budget_curve"]().axes[0]
+    *lines, rings = axes.lines
+    assert rings.get_xydata().tolist() == [[4, 0.4]] * 7 and rings.get_linestyle() == "None"
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 7
+    assert axes.get_xticks().tolist() == [2, 4, 8]
 
 
 def test_accept_curve_marks_the_last_point_that_the_threshold_accepts():

@@ -11,20 +11,22 @@ from klip import paths, reproduce
 FLOORS = [
     {"paths", "config", "published", "sources", "images", "files"},
     {"longtail", "balance", "metrics", "claims", "shop"},
-    {"shards", "layouts", "crops", "lists", "data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet",
-     "towers", "checkpoint", "backbones", "imagenet", "keypoints", "ranks", "heldout"},
-    {"train", "sweep", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure",
+    {"shards", "layouts", "crops", "lists", "data", "fetch", "augment", "device", "towers", "imagenet", "hub",
+     "weights", "encoder", "blocks", "arcface", "triplet", "checkpoint", "keypoints", "ranks", "heldout"},
+    {"train", "sweep", "zeroshot", "openset", "baselines", "budgets", "prompts", "arrival", "projection", "measure",
      "activations", "memory"},
-    {"figures", "tables", "report", "reproduce", "cli", "nano", "tags", "bench", "__main__"},
+    {"figures", "tables", "report", "reproduce", "cli", "nano", "corpus", "bench", "__main__"},
 ]
 WITHIN = {("config", "paths"), ("fetch", "data"), ("lists", "layouts"), ("lists", "crops"), ("data", "layouts"),
           ("data", "lists"), ("data", "shards"), ("encoder", "augment"), ("encoder", "data"),
-          ("encoder", "towers"), ("encoder", "imagenet"), ("baselines", "train"), ("baselines", "zeroshot"),
-          ("prompts", "zeroshot"), ("arrival", "zeroshot"), ("blocks", "towers"), ("heldout", "encoder"),
-          ("heldout", "data"), ("backbones", "encoder"), ("backbones", "augment"), ("tags", "nano"),
-          ("arcface", "triplet"), ("keypoints", "data"), ("openset", "zeroshot"), ("reproduce", "report"),
-          ("report", "tables"), ("cli", "reproduce"), ("cli", "report"), ("cli", "bench"), ("__main__", "cli"),
-          ("sweep", "train"), ("memory", "activations")}
+          ("encoder", "towers"), ("encoder", "device"), ("encoder", "weights"), ("weights", "hub"),
+          ("weights", "imagenet"), ("weights", "augment"), ("hub", "towers"), ("hub", "augment"),
+          ("baselines", "train"), ("baselines", "zeroshot"), ("budgets", "baselines"), ("prompts", "zeroshot"),
+          ("arrival", "zeroshot"),
+          ("blocks", "towers"), ("heldout", "encoder"), ("heldout", "data"), ("arcface", "triplet"),
+          ("keypoints", "data"), ("nano", "corpus"),
+          ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
+          ("cli", "report"), ("cli", "bench"), ("__main__", "cli"), ("sweep", "train"), ("memory", "activations")}
 """The few imports inside a floor; anything else there would soon be a knot."""
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 PACKAGE = paths.ROOT / "klip"

@@ -118,3 +118,12 @@ def test_a_foreign_or_damaged_file_is_refused(monkeypatch, tmp_path, published):
     torch.save(dict(list(published.items())[:-1]), file)
     with pytest.raises(ValueError, match="296 tensors, the package 295"):
         imagenet.state_dict()
+
+
+def test_statistics_of_batch_normalisation_stay_in_training(lite):
+    before = {name: value.clone() for name, value in lite.tower.named_buffers()}
+    lite.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert before and all(torch.equal(value, before[name]) for name, value in lite.tower.named_buffers())
+    assert lite.tower.trunk.bn1.weight.grad is not None
+    lite.zero_grad()
+    lite.eval()

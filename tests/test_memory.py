@@ -159,3 +159,13 @@ def test_prediction_is_what_a_gpu_allocates(checkpointing):
                             checkpointing=checkpointing)
     parts = activations.need("ViT-B-32", precision, 100).parts(16, 2, checkpointing)
     assert sum(parts.values()) == pytest.approx(found["peak_allocated_bytes"], rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["imagenet", "timm:resnet10t:none", "coca_ViT-B-32"])
+def test_other_towers_are_planned_too(model):
+    made = memory.plan(model, 11, batch=8)
+    config, preprocess = activations.described(model)
+    with torch.device("meta"):
+        count = sum(p.numel() for p in encoder.build(config, preprocess, model).parameters())
+    assert made.need.parameters == count and 0 < made.peak < made.gpu_bytes
+    assert made.need.kept.per_image > 3 * 4 * preprocess.size ** 2  # more than the image itself

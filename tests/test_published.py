@@ -2,7 +2,7 @@
 
 import pytest
 
-from klip.published import CLAIMS, FLOORS, PAPER_ROW, PAPER_SET, PUBLISHED, of_row, published
+from klip.published import CLAIMS, PAPER_ROW, PAPER_SET, PUBLISHED, of_row, published
 
 
 @pytest.mark.parametrize("set_name, percent", [("capg-gp", 88.6), ("grozi-120", 82.8), ("rp2k", 87.7)])
@@ -22,13 +22,6 @@ def test_what_the_paper_does_not_have():
     assert published("grocery-store") is None  # a set of ours
     with pytest.raises(ValueError, match="no method 'resnet'; accepted are"):
         published("rp2k", "resnet")
-
-
-def test_floors():
-    grozi, grocery = FLOORS["grozi-120"], FLOORS["grocery-store"]
-    assert (grozi.percent, grocery.percent) == (56.9, 25.5)
-    assert "120 products" in grozi.protocol and "RootSIFT" in grozi.source
-    assert (round(100 / 120, 1), round(100 / 81, 1)) == (grozi.chance, grocery.chance)
 
 
 def test_every_claim_can_be_tested():

@@ -100,12 +100,24 @@ def test_summary_shows_every_set_and_says_which_did_not_get_there():
 def test_readme_gets_ours_beside_the_papers():
     end = "<!-- /results -->\n"
     text = f"<!-- results:nano -->\nold\n{end}middle\n<!-- results:real -->\n{end}"
-    zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW})
+    print_ = {"floor": 0.5621, "floor_low": 0.5, "floor_high": 0.6, "reranked": 0.744}
+    zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW | print_})
     new = report.readme(text)
     assert "old" not in new and "middle" in new and "No run of profile `real`" in new
-    assert "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 (grozi-120) |" in new
-    assert "| grozi-120 web1 | 20 | 200 | 5.0 | 56.9 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 82.8 |" in new
-    assert report.readme(new) == new
+    assert "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | - | 82.8 (grozi-120) |" in new
+    assert "| grozi-120 web1 | 20 | 200 | 5.0 | 56.2 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 74.4 | 82.8 |" in new
+    head, rule, *lines = [line for line in new.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in (head, rule, *lines)} == {11} and "| SIFT |" in head
+    assert report.readme(new) == new and "left out" not in new
+
+
+def test_sets_left_out_are_named_under_the_table():
+    line = "left out: grozi-120 (not at hand); `klip data list` says where it comes from"
+    report.save_metrics({"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", "real")
+    assert f"| - |\n\n{line}\n<!-- /results -->" in report.readme("<!-- results:real -->\n<!-- /results -->\n")
+    assert report.write_report("real").read_text().count(line) == 2  # once more among the notebook's single values
+    report.save_metrics({"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", "real")
+    assert "left out" not in report.write_report("real").read_text()
 
 
 def test_report_collects_everything_in_order(results):

@@ -9,7 +9,7 @@ import pytest
 
 from klip import config, paths, report, reproduce
 
-PARAMETERS = 'profile: str = "nano"  # results go to results/<profile>/\n' \
+PARAMETERS = 'profile: str = "nano"  # results go to results/<profile>/\neval_sets: str = "grozi-like"\n' \
              'depths: str = "1 2"\ntop_lr: float = 2e-4\nseeds: int = 3\nextra: int = 0'
 START = "from klip import config, report\nsettings = config.settings(globals())"
 
@@ -83,6 +83,20 @@ def test_only_what_depends_on_a_change_runs_again(quick):
     assert reproduce.run(parameters={"top_lr": 1e-3, "seeds": 5}) == []  # nobody uses seeds
     assert reproduce.run(parameters={"top_lr": 1e-3, "depths": [4, 8]}, only="03") == ["02_depth", "03_train"]
     assert metrics("03_train")["product"] == pytest.approx(8e-3)
+
+
+def test_a_set_not_at_hand_is_left_out_in_one_line_until_it_arrives(quick, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("KLIP_DATA", str(tmp_path / "photographs"))
+    book(quick / "02_depth.ipynb", 'report.save_metrics({"depth": len(settings.eval_list)}, "02_depth", "nano")')
+    given = {"eval_sets": "grozi-like rp2k"}
+    assert reproduce.run(only="02", parameters=given) == ["02_depth"]
+    assert capsys.readouterr().out.startswith("left out: rp2k (not at hand); `klip data list` says where it comes")
+    assert reproduce.run(only="02", parameters=given) == []
+    (tmp_path / "photographs" / "rp2k" / "train").mkdir(parents=True)
+    assert reproduce.run(only="02", parameters=given) == ["02_depth"]
+    assert "left out" not in capsys.readouterr().out.split("nothing, all is up to date")[-1]
+    with pytest.raises(FileNotFoundError, match=r"evaluation sets: none is in .*capg-gp \(not at hand\)"):
+        reproduce.run(only="02", parameters={"eval_sets": "capg-gp"})
 
 
 def test_prose_does_not_matter_code_and_lost_files_do(quick):

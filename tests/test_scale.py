@@ -9,15 +9,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from klip import cli, encoder, paths, reproduce
+from klip import cli, encoder, fetch, paths, reproduce
 
 TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
         "batch_size": 4, "accumulate": 2, "gallery_views": 1, "workers": 0}
 GIVEN = {
-    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano-resnext",
-              "resnext_semi": "nano-resnext", "eval_sets": "grocery-store:held-out grozi-120"},
-    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano-resnext",
-              "resnext_semi": "nano-resnext", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
+    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano",
+              "resnext_semi": "nano", "eval_sets": "grocery-store:held-out grozi-120"},
+    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano",
+              "resnext_semi": "nano", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
 }
 
 
@@ -83,12 +83,15 @@ def test_missing_weights_are_one_sentence_that_says_where_they_belong(shelves, p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile, words", [("shelf", "grocery-store: .* is missing; run `klip data fetch"),
-                                            ("paper", "folder: no root was given; it is a folder of products")])
-def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypatch, profile, words):
+@pytest.mark.parametrize("profile, more, words", [
+    ("shelf", {}, r"evaluation sets: none is in .*: grocery-store \(cannot be downloaded\); grozi-120 \(not at hand\)"),
+    ("shelf", {"eval_sets": "capg-like"}, "grocery-store: .* is missing; run `klip data fetch"),
+    ("paper", {"eval_sets": "capg-like"}, "folder: no root was given; it is a folder of products")])
+def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypatch, profile, more, words):
     monkeypatch.setenv("KLIP_DATA", str(tmp_path / "none"))
-    with pytest.raises(reproduce.NotebookError, match=words):
-        reproduce.run(profile, TINY, only="01")
+    monkeypatch.setattr(fetch, "urlopen", lambda *given, **named: open(tmp_path / "no network"))  # noqa: SIM115
+    with pytest.raises((reproduce.NotebookError, FileNotFoundError), match=words):
+        reproduce.run(profile, TINY | more, only="01")
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_a_fine_tuned_file_in_klip_and_in_plain_open_clip(config, shop, name, ar
     found = open_clip.load_checkpoint(model, str(file), strict=False)
     assert not found.unexpected_keys and not any(key.startswith("visual.") for key in found.missing_keys)
     model.eval()
-    if again.convolutional:  # klip keeps such a tower in this layout
+    if again.channels_last:  # klip keeps such a tower in this layout
         model.visual.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():

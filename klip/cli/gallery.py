@@ -11,6 +11,7 @@ from klip.cli.options import (
     File,
     Model,
     Moved,
+    Pixels,
     Resize,
     Root,
     Score,
@@ -40,6 +41,7 @@ def build(
     source: Source,
     model: Model = "nano",
     resize: Resize = "",
+    pixels: Pixels = 0,
     views: Views = 8,
     seed: Seed = 0,
     unreadable: Unreadable = "fail",
@@ -49,9 +51,9 @@ def build(
     catalogue = catalogue_of(source, "", seed, unreadable)
     from klip.zeroshot import Gallery, packshots
 
-    gallery = Gallery.build(encoder_of(model, resize), packshots(catalogue), views, seed)
+    gallery = Gallery.build(encoder_of(model, resize, pixels), packshots(catalogue), views, seed)
     file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
-    gallery.meta |= {"model": file_or_name, "resize": resize}
+    gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels}
     _report(gallery, gallery.save(file))
 
 

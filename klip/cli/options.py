@@ -46,8 +46,10 @@ def group(**options: Any) -> typer.Typer:
 
 app = group(cls=OneSentence, help="RetailKLIP: fine-tune an image tower, recognise products zero-shot.")
 
-Model = Annotated[str, typer.Option(help="nano, nano-vit, a FILE written by klip, or ARCH:TAG of open_clip.")]
+Model = Annotated[str, typer.Option(
+    help="nano, nano-vit, imagenet, a FILE of klip, timm:NAME, ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:PATH.")]
 Resize = Annotated[str, typer.Option(help="squash, pad or crop; empty: as stored with the model.")]
+Pixels = Annotated[int, typer.Option(help="Sides of the images the model sees; 0: as stored with the model.")]
 Views = Annotated[int, typer.Option(help="Augmented views kept of each packshot, the plain one included.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
 Root = Annotated[str, typer.Option(help="Folder of the set; empty: KLIP_DATA/<set>.")]
@@ -86,10 +88,12 @@ def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "
     return data.load(source, root, seed, unreadable=unreadable, **words)
 
 
-def encoder_of(model: str, resize: str) -> Encoder:
+def encoder_of(model: str, resize: str, pixels: int = 0) -> Encoder:
     from klip import encoder
 
-    return encoder.load(model, resize or None)
+    if pixels < 0:
+        raise ValueError(f"--pixels must be at least 1, or 0 for the size stored with the model, got {pixels}")
+    return encoder.load(model, resize or None, pixels)
 
 
 def gallery_of(file: Path, model: str) -> Gallery:
@@ -97,7 +101,7 @@ def gallery_of(file: Path, model: str) -> Gallery:
     from klip.zeroshot import Gallery
 
     meta = Gallery.load(file).meta
-    return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"]))
+    return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"], meta.get("pixels", 0)))
 
 
 def images_of(paths: list[Path], unreadable: str) -> list[str]:

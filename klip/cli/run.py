@@ -11,6 +11,7 @@ import typer
 from klip.cli.options import (
     Load,
     Model,
+    Pixels,
     Resize,
     Root,
     Seed,
@@ -58,9 +59,11 @@ def finetune(
     source: Source,
     out: Annotated[Path, typer.Option(help="The checkpoint to write, FILE.safetensors.")],
     model: Model = "nano",
-    pretrained: Annotated[str, typer.Option(help="TAG of open_clip for --model ARCH; none: random.")] = "",
+    pretrained: Annotated[str, typer.Option(
+        help="For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random.")] = "",
     images: Annotated[int, typer.Option(help="Images seen in all.")] = 6000,
     depth: Annotated[int, typer.Option(help="Images per product and epoch (paper 4.1.3).")] = 16,
+    pixels: Pixels = 0,
     root: Root = "",
     seed: Seed = 0,
     unreadable: Unreadable = "fail",
@@ -75,7 +78,7 @@ def finetune(
     from klip.config import FinetuneConfig
 
     name = f"{model}:{pretrained}" if pretrained else model
-    given = {"model": name, "images": images, "depth": depth, "seed": seed}
+    given = {"model": name, "images": images, "depth": depth, "pixels": pixels, "seed": seed}
     config = FinetuneConfig(**given | pairs_of(values))
     catalogue = catalogue_of(source, root, seed, unreadable, load)
     from klip import encoder, ranks, train
@@ -98,6 +101,7 @@ def evaluate(
     model: Model = "nano",
     gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")] = "web1",
     resize: Resize = "",
+    pixels: Pixels = 0,
     views: Views = 8,
     seed: Seed = 0,
     workers: Workers = 0,
@@ -109,7 +113,7 @@ def evaluate(
     if json_file:
         writable(json_file)
     catalogue = catalogue_of(set_name, root, seed, unreadable, load)
-    encoder = encoder_of(model, resize)
+    encoder = encoder_of(model, resize, pixels)
     from klip import zeroshot
     from klip.files import atomic
 

@@ -63,11 +63,12 @@ def on_white(rgba: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarra
 
 
 def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Sequence[np.ndarray] = (),
-               style: str | None = None, strength: float = 1.0) -> np.ndarray:
+               style: str | None = None, strength: float = 1.0, squashed: float = 0.5) -> np.ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
     `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance;
     `strength` 0..1 scales how far light, blur, geometry and covering go (1 is what pre-training uses).
+    `squashed` is the share of the tight ones whose product fills the square without its aspect ratio.
     """
     if style is None:
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
@@ -83,7 +84,7 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
         shelf(canvas, rng, () if covered else others)
         if style == "scene" and rng.random() < 0.4:
             canvas = cv2.GaussianBlur(canvas, (0, 0), size * rng.uniform(0.005, 0.025))
-        corners = _tight(rgba, rng, size, strength) if style == "tight" else _held(rgba, rng, size, strength)
+        corners = _tight(rgba, rng, size, strength, squashed) if style == "tight" else _held(rgba, rng, size, strength)
         copies(canvas, rgba, corners, rng, style)
         if rng.random() < 0.6:
             shade_behind(canvas, corners, rng)
@@ -97,13 +98,24 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
     return exposed(canvas, rng, strength, style)
 
 
-def _tight(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float) -> np.ndarray:
+def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The middle of a square picture in about the shape of its product, as a detector crops it: (h, w, 3), one side S.
+    """
+    left, top, right, bottom = box(rgba)
+    size, aspect = len(image), (right - left) / (bottom - top) * np.exp(rng.normal(0, 0.12))
+    width = max(8, round(size * min(1, aspect)))
+    height = max(8, round(size * min(1, 1 / aspect)))
+    x, y = (size - width) // 2, (size - height) // 2
+    return image[y:y + height, x:x + width]
+
+
+def _tight(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float, squashed: float) -> np.ndarray:
     """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a side or two."""
     left, top, right, bottom = box(rgba)
     aspect = (right - left) / (bottom - top)
     fill = rng.uniform(0.85, 1.1)
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)
-    if rng.random() < 0.5:
+    if rng.random() < squashed:
         wide, high = size * rng.uniform(0.85, 1.15), size * rng.uniform(0.85, 1.15)
     x, y = size / 2 + rng.normal(0, 0.03) * size, size / 2 + rng.normal(0, 0.03) * size
     if rng.random() < 0.45 * strength:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from klip.shop.design import Product, design
 from klip.shop.packshot import packshot
 from klip.shop.paint import stream
-from klip.shop.photo import on_white, photograph
+from klip.shop.photo import cut_out, on_white, photograph
 from klip.shop.store import in_store
 
 SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
@@ -63,8 +63,8 @@ class ShopPlan:
     rp2k_queries: int = 5
     rp2k_train: int = 8
     """Training photographs per product, for what is trained on the whole split, as RP2K's own protocol has it."""
-    size: int = 112
-    """Side of every image in pixels."""
+    size: int = 144
+    """Longer side of every image in pixels; close photographs are cut to the shape of the product."""
     finetune_strength: float = 0.7
     """How hard the photographs are, 0..1, see `klip.shop.photo.photograph`."""
     grozi_strength: float = 0.8
@@ -72,13 +72,15 @@ class ShopPlan:
     rp2k_strength: float = 0.6
     store: float = 0.7
     """How much of the store's own light, glass and stickers is in every photograph, 0..1, see `klip.shop.store`."""
+    squashed: float = 0.1
+    """Share of the close photographs that show the product without its aspect ratio, 0..1."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         lowest = {"breadth": 2, "min_images": 1, "seed": 0, "size": 48}
         for field in fields(self):
             value, name = getattr(self, field.name), field.name
-            if name.endswith(("strength", "share", "store")):
+            if name.endswith(("strength", "share", "store", "squashed")):
                 if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                     raise ValueError(f"shop plan: {name} must lie in 0..1, got {value!r}")
             elif name == "exponent":
@@ -128,7 +130,7 @@ def _clutter(plan: ShopPlan, name: str) -> tuple[np.ndarray, ...]:
 
 
 def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]]:
-    """Split -> pictures, RGB uint8 (size, size, 3), of one product of a set."""
+    """Split -> pictures, RGB uint8 (h, w, 3) whose longer side is size, of one product of a set."""
     product, rng = products_of(plan, name)[index], stream("pictures", name, index, plan.seed)
     strength = getattr(plan, name.removesuffix("_like") + "_strength")
     turn = 35.0 * strength
@@ -147,7 +149,8 @@ def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]
         style = ("tight" if name == "grozi_like" else str(rng.choice(("pile" if loose else "tight", "scene"),
                                                                      p=(0.7, 0.3))))
         view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
-        return in_store(photograph(view, rng, plan.size, others, style, strength), rng, plan.store)
+        picture = in_store(photograph(view, rng, plan.size, others, style, strength, plan.squashed), rng, plan.store)
+        return cut_out(picture, view, rng) if style == "tight" else picture
 
     if name == "finetune":
         held = [shot() for _ in range(plan.val_images)]

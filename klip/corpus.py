@@ -1,0 +1,120 @@
+"""Pictures to pre-train on: products of the rendered range `pretrain`, as on the web and as in a shop, and in words.
+
+What is asked of `config` are the fields of `nano.PretrainConfig`.  Axis letters: B products in a batch, S pixels,
+N products in the corpus, V views, L tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from klip import paths
+
+if TYPE_CHECKING:
+    from klip.nano import PretrainConfig
+
+cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
+
+CORPUS_PIXELS = 176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
+GREY = 128  # the mean colour, 0 for the tower
+
+
+def _packshots(file: str, start: int, products: list, seed: int) -> int:
+    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
+    from klip.shop.packshot import packshot
+
+    cv2.setNumThreads(1)
+    rows = np.load(file, mmap_mode="r+")
+    for row, product in enumerate(products, start):
+        rng = np.random.default_rng((seed, row))
+        for view in range(rows.shape[1]):
+            rows[row, view] = packshot(product, CORPUS_PIXELS, (rng.uniform(-35, 35), rng.uniform(0, 18)), view)
+    return len(products)
+
+
+def corpus(config: PretrainConfig, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
+    """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
+    from klip.shop.design import design
+
+    products = design("pretrain", config.lines, (1, 3), config.seed)
+    name = f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
+    file = paths.CACHE / "nano" / name
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npy")
+        shape = (len(products), config.views, CORPUS_PIXELS, CORPUS_PIXELS, 4)
+        np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
+        with ProcessPoolExecutor(workers) as pool, tqdm(total=len(products), disable=not progress) as bar:
+            starts = range(0, len(products), 200)
+            chunks = (products[s : s + 200] for s in starts)
+            for done in pool.map(_packshots, repeat(str(part)), starts, chunks, repeat(config.seed)):
+                bar.update(done)
+        os.replace(part, file)
+    return products, np.load(file, mmap_mode="r")
+
+
+def padded(image: np.ndarray, size: int) -> np.ndarray:
+    """A picture (h, w, 3) in the middle of a square of the mean colour, as the policy `pad` shows it to the tower."""
+    height, width = image.shape[:2]
+    square = np.full((size, size, 3), GREY, np.uint8)
+    y, x = (size - height) // 2, (size - width) // 2
+    square[y:y + height, x:x + width] = image
+    return square
+
+
+class Batches(torch.utils.data.Dataset):
+    """Item `step`: packshots and photographs (B, S, S, 3) uint8 and token ids (B, L), drawn from (seed, step) alone."""
+
+    def __init__(self, config: PretrainConfig, products: list, packshots: np.ndarray, tokenize) -> None:
+        self.config, self.products, self.packshots, self.tokenize = config, products, packshots, tokenize
+        lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
+        self.siblings = [rows for rows in lines.groupby(lines).indices.values() if len(rows) > 1]
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def rows(self, rng: np.random.Generator) -> np.ndarray:
+        """B distinct products, a share of them as whole lines, whose flavours are hard to tell apart."""
+        chosen: list[int] = []
+        while len(chosen) < self.config.siblings * self.config.batch and self.siblings:
+            chosen += self.siblings[rng.integers(len(self.siblings))].tolist()
+        chosen += rng.choice(len(self.products), self.config.batch, replace=False).tolist()
+        return np.array(list(dict.fromkeys(chosen))[: self.config.batch])
+
+    def pair(self, row: int, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3) uint8 each."""
+        from klip.shop.photo import STYLES, cut_out, on_white, photograph
+
+        config, product = self.config, self.products[row]
+        one, other = self.packshots[row, rng.integers(config.views, size=2)]
+        around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]
+        style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
+        if product.shape == "produce" and rng.random() < 0.6:
+            style = "pile"
+        clean = on_white(one, rng, config.pixels)
+        strength = rng.uniform(*config.strength)
+        shop = photograph(other, rng, config.pixels, around, style, strength, squashed=0.1)
+        if rng.random() < config.cut:
+            clean = padded(cut_out(clean, one, rng), config.pixels)
+        if style == "tight" and rng.random() < 1.5 * config.cut:
+            shop = padded(cut_out(shop, other, rng), config.pixels)
+        return clean, shop
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        from klip.shop.design import caption
+
+        rng = np.random.default_rng((self.config.seed, step))
+        rows = self.rows(rng)
+        pairs = [self.pair(row, rows, rng) for row in rows]
+        clean, shop = (np.stack(side) for side in zip(*pairs, strict=True))
+        return clean, shop, self.tokenize([caption(self.products[row], rng) for row in rows])

@@ -1,0 +1,56 @@
+"""Where a network computes, and in which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def at_work(encoder: nn.Module) -> Iterator[None]:
+    """Inside, the encoder is on the GPU, if there is one; afterwards it is where it was, so that encoders which wait
+    take none of a small GPU's memory.  One that is on a GPU already stays there: several calls save the way."""
+    home = encoder.device
+    encoder.to(default_device())
+    try:
+        yield
+    finally:
+        encoder.to(home)
+
+
+def depthwise(network: nn.Module) -> bool:
+    """Does it hold a depthwise convolution, one channel to a filter (MobileNet, EfficientNet, ConvNeXt, FastViT)?"""
+    return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels and max(m.kernel_size) > 1
+               for m in network.modules())
+
+
+def resolve_precision(precision: str, device: str | torch.device, trained: nn.Module | None = None) -> str:
+    """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
+
+    trained: the network if the step has a backward pass.  A CPU's bf16 backward pass through depthwise convolutions
+    takes twice as long as in fp32, so auto trains those in fp32; without gradients bf16 is the faster one there too.
+    """
+    if precision in ("fp32", "bf16", "fp16"):
+        return precision
+    if precision != "auto":
+        raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {precision!r}")
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    can = getattr(torch.cpu, "get_capabilities", dict)()  # a recent addition to torch
+    fast = kind == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16"))
+    return "bf16" if fast and not (trained is not None and depthwise(trained)) else "fp32"
+
+
+def autocast(precision: str, device: str | torch.device, trained: nn.Module | None = None) -> torch.autocast:
+    """The autocast context of a precision on a device; for fp32 one that does nothing."""
+    precision = resolve_precision(precision, device, trained)
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, kind, enabled=precision != "fp32")
