@@ -352,7 +352,7 @@ def trade(table: pd.DataFrame, across: str) -> Figure:
         rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
         for number, row in rows.iterrows():
             x, colour = at.loc[row["variant"], "mean"], ORANGE if row["high"] < 0 else BLUE
-            reach = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+            reach = np.maximum([[row["mean"] - row["low"]], [row["high"] - row["mean"]]], 0)
             ax.errorbar(x, row["mean"], reach, fmt="o", color=colour)
             ax.annotate(row["variant"], (x, row["mean"]), (1.04, (number + 0.5) / len(rows)), fontsize=7.5, va="center",
                         textcoords="axes fraction", arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6})
