@@ -93,14 +93,14 @@ class Settings(_Checked):
     (folder, manifest, shards) and no finetune_root it is that set's place, and KLIP_DATA holds the others."""
     breadth: CountOrNone = 0
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
-    depths: Text = "1 2 4 8 16"
+    depths: Text = "2 8 32"
     """Images per product that notebook 02 tries."""
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, the number of different images held."""
-    sweep_images: Count = 3000
-    images: Count = 8000
+    sweep_images: Count = 1500
+    images: Count = 3000
     """Images seen in a final run of notebook 03."""
-    compare_images: Count = 1500
+    compare_images: Count = 1000
     compare_queries: CountOrNone = 10
     """Queries of each product in the comparisons of notebook 03, a seeded choice; 0 means all."""
     baseline_images: Count = 500
@@ -109,18 +109,18 @@ class Settings(_Checked):
     """Runs of each trained baseline."""
     seeds: Count = 3
     batch_size: Count = 64
-    top_lr: Positive = 5e-4
+    top_lr: Positive = 2e-4
     """Rate of the top block: 2e-4 in the paper, more for a small young tower (A)."""
     decay: Decay = 0.7
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
-    wise: Annotated[float, Field(ge=0, le=1)] = 1.0
+    wise: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
-    resize: Resize = "squash"
-    pixels: CountOrNone = 0
+    resize: Resize = "pad"
+    pixels: CountOrNone = 112
     """Sides of the images that `model` sees; 0: as stored with its weights."""
-    train_pixels: CountOrNone = 0
+    train_pixels: CountOrNone = 96
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
     precision: Precision = "auto"
     """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
@@ -128,7 +128,7 @@ class Settings(_Checked):
     checkpointing: bool = False
     accumulate: Count = 1
     """Parts that the batch of a step is cut into: less memory, the same step.  `klip plan` tells what fits."""
-    frozen_blocks: CountOrNone = 0
+    frozen_blocks: CountOrNone = 5
     """Low blocks of `model` that are not trained, with the stem: under the paper's rates they hardly move."""
     decode: Decode = "full"
     """scaled: JPEGs are decoded at a fraction of their sides where that is enough; faster, not the same pixels."""
