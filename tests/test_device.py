@@ -8,7 +8,8 @@ from klip import device, encoder
 
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
 OTHERS = {"plain": nn.Conv2d(8, 8, 3), "grouped, as in ResNeXt": nn.Conv2d(8, 8, 3, groups=4),
-          "linear": nn.Linear(2, 2), "one channel": nn.Conv2d(1, 1, 3), "1 x 1 on each channel": nn.Conv2d(8, 8, 1, groups=8)}
+          "linear": nn.Linear(2, 2), "one channel": nn.Conv2d(1, 1, 3),
+          "1 x 1 on each channel": nn.Conv2d(8, 8, 1, groups=8)}
 
 
 def test_precision_is_resolved_by_the_hardware(monkeypatch):
