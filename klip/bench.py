@@ -48,6 +48,7 @@ def bench(model: str = "ViT-L-14", device: str = "auto", steps: int = 10, batch:
                                ("products", products, 2), ("workers", workers, 0), ("rounds", rounds, 1)):
         if value < least:
             raise ValueError(f"bench: {name} must be at least {least}, got {value}")
+    encoders.resolve_precision(precision, device)  # a wrong word is told before the work
     flops = step_flops(model)
     with _trainer(model, device, steps, batch, accumulate, checkpointing, precision, products, workers) as trainer:
         precision = trainer.precision

@@ -68,7 +68,7 @@ COCA = {**VIT, "vision_cfg": {**VIT["vision_cfg"], "attentional_pool": True, "at
 RESNET = {"embed_dim": 16, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32}}
 TIMM_VIT = {"embed_dim": 64, "vision_cfg": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear",
                                             "image_size": 160}}
-MIXER = {"embed_dim": 32, "timm": {"model_name": "mixer_s32_224", "embed_dim": 32, "num_blocks": 1}}
+MIXER = {"embed_dim": 512, "timm": {"model_name": "mixer_s32_224"}}
 HALF = (0.5,) * 3
 
 
