@@ -177,12 +177,9 @@ def breadth_curve(table: pd.DataFrame) -> Figure:
 
 
 def weight_curve(table: pd.DataFrame) -> Figure:
-    """Top-1 against the weight of the keypoints' votes, one line for each number of first products.
-
-    Columns weight, first, top1, low, high, as `rerank.sensitivity` has them.
-    """
-    _filled("weight_curve", table, "weight", "first", "top1", "low", "high")
-    lines = table.rename(columns={"top1": "mean"}).assign(set=table["first"].map("first {} products".format))
+    """Top-1 of each set against the weight of the keypoints' votes: columns set, weight, top1, low, high."""
+    _filled("weight_curve", table, "set", "weight", "top1", "low", "high")
+    lines = table.rename(columns={"top1": "mean"})
     return _set_curves(lines, "weight", "weight of the votes (0: cosine alone)", "Re-ranking by print")
 
 

@@ -25,7 +25,7 @@ ACCEPTS = pd.DataFrame({"threshold": [np.inf, 0.9, 0.6, 0.3], "false_accepts": [
                         "correct_accepts": [0, 0.5, 1, 1]})  # fmt: skip
 ROWS = pd.DataFrame({"set": ["x", "x", "y"], "row": ["theirs", "ours", "ours"], "top1": [0.5, 0.6, 0.2],
                      "low": [0.4, 0.5, 0.1], "high": [0.6, 0.7, 0.3]})  # fmt: skip
-WEIGHTS = pd.DataFrame({"weight": [1.0, 0.0, 1.0, 0.0], "first": [5, 5, 10, 10], "top1": [0.6, 0.5, 0.7, 0.5],
+WEIGHTS = pd.DataFrame({"weight": [1.0, 0.0, 1.0, 0.0], "set": ["a", "a", "b", "b"], "top1": [0.6, 0.5, 0.7, 0.5],
                         "low": 0.4, "high": 0.8})  # fmt: skip
 BUDGETS = pd.DataFrame({"row": [f"row {n}" for n in range(7) for _ in range(3)], "budget": [2, 4, 8] * 7,
                         "mean": [0.2, 0.4, 0.3] * 7, "chosen": [False, True, False] * 7})  # fmt: skip
@@ -99,9 +99,9 @@ def test_breadth_curve_marks_the_breadths():
     assert axes.get_xticks().tolist() == [40, 80, 160] and axes.lines[0].get_ydata().tolist() == [0.3, 0.5, 0.4]
 
 
-def test_weight_curve_has_a_line_for_each_number_of_products():
+def test_weight_curve_has_a_line_for_each_set():
     lines = ALL["weight_curve"]().axes[0].lines
-    assert [line.get_label() for line in lines] == ["first 5 products", "first 10 products"]
+    assert [line.get_label() for line in lines] == ["a", "b"]
     assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.5], [1, 0.6]], [[0, 0.5], [1, 0.7]]]
 
 
