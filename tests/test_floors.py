@@ -10,10 +10,11 @@ from klip import paths, reproduce
 
 FLOORS = [
     {"paths", "config", "published", "sources", "images", "files"},
-    {"longtail", "balance", "metrics", "claims", "shop"},
+    {"longtail", "balance", "metrics", "outcomes", "claims", "shop"},
     {"shards", "layouts", "crops", "lists", "data", "fetch", "augment", "encoder", "blocks", "arcface", "triplet",
-     "towers", "checkpoint", "backbones", "keypoints", "ranks", "heldout"},
-    {"train", "sweep", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure",
+     "towers", "checkpoint", "backbones", "keypoints", "ranks", "heldout", "nearest",
+     "rerank"},
+    {"train", "sweep", "gallery", "zeroshot", "openset", "baselines", "prompts", "arrival", "projection", "measure",
      "activations", "memory"},
     {"figures", "tables", "report", "reproduce", "cli", "nano", "tags", "bench", "__main__"},
 ]
@@ -22,6 +23,7 @@ WITHIN = {("config", "paths"), ("fetch", "data"), ("lists", "layouts"), ("lists"
           ("encoder", "towers"), ("baselines", "train"), ("baselines", "zeroshot"), ("prompts", "zeroshot"),
           ("arrival", "zeroshot"), ("blocks", "towers"), ("heldout", "encoder"), ("backbones", "encoder"),
           ("backbones", "augment"), ("tags", "nano"), ("arcface", "triplet"), ("keypoints", "data"),
+          ("rerank", "data"), ("rerank", "keypoints"), ("zeroshot", "gallery"),
           ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
           ("cli", "report"), ("cli", "bench"), ("__main__", "cli"), ("sweep", "train"), ("memory", "activations")}
 """The few imports inside a floor; anything else there would soon be a knot."""
