@@ -106,11 +106,10 @@ def grey(image: np.ndarray, side: int) -> np.ndarray:
 def sift(image: np.ndarray, most: int = QUERY) -> np.ndarray:
     """SIFT descriptors of an RGB image's strongest keypoints (Lowe 2004): (N, 128) uint8, N from 0 to most.
 
-    OpenCV rounds every number of a descriptor to 0..255 in any case, so nothing is lost by one byte each.
+    OpenCV rounds every number of a descriptor to 0..255 before it returns it, so a byte each loses nothing.
     """
-    detector = cv2.SIFT_create(most, 3, SIFT_CONTRAST, 10, 1.6, cv2.CV_8U)
-    found = detector.detectAndCompute(grey(image, SIFT_SIDE), None)[1]
-    return np.zeros((0, 128), np.uint8) if found is None else found[:most]      # equals may exceed most
+    found = cv2.SIFT_create(most, contrastThreshold=SIFT_CONTRAST).detectAndCompute(grey(image, SIFT_SIDE), None)[1]
+    return np.zeros((0, 128), np.uint8) if found is None else found[:most].astype(np.uint8)  # equals may exceed most
 
 
 def root_sift(descriptors: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def build(
     views: Views = 8,
     seed: Seed = 0,
     unreadable: Unreadable = "fail",
-    keypoints: Annotated[bool, typer.Option("--keypoints", help="Keep what classify --rerank keypoints needs.")] = False,
+    keypoints: Annotated[bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
     writable(file)
