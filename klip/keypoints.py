@@ -6,8 +6,9 @@ packshots, D numbers of a descriptor, P products in the order of the gallery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from klip import data
+from klip import data, outcomes
 
 METHODS = ("sift", "brisk", "hsv")
 QUERY, PACKSHOT = 400, 200
@@ -36,6 +37,8 @@ HSV_BINS = (12, 4, 2)
 """Bins of hue, saturation and value in each quarter of the image."""
 SIFT_FARTHEST, BRISK_FARTHEST = 2**0.5, 512.0
 """Largest distance of two descriptors: right angle, all bits; that of a packshot without keypoints."""
+TIE = 2e-5
+"""Squared distances this close count as equal."""
 
 
 def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first", seed: int = 0, workers: int = 2,
@@ -48,40 +51,47 @@ def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first",
     """
     if method not in METHODS:
         raise ValueError(f"keypoints: method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"keypoints: workers must be a whole number of at least 1, got {workers!r}")
     picked = data.pick_gallery(catalogue, rule, seed)
     packshots, asked = (picked[picked["split"] == split].reset_index(drop=True) for split in ("gallery", "query"))
     products, root = packshots["product"].to_numpy(object), Path(catalogue.attrs["root"])
-    describe, compare, few, many = {
+    look, compare, few, many = {
         "sift": (sift, sift_scores, PACKSHOT, QUERY), "brisk": (brisk, brisk_scores, PACKSHOT, QUERY),
         "hsv": (hsv_histogram, intersections, 0, 0)}[method]
 
-    def look(image: str, most: int) -> np.ndarray:
-        return describe(data.read(root / image), *([most] if most else []))
+    def described(image: str, most: int) -> np.ndarray:
+        return look(data.read(root / image), *([most] if most else []))
 
     def answer(image: str) -> tuple[list[str], float]:
-        scores = compared(look(image, many))
+        scores = compared(described(image, many))
         best = np.argsort(-scores, kind="stable")[:5]
         return products[best].tolist(), float(scores[best[0]])
 
-    threads = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(1)  # the threads are ours: two pools of them would get in each other's way
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-            compared = compare(list(pool.map(partial(look, most=few), packshots["image"])))
-            found = list(tqdm(pool.map(answer, asked["image"]), method, len(asked), disable=not progress))
-    finally:
-        cv2.setNumThreads(threads)
-    truth = asked["product"].tolist()
-    frame = asked[["image", "product"]].assign(
-        predicted=[best[0] for best, _ in found],
-        top1=[best[0] == product for (best, _), product in zip(found, truth, strict=True)],
-        top5=[product in best for (best, _), product in zip(found, truth, strict=True)],
-        similarity=[similarity for _, similarity in found],
-    )
+    with threads(workers) as pool:
+        compared = compare(list(pool.map(partial(described, most=few), packshots["image"])))
+        found = list(tqdm(pool.map(answer, asked["image"]), method, len(asked), disable=not progress))
+    frame = outcomes.frame(asked, [best for best, _ in found], similarity=[score for _, score in found])
     frame.attrs = {**catalogue.attrs, "gallery": rule, "seed": seed, "method": method}
     return frame
+
+
+def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]:
+    """SIFT descriptors of packshots, (N, 128) uint8 each: as `sift` gives them, at most PACKSHOT of an image."""
+    with threads(workers) as pool:
+        return list(pool.map(lambda image: sift(data.read(image), PACKSHOT), images))
+
+
+@contextmanager
+def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool in which OpenCV and BLAS keep to one thread each: two pools of them would get in each other's way."""
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"keypoints: workers must be a whole number of at least 1, got {workers!r}")
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+            yield pool
+    finally:
+        cv2.setNumThreads(before)
 
 
 def grey(image: np.ndarray, side: int) -> np.ndarray:
@@ -94,15 +104,18 @@ def grey(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def sift(image: np.ndarray, most: int = QUERY) -> np.ndarray:
-    """RootSIFT descriptors of an RGB image's strongest keypoints (Lowe 2004): (N, 128) float32, N from 0 to most."""
+    """SIFT descriptors of an RGB image's strongest keypoints (Lowe 2004): (N, 128) uint8, N from 0 to most.
+
+    OpenCV rounds every number of a descriptor to 0..255 before it returns it, so a byte each loses nothing.
+    """
     found = cv2.SIFT_create(most, contrastThreshold=SIFT_CONTRAST).detectAndCompute(grey(image, SIFT_SIDE), None)[1]
-    return root_sift(np.zeros((0, 128), np.float32) if found is None else found[:most])  # equals may exceed most
+    return np.zeros((0, 128), np.uint8) if found is None else found[:most].astype(np.uint8)  # equals may exceed most
 
 
 def root_sift(descriptors: np.ndarray) -> np.ndarray:
-    """Square roots of the rows scaled to sum 1 (Arandjelovic & Zisserman 2012): rows of length 1, or all 0."""
-    total = descriptors.sum(axis=1, keepdims=True)
-    return np.sqrt(descriptors / np.where(total > 0, total, 1)).astype(np.float32)
+    """Square roots of the rows scaled to sum 1 (Arandjelovic & Zisserman 2012): float32 of length 1, or all 0."""
+    total = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
+    return np.sqrt(descriptors / np.where(total > 0, total, 1))
 
 
 def brisk(image: np.ndarray, most: int = QUERY) -> np.ndarray:
@@ -132,23 +145,34 @@ def vote(distances: np.ndarray, farthest: float) -> np.ndarray:
     distances (N, P) are those to each product's nearest descriptor; with one product the second is `farthest`
     away.  No descriptor, or only equal distances: all 0.
     """
-    two = np.sort(np.column_stack([distances, np.full(len(distances), farthest)]), axis=1)[:, :2]
-    return np.bincount(distances.argmin(axis=1), two[:, 1] - two[:, 0], distances.shape[1])
+    two = np.column_stack([distances, np.full(len(distances), farthest)])
+    near, second = np.partition(two, 1, axis=1)[:, :2].T
+    # A matrix product rounds equal columns differently, and equal packshots must have no margin.
+    margin = np.where(second**2 - near**2 < TIE, 0, second - near)
+    return np.bincount(distances.argmin(axis=1), margin, distances.shape[1])
+
+
+def sift_distances(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Function from a query's descriptors (N, 128) to the distance of each to the nearest of every product, (N, P).
+
+    Distances are those of RootSIFT.  `gallery` has descriptors per product; one without any is SIFT_FARTHEST away.
+    """
+    sizes, every = np.array([len(rows) for rows in gallery]), root_sift(np.concatenate(gallery)).T     # (128, G)
+    filled = np.flatnonzero(sizes)
+    starts = (np.cumsum(sizes) - sizes)[filled]
+
+    def distances(query: np.ndarray) -> np.ndarray:
+        cosine = np.zeros((len(query), len(sizes)), np.float32)
+        if len(query) and len(filled):
+            cosine[:, filled] = np.maximum.reduceat(root_sift(query) @ every, starts, axis=1)
+        return np.sqrt(2 - 2 * cosine.clip(0, 1))
+    return distances
 
 
 def sift_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """Function from a query's descriptors (N, 128) to the votes (P,); `gallery` has descriptors per product."""
-    sizes, every = np.array([len(rows) for rows in gallery]), np.concatenate(gallery).T.copy()     # (128, G)
-    filled = np.flatnonzero(sizes)
-    starts = (np.cumsum(sizes) - sizes)[filled]
-
-    def scores(query: np.ndarray) -> np.ndarray:
-        cosine = np.zeros((len(query), len(sizes)))
-        if len(query) and len(filled):
-            cosine[:, filled] = np.maximum.reduceat(query @ every, starts, axis=1)
-        # Rounded: a matrix product rounds equal columns differently, and equal packshots must have no margin.
-        return vote(np.sqrt(2 - 2 * cosine.round(5).clip(0, 1)), SIFT_FARTHEST)
-    return scores
+    distances = sift_distances(gallery)
+    return lambda query: vote(distances(query), SIFT_FARTHEST)
 
 
 def brisk_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

@@ -107,7 +107,43 @@ def test_evaluate_takes_a_folder_and_a_manifest(work, gallery):
     assert "2 queries, 2 products" in done("evaluate", "--set", "list.csv", *model)
 
 
+def test_evaluate_re_ranks_beside_cosine_alone(work):
+    words = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--views", 1, "--json", "o.json")
+    done(*words)
+    plain = json.loads((work / "o.json").read_text())
+    printed = done(*words, "--rerank", "keypoints", "--weight", 0.5, "--first", 3)
+    found = json.loads((work / "o.json").read_text())
+    told = found.pop("rerank")
+    assert found == plain and "re-ranked by keypoints (weight 0.5, first 3)" in printed and "difference" in printed
+    assert (told["method"], told["weight"], told["first"], told["queries"]) == ("keypoints", 0.5, 3, 8)
+    assert set(told["milliseconds"]) == {"keypoints", "votes", "embedding"}
+    for name in ("top1", "top1_per_product", "top5"):
+        low, high = told[f"{name}_interval"]
+        assert low <= told[name] <= high
+    low, high = told["difference_interval"]
+    assert low <= told["difference"] == told["top1"] - plain["top1"] <= high
+    done(*words, "--rerank", "keypoints", "--weight", 0)
+    told = json.loads((work / "o.json").read_text())["rerank"]
+    assert (told["top1"], told["first"], told["difference"]) == (plain["top1"], 10, 0)
+
+
 # ------------------------------------------------------------------------------------------------ gallery
+
+def test_a_gallery_with_keypoints_re_ranks(work):
+    words = ("gallery", "build", "g.safetensors", "./shop", "--model", "tiny0.safetensors", "--views", 2)
+    assert "MB" in done(*words) and "descriptors" not in done(*words)
+    refused = klip("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--rerank", "keypoints")
+    assert refused.exit_code == 2 and "--keypoints" in refused.stderr
+    assert "% of it descriptors" in done(*words, "--keypoints")
+    done("gallery", "remove", "g.safetensors", "cola")
+    done("gallery", "add", "g.safetensors", "cola", "shop/cola")
+    image = ("g.safetensors", "shop/soup/2.png", "--top", 4)
+    plain, zero = classified(*image), classified(*image, "--rerank", "keypoints", "--weight", 0)
+    stored, same = (classified(*image, "--rerank", "keypoints", *more) for more in (
+        (), ("--weight", 1.0, "--first", 10)))
+    assert zero == plain and stored == same and stored[0]["product"] == "soup"
+    assert stored[0]["similarity"] >= plain[0]["similarity"]
+
 
 def classified(*words):
     return json.loads(done("gallery", "classify", *words, "--json"))
@@ -282,9 +318,14 @@ def test_shop_render(work):
 # ------------------------------------------------------------------------------------------------ bad input
 
 TUNE = ("finetune", "./shop", "--model", "tiny0.safetensors", "--out", "o.safetensors")
+RERANK = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--rerank")
 EVALUATE = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--json", "o.json")
 BUILD = ("gallery", "build", "o.gallery", "./shop", "--model", "tiny0.safetensors")
 BAD = {
+    "unknown re-ranking": ((*RERANK, "sift"), "--rerank must be keypoints"),
+    "weight without re-ranking": ((*EVALUATE, "--weight", "1"), "--weight and --first want it"),
+    "weight below 0": ((*RERANK, "keypoints", "--weight", "-1"), "weight must be a number of at least 0"),
+    "no first": ((*RERANK, "keypoints", "--first", "0"), "first must be a whole number"),
     "missing folder": (("evaluate", "--set", "./nowhere"), "nowhere is missing"),
     "missing set": (("evaluate", "--set", "grozi-120", "--json", "o.json"), "inVitro"),
     "unknown set": (("evaluate", "--set", "grozi-121"), "grozi-120"),

@@ -10,10 +10,12 @@ from klip import paths, reproduce
 
 FLOORS = [
     {"paths", "config", "published", "sources", "images", "files"},
-    {"longtail", "balance", "metrics", "claims", "shop"},
+    {"longtail", "balance", "metrics", "outcomes", "claims", "shop"},
     {"shards", "layouts", "crops", "lists", "data", "fetch", "augment", "device", "towers", "imagenet", "hub",
-     "weights", "encoder", "blocks", "arcface", "triplet", "checkpoint", "keypoints", "ranks", "heldout"},
-    {"train", "sweep", "zeroshot", "openset", "baselines", "budgets", "prompts", "arrival", "projection", "measure",
+     "weights", "encoder", "blocks", "arcface", "triplet", "checkpoint", "keypoints", "ranks", "heldout",
+     "nearest", "rerank"},
+    {"train", "sweep", "gallery", "zeroshot", "openset", "baselines", "budgets", "prompts", "arrival",
+     "projection", "measure",
      "activations", "memory"},
     {"figures", "tables", "report", "reproduce", "cli", "nano", "corpus", "bench", "__main__"},
 ]
@@ -25,7 +27,8 @@ WITHIN = {("config", "paths"), ("fetch", "data"), ("lists", "layouts"), ("lists"
           ("arrival", "zeroshot"),
           ("blocks", "towers"), ("heldout", "encoder"), ("heldout", "data"), ("arcface", "triplet"),
           ("keypoints", "data"), ("nano", "corpus"),
-          ("openset", "zeroshot"), ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
+          ("rerank", "data"), ("rerank", "keypoints"), ("zeroshot", "gallery"), ("openset", "zeroshot"),
+          ("reproduce", "report"), ("report", "tables"), ("cli", "reproduce"),
           ("cli", "report"), ("cli", "bench"), ("__main__", "cli"), ("sweep", "train"), ("memory", "activations")}
 """The few imports inside a floor; anything else there would soon be a knot."""
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}

@@ -52,7 +52,7 @@ def dim_turned_small(picture, product):
 
 
 def test_root_sift_from_its_definition():
-    rows = np.random.default_rng(0).integers(0, 256, (5, 128)).astype(np.float32)
+    rows = np.random.default_rng(0).integers(0, 256, (5, 128)).astype(np.uint8)
     rows[2] = 0
     found = keypoints.root_sift(rows)
     for row, mine in zip(rows.tolist(), found.tolist(), strict=True):
@@ -77,8 +77,8 @@ def votes_by_loop(query, gallery, distance, farthest):
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_votes_equal_every_pair_compared(sizes, count):
     rng = np.random.default_rng(len(sizes) + count)
-    floats = [keypoints.root_sift(rng.gamma(0.5, size=(n, 128)).astype(np.float32)) for n in (count, *sizes)]
-    found = keypoints.sift_scores(floats[1:])(floats[0])
+    raw = [rng.gamma(0.5, 30, size=(n, 128)).clip(0, 255).astype(np.uint8) for n in (count, *sizes)]
+    found, floats = keypoints.sift_scores(raw[1:])(raw[0]), [keypoints.root_sift(rows) for rows in raw]
     expected = votes_by_loop(floats[0], floats[1:], lambda a, b: float(np.sqrt(((a - b) ** 2).sum())), 2**0.5)
     assert found == pytest.approx(expected, abs=1e-3 * max(count, 1))
     bits = [rng.integers(0, 256, (n, 64), dtype=np.uint8) for n in (count, *sizes)]
@@ -101,8 +101,15 @@ def test_vote(distances, farthest, expected):
 
 def test_equal_packshots_have_no_margin_however_the_matrix_product_rounds():
     rng = np.random.default_rng(2)
-    rows, query = (keypoints.root_sift(rng.gamma(0.5, size=(n, 128)).astype(np.float32)) for n in (37, 200))
-    assert keypoints.sift_scores([rows] * 5)(np.concatenate([query, rows])).max() < 0.01
+    rows, query = (rng.gamma(0.5, 30, size=(n, 128)).clip(0, 255).astype(np.uint8) for n in (37, 200))
+    assert not keypoints.sift_scores([rows] * 5)(np.concatenate([query, rows])).any()
+
+
+def test_descriptors_lose_nothing_by_one_byte_each():
+    picture = keypoints.grey(artwork(np.random.default_rng(6)), keypoints.SIFT_SIDE)
+    floats = cv2.SIFT_create(50, contrastThreshold=keypoints.SIFT_CONTRAST).detectAndCompute(picture, None)[1][:50]
+    found = keypoints.sift(artwork(np.random.default_rng(6)), 50)
+    assert found.dtype == np.uint8 and len(found) == 50 and (found == floats).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 1), (2, 2), (13, 9)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,11 @@ import typer
 
 from klip.cli.options import (
     File,
+    First,
     Model,
     Moved,
     Pixels,
+    Print,
     Resize,
     Root,
     Score,
@@ -19,12 +22,14 @@ from klip.cli.options import (
     Source,
     Unreadable,
     Views,
+    Weight,
     app,
     catalogue_of,
     encoder_of,
     gallery_of,
     group,
     images_of,
+    rerank_of,
     writable,
 )
 
@@ -45,15 +50,18 @@ def build(
     views: Views = 8,
     seed: Seed = 0,
     unreadable: Unreadable = "fail",
+    keypoints: Annotated[bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
     writable(file)
     catalogue = catalogue_of(source, "", seed, unreadable)
+    from klip.rerank import Rerank
     from klip.zeroshot import Gallery, packshots
 
-    gallery = Gallery.build(encoder_of(model, resize, pixels), packshots(catalogue), views, seed)
+    gallery = Gallery.build(encoder_of(model, resize, pixels), packshots(catalogue), views, seed, keypoints=keypoints)
     file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
     gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels}
+    gallery.meta |= {"rerank": asdict(Rerank())} if keypoints else {}
     _report(gallery, gallery.save(file))
 
 
@@ -89,12 +97,17 @@ def classify(
     unknown_below: Annotated[float | None, typer.Option(
         help="Score under which a product counts as unknown; default: the gallery's own, -2: none.")] = None,
     score: Score = "",
+    rerank: Print = "",
+    weight: Weight = None,
+    first: First = None,
     model: Moved = "",
     unreadable: Unreadable = "fail",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
-    frame = gallery_of(file, model).classify(images_of(images, unreadable), k, top, unknown_below, score)
+    gallery = gallery_of(file, model)
+    how = rerank_of(rerank, weight, first, gallery.meta.get("rerank", {}))
+    frame = gallery.classify(images_of(images, unreadable), k, top, unknown_below, score, how)
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:
@@ -134,4 +147,6 @@ def calibrate(
 
 
 def _report(gallery: Gallery, file: Path) -> None:
-    typer.echo(f"{file}: {len(gallery.products)} products, {len(gallery)} rows")
+    size, own = file.stat().st_size, sum(rows.nbytes for rows in gallery.descriptors or ())
+    part = f", {100 * own / size:.0f} % of it descriptors" if gallery.descriptors is not None else ""
+    typer.echo(f"{file}: {len(gallery.products)} products, {len(gallery)} rows, {size / 1e6:.2f} MB{part}")

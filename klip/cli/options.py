@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from klip.encoder import Encoder
+    from klip.rerank import Rerank
     from klip.zeroshot import Gallery
 
 
@@ -62,6 +63,9 @@ Source = Annotated[str, typer.Argument(
 Load = Annotated[list[str] | None, typer.Option(
     "--load", metavar="NAME=VALUE", help="How to load a set: test_only=drop, others=true, boxes=FILE.")]
 File = Annotated[Path, typer.Argument(help="The gallery file.")]
+Print = Annotated[str, typer.Option("--rerank", help="keypoints: re-rank the first products by what is printed.")]
+Weight = Annotated[float | None, typer.Option(help="With --rerank: what all votes are worth, in units of cosine.")]
+First = Annotated[int | None, typer.Option(help="With --rerank: products, the best by cosine, that are re-ranked.")]
 Score = Annotated[str, typer.Option(help="similarity, or margin between first and second product.")]
 
 
@@ -102,6 +106,16 @@ def gallery_of(file: Path, model: str) -> Gallery:
 
     meta = Gallery.load(file).meta
     return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"], meta.get("pixels", 0)))
+
+
+def rerank_of(word: str, weight: float | None, first: int | None, stored: dict[str, Any]) -> Rerank | None:
+    """The settings of --rerank: those given, else the stored ones, else the defaults; None without --rerank."""
+    given = {name: value for name, value in (("weight", weight), ("first", first)) if value is not None}
+    if word not in ("", "keypoints") or (given and not word):
+        raise ValueError(f"--rerank must be keypoints, and --weight and --first want it, got {word!r}")
+    from klip.rerank import Rerank
+
+    return Rerank(**stored | given) if word else None
 
 
 def images_of(paths: list[Path], unreadable: str) -> list[str]:
