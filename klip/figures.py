@@ -167,12 +167,6 @@ def alpha_curve(table: pd.DataFrame) -> Figure:
     return _set_curves(table, "alpha", "alpha (0 frozen, 1 fine-tuned)", "Between frozen and fine-tuned weights")
 
 
-def weight_curve(table: pd.DataFrame) -> Figure:
-    """Accuracy against the weight of the keypoints' votes (`rerank.sensitivity`): set, weight, mean, low, high."""
-    _filled("weight_curve", table, "set", "weight", *SPAN)
-    return _set_curves(table, "weight", "weight of the votes (0 cosine alone)", "Re-ranking by print")
-
-
 def breadth_curve(table: pd.DataFrame) -> Figure:
     """Accuracy against the number of products at a fixed number of images (C5): set, products, mean, low, high."""
     _filled("breadth_curve", table, "set", "products", *SPAN)

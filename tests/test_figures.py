@@ -37,7 +37,6 @@ ALL = {
     "sheet": lambda: figures.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}, ["a", "b", "c"]),
     "confusions": lambda: figures.confusions([tuple(PICTURES)] * 2, ["a", "b"]),
     "depth_curve": lambda: figures.depth_curve(DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4),
-    "weight_curve": lambda: figures.weight_curve(DEPTHS.assign(set="s", weight=[0.0, 0.5, 1.0])),
     "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
     "breadth_curve": lambda: figures.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
     "weight_curve": lambda: figures.weight_curve(WEIGHTS),
