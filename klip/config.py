@@ -93,7 +93,7 @@ class Settings(_Checked):
     (folder, manifest, shards) and no finetune_root it is that set's place, and KLIP_DATA holds the others."""
     breadth: CountOrNone = 0
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
-    depths: Text = "2 8 32"
+    depths: Text = "1 4 16"
     """Images per product that notebook 02 tries."""
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, the number of different images held."""
@@ -109,7 +109,7 @@ class Settings(_Checked):
     """Runs of each trained baseline."""
     seeds: Count = 3
     batch_size: Count = 64
-    top_lr: Positive = 2e-4
+    top_lr: Positive = 1e-4
     """Rate of the top block: 2e-4 in the paper, more for a small young tower (A)."""
     decay: Decay = 0.7
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -118,7 +118,7 @@ class Settings(_Checked):
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
     resize: Resize = "pad"
-    pixels: CountOrNone = 112
+    pixels: CountOrNone = 128
     """Sides of the images that `model` sees; 0: as stored with its weights."""
     train_pixels: CountOrNone = 96
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""

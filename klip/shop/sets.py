@@ -40,7 +40,7 @@ class ShopPlan:
     rp2k_like: in-store photographs on both sides, and a training split.
     """
 
-    breadth: int = 300
+    breadth: int = 600
     """Products of the fine-tuning set."""
     exponent: float = 0.75
     """Zipf exponent of the training images per product, above 0."""
@@ -68,9 +68,9 @@ class ShopPlan:
     finetune_strength: float = 0.7
     """How hard the photographs are, 0..1, see `klip.shop.photo.photograph`."""
     grozi_strength: float = 0.8
-    capg_strength: float = 0.4
-    rp2k_strength: float = 0.6
-    store: float = 0.7
+    capg_strength: float = 0.3
+    rp2k_strength: float = 0.4
+    store: float = 0.3
     """How much of the store's own light, glass and stickers is in every photograph, 0..1, see `klip.shop.store`."""
     squashed: float = 0.1
     """Share of the close photographs that show the product without its aspect ratio, 0..1."""
