@@ -1,10 +1,11 @@
-"""Re-ranking by print (beyond the paper): cosine plus a weight times the share of SIFT votes, over the first products.
+"""Re-ranking by print (beyond the paper): cosine plus a weight times the share of SIFT votes.
 
-An encoder sees what a package looks like, keypoints see what is printed on it.  The descriptors of a query vote among
-its first products by cosine only (`keypoints.vote`); similarity of a product = cosine of its nearest row + weight x
-its share of all votes, 0 for every product without a vote and for those behind the first.  Equal similarities: the
-better cosine, then the order of the gallery.  Here are the frames of `zeroshot.evaluate(..., keep=...)`, whose columns
-products, cosines and packshots hold each query's first products; `Gallery.classify(rerank=...)` does the same.
+An encoder sees what a package looks like, keypoints see what is printed on it.  The descriptors of a
+query vote among its first products by cosine only (`keypoints.vote`).  Similarity of a product = cosine
+of its nearest row + weight x its share of all votes, 0 without a vote and for all products behind the
+first.  Equal similarities: the better cosine, then the order of the gallery.  Here are the frames of
+`zeroshot.evaluate(..., keep=...)`, whose columns products, cosines and packshots hold each query's first
+products; `Gallery.classify(rerank=...)` does the same.
 Axes: Q queries, T products kept of each, F first ones of them, N descriptors of a query.
 """
 
@@ -37,9 +38,11 @@ class Rerank:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"rerank: weight must be a number of at least 0 (0 is cosine alone), got {self.weight!r}")
+            raise ValueError("rerank: weight must be a number of at least 0 (0 is cosine alone), got "
+                             f"{self.weight!r}")
         if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 1:
-            raise ValueError(f"rerank: first must be a whole number of products, at least 1, got {self.first!r}")
+            raise ValueError("rerank: first must be a whole number of products, at least 1, got "
+                             f"{self.first!r}")
 
 
 class Votes(NamedTuple):
@@ -75,9 +78,13 @@ def votes(frames: Sequence[pd.DataFrame], firsts: Iterable[int] = (Rerank.first,
           progress: bool = False) -> Votes:
     """Shares of the votes for several frames (one per encoder or seed) that ask the same queries.
 
-    Every query and every packshot is described once, whatever the number of frames and of `firsts`.
+    Every query and every packshot is described once, whatever the number of frames and `firsts`.
     """
-    firsts, (wanted, *_) = sorted(set(firsts), reverse=True), frames
+    firsts = sorted(set(firsts), reverse=True)
+    if not len(frames) or not firsts or firsts[-1] < 1:
+        raise ValueError("rerank: wants at least one frame and numbers of first products of at least 1, got "
+                         f"{len(frames)} frames and {firsts}")
+    wanted = frames[0]
     for frame in frames:
         if (kept := frame.attrs.get("keep", 0)) < firsts[0]:
             raise ValueError(f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "

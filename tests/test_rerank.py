@@ -180,6 +180,8 @@ def test_equal_choices_go_to_the_lowest_weight_then_to_the_fewest_products():
     (lambda frame: rerank.Rerank(1, 0), "first must be a whole number"),
     (lambda frame: rerank.votes([frame], [8]), r"they keep 5; make them by zeroshot.evaluate\(..., keep=8\)"),
     (lambda frame: rerank.votes([frame, frame.iloc[::-1]], [5]), "the same queries in the same order"),
+    (lambda frame: rerank.votes([], [5]), "at least one frame"),
+    (lambda frame: rerank.votes([frame], [5, 0]), r"got 1 frames and \[5, 0\]"),
     (lambda frame: rerank.votes([frame], [5], workers=0), "workers must be a whole number"),
 ])
 def test_what_is_refused(shop, change, word):
