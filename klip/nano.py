@@ -97,7 +97,8 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
 
     sets: those of `judges`; what `choices` finds on them at the end is kept in the file.
 
-    fp32, AdamW, warm-up, cosine, gradients clipped to 1, statistics of batch normalisation as ImageNet left them.
+    AdamW, warm-up, cosine, gradients clipped to 1, statistics of batch normalisation as ImageNet left them; fp32, a pupil
+    without depthwise convolutions in bf16 where the CPU computes in it.
     """
     from klip import encoder
     from klip.train import rate_factor
@@ -131,7 +132,9 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
             parts = losses(model, image_scale, images, words)
             loss = parts["pair"] + config.text_weight * parts["text"]
         else:
-            loss = imitation(model.visual(images), words)
+            with encoder.autocast("auto", "cpu", model.visual):
+                embedded = model.visual(images)
+            loss = imitation(embedded, words)
             parts = {"teacher": loss}
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

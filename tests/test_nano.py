@@ -116,7 +116,7 @@ def test_two_steps_write_a_file_that_reads_back_with_equal_embeddings(corpus, tm
     assert torch.equal(after["bn1.running_mean"], before["bn1.running_mean"].half().float())
     facts = nano.provenance(file=file)
     assert facts["recipe"]["steps"] == 2 and len(facts["renderer"]) == 64 and len(facts["history"]) == 2
-    pupil = replace(SMALL, arch="nanovit", teacher=str(file), pixels=128, test_pixels=128)
+    pupil = replace(SMALL, arch="nanovit", teacher=str(file), pixels=112, test_pixels=112)
     taught = tmp_path / "pupil.safetensors"
     assert nano.pretrain(pupil, taught, progress=False, log_every=1)["teacher"].notna().all()
     assert all(name.startswith("visual.") for name in load_file(taught))
