@@ -68,7 +68,7 @@ def brute_force(query, rows, owners, k, top):
 
 @pytest.mark.parametrize("k, top", [(1, 1), (1, 5), (3, 5), (7, 2), (20, 5), (60, 9)])
 def test_search_equals_brute_force(k, top, monkeypatch):
-    monkeypatch.setattr(zeroshot, "CHUNK", 7)       # 30 queries in uneven chunks
+    monkeypatch.setattr("klip.nearest.CHUNK", 7)      # 30 queries in uneven chunks
     owners = [f"p{i}" for i in np.random.default_rng(1).integers(0, 9, 60)]
     gallery, queries = gallery_of(unit(60), owners), unit(30, seed=2)
     found = gallery.classify(queries, k=k, top=top)
