@@ -97,13 +97,13 @@ class Settings(_Checked):
     """Images per product that notebook 02 tries."""
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, the number of different images held."""
-    sweep_images: Count = 1500
-    images: Count = 3000
+    sweep_images: Count = 1000
+    images: Count = 2400
     """Images seen in a final run of notebook 03."""
-    compare_images: Count = 1000
-    compare_queries: CountOrNone = 10
+    compare_images: Count = 800
+    compare_queries: CountOrNone = 5
     """Queries of each product in the comparisons of notebook 03, a seeded choice; 0 means all."""
-    baseline_images: Count = 500
+    baseline_images: Count = 300
     """The most images that a run may see while the budget of a baseline of notebook 04 is chosen."""
     baseline_seeds: Count = 1
     """Runs of each trained baseline."""
@@ -118,7 +118,7 @@ class Settings(_Checked):
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
     resize: Resize = "pad"
-    pixels: CountOrNone = 128
+    pixels: CountOrNone = 112
     """Sides of the images that `model` sees; 0: as stored with its weights."""
     train_pixels: CountOrNone = 96
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
