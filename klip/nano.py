@@ -97,8 +97,8 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
 
     sets: those of `judges`; what `choices` finds on them at the end is kept in the file.
 
-    AdamW, warm-up, cosine, gradients clipped to 1, statistics of batch normalisation as ImageNet left them; fp32, a pupil
-    without depthwise convolutions in bf16 where the CPU computes in it.
+    AdamW, warm-up, cosine, gradients clipped to 1, statistics of batch normalisation as ImageNet left them.  fp32; a
+    pupil without depthwise convolutions in bf16, where the CPU computes in it.
     """
     from klip import encoder
     from klip.train import rate_factor
