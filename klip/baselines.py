@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from klip import arcface, encoder, metrics, train, zeroshot
+from klip import arcface, encoder, metrics, outcomes, train, zeroshot
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
 
@@ -203,10 +203,7 @@ def classify(run: train.Run, queries: pd.DataFrame, **options: Any) -> pd.DataFr
     rows = encoder.embed(run.encoder, queries, unit=False, **options)                           # (Q, D)
     best = run.head.body(rows).softmax(dim=1).topk(min(5, len(run.products)), dim=1)
     found = [[run.products[label] for label in labels] for labels in best.indices.tolist()]
-    truth = list(zip(found, queries["product"], strict=True))
-    frame = queries[["image", "product"]].assign(
-        predicted=[names[0] for names in found], top1=[names[0] == product for names, product in truth],
-        top5=[product in names for names, product in truth], similarity=best.values[:, 0].numpy())
+    frame = outcomes.frame(queries, found, similarity=best.values[:, 0].numpy())
     frame.attrs = dict(queries.attrs)
     return frame
 
