@@ -14,9 +14,9 @@ from klip import cli, encoder, fetch, paths, reproduce
 TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
         "batch_size": 4, "accumulate": 2, "gallery_views": 1, "workers": 0}
 GIVEN = {
-    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "nano",
+    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "timm:test_efficientnet:none",
               "resnext_semi": "nano", "eval_sets": "grocery-store:held-out grozi-120"},
-    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "nano",
+    "paper": {"model": "ViT-L-14:none", "vit": "nano-vit", "resnext": "timm:test_efficientnet:none",
               "resnext_semi": "nano", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
 }
 
