@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,9 +19,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from klip import paths
-
-if TYPE_CHECKING:
-    from klip.nano import PretrainConfig
 
 cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
 
@@ -42,7 +39,7 @@ def _packshots(file: str, start: int, products: list, seed: int) -> int:
     return len(products)
 
 
-def corpus(config: PretrainConfig, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
+def corpus(config: Any, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
     """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
     from klip.shop.design import design
 
@@ -75,7 +72,7 @@ def padded(image: np.ndarray, size: int) -> np.ndarray:
 class Batches(torch.utils.data.Dataset):
     """Item `step`: packshots and photographs (B, S, S, 3) uint8 and token ids (B, L), drawn from (seed, step) alone."""
 
-    def __init__(self, config: PretrainConfig, products: list, packshots: np.ndarray, tokenize) -> None:
+    def __init__(self, config: Any, products: list, packshots: np.ndarray, tokenize) -> None:
         self.config, self.products, self.packshots, self.tokenize = config, products, packshots, tokenize
         lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
         self.siblings = [rows for rows in lines.groupby(lines).indices.values() if len(rows) > 1]

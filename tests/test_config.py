@@ -14,8 +14,9 @@ def test_defaults_are_the_papers():
     assert run.balanced and run.breadth == 0        # §4.1.3: balanced, breadth at maximum
     assert Settings().profile == "nano"
     shared = set(Settings.model_fields) & set(FinetuneConfig.model_fields)
-    assert {"images", "batch_size", "top_lr", "ema"} <= shared  # nano's own: a small young tower and two cores
-    for name in shared - {"images", "batch_size", "top_lr", "ema"}:
+    own = {"images", "batch_size", "top_lr", "ema", "resize", "pixels", "train_pixels", "frozen_blocks"}
+    assert own <= shared  # nano's: a small tower that shall not forget, and two cores
+    for name in shared - own:
         assert getattr(run, name) == getattr(Settings(), name), name
 
 

@@ -28,7 +28,7 @@ def test_a_product_is_the_mean_of_its_prompts():
         each = [model.encode_text(tokenize([template.format("red box")]))[0] for template in prompts.TEMPLATES]
     mean = sum(row / row.norm() for row in each)
     torch.testing.assert_close(rows[0], mean / mean.norm(), atol=1e-5, rtol=1e-4)
-    assert rows.shape == (2, 256)
+    assert rows.shape == (2, 1280)
 
 
 def test_photographs_are_named_by_the_nearest_text():
