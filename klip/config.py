@@ -122,6 +122,8 @@ class Settings(_Checked):
     """Sides of the images that `model` sees; 0: as stored with its weights."""
     train_pixels: CountOrNone = 96
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
+    ask_pixels: CountOrNone = 0
+    """Their sides in notebooks 04 and 05, where every set is asked in full; 0: the same."""
     precision: Precision = "auto"
     """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
     workers: CountOrNone = 2
