@@ -29,11 +29,14 @@ WEIGHTS, FIRSTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0), (5, 10, 20)
 
 @dataclass(frozen=True)
 class Rerank:
-    """Settings, to be chosen on validation products only (`sensitivity`, `choose`)."""
+    """Settings, to be chosen on validation products only (`sensitivity`, `choose`).
 
-    weight: float = 1.0
+    The defaults were chosen on the rendered validation products of profile `nano`: results/nano/tables/04_weights.
+    """
+
+    weight: float = 0.2
     """What all votes together are worth, in units of cosine."""
-    first: int = 10
+    first: int = 20
     """Products, the best by cosine, among which the keypoints vote; of fewer, all."""
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from klip import cli, encoder, paths, reproduce
 from klip.augment import Preprocess
+from klip.rerank import Rerank
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 
@@ -124,7 +125,7 @@ def test_evaluate_re_ranks_beside_cosine_alone(work):
     assert low <= told["difference"] == told["top1"] - plain["top1"] <= high
     done(*words, "--rerank", "keypoints", "--weight", 0)
     told = json.loads((work / "o.json").read_text())["rerank"]
-    assert (told["top1"], told["first"], told["difference"]) == (plain["top1"], 10, 0)
+    assert (told["top1"], told["first"], told["difference"]) == (plain["top1"], Rerank().first, 0)
 
 
 # ------------------------------------------------------------------------------------------------ gallery
@@ -140,7 +141,7 @@ def test_a_gallery_with_keypoints_re_ranks(work):
     image = ("g.safetensors", "shop/soup/2.png", "--top", 4)
     plain, zero = classified(*image), classified(*image, "--rerank", "keypoints", "--weight", 0)
     stored, same = (classified(*image, "--rerank", "keypoints", *more) for more in (
-        (), ("--weight", 1.0, "--first", 10)))
+        (), ("--weight", Rerank().weight, "--first", Rerank().first)))
     assert zero == plain and stored == same and stored[0]["product"] == "soup"
     assert stored[0]["similarity"] >= plain[0]["similarity"]
 
