@@ -78,7 +78,7 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     else:
         ratio = max(width, height) / size
         inner = max(1, round(width / ratio)), max(1, round(height / ratio))
-        view = _padded(np.asarray(picture.resize(inner, how)), preprocess)
+        view = padded(np.asarray(picture.resize(inner, how)), preprocess)
     return _normalised(np.asarray(view), preprocess)
 
 
@@ -91,7 +91,7 @@ def training(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator
         return evaluation(image, preprocess)
     view = _geometry(_checked(image), preprocess, rng, strength)
     view = _camera(_light(view, rng, strength), rng, strength)
-    return _normalised(_padded(view, preprocess), preprocess)
+    return _normalised(padded(view, preprocess), preprocess)
 
 
 def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.ndarray:
@@ -189,8 +189,8 @@ def _inside(aspect: float, size: int) -> tuple[int, int]:
     return max(1, round(size * min(1, aspect))), max(1, round(size * min(1, 1 / aspect)))
 
 
-def _padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The view (h, w, 3) in the middle of a square of the mean colour, 0 after normalisation."""
+def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour, 0 after normalisation."""
     size, (height, width) = preprocess.size, view.shape[:2]
     if height == width == size:
         return view

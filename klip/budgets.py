@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from klip import baselines, metrics
+from klip import baselines, heldout, metrics
 from klip.baselines import Recipe
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
-from klip.heldout import held_out
 
 PRODUCTS = 60
 """Validation products that a budget is chosen on."""
@@ -27,15 +25,9 @@ LEAST, LONGEST = 2, 512
 def validation(finetuning: pd.DataFrame, products: int = PRODUCTS, seed: int = 0) -> pd.DataFrame:
     """A set to choose budgets on: `products` seeded validation products of the fine-tuning set (loaded with
     `validation`), each with a packshot (split gallery), held-out photographs (query) and its other images (train)."""
-    held = held_out(finetuning)
-    if held is None:
-        raise ValueError("budgets: they are chosen on validation products, the fine-tuning set has no image of split "
-                         "val; load it with validation=2")
-    gallery, queries = held
-    names = np.random.default_rng(seed).permutation(sorted(gallery["product"]))[:products]
-    others = finetuning[(finetuning["split"] == "train") & ~finetuning.index.isin(gallery.index)]
-    frame = pd.concat([gallery.assign(split="gallery"), queries.assign(split="query"), others])
-    frame = frame[frame["product"].isin(names)].reset_index(drop=True)
+    judged = heldout.validation(finetuning, products, seed)
+    others = finetuning[(finetuning["split"] == "train") & ~finetuning.index.isin(judged.index)]
+    frame = pd.concat([judged, others[others["product"].isin(judged["product"])]], ignore_index=True)
     frame.attrs = finetuning.attrs
     return frame
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from klip import data
@@ -29,6 +30,21 @@ def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) ->
         raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
                          f"{lost[0]!r}; each needs one in split train (or gallery)")
     return gallery, queries
+
+
+def validation(finetuning: pd.DataFrame, products: int = 300, seed: int = 0) -> pd.DataFrame:
+    """A set of `products` seeded validation products of the fine-tuning set (loaded with `validation`), or all if they
+    are fewer: of each a packshot (split gallery) and its held-out photographs (query), as an evaluation set has them.
+    """
+    held = held_out(finetuning)
+    if held is None:
+        raise ValueError("validation: the fine-tuning set has no image of split val; load it with validation=2")
+    gallery, queries = held
+    names = np.random.default_rng(seed).permutation(sorted(gallery["product"]))[:products]
+    frame = pd.concat([gallery.assign(split="gallery"), queries.assign(split="query")])
+    frame = frame[frame["product"].isin(names)]
+    frame.attrs = finetuning.attrs
+    return frame
 
 
 def few_queries(catalogue: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFrame:
