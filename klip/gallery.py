@@ -39,7 +39,7 @@ class Gallery:
     `encoder` may be None for a gallery read from a file: then only embeddings can be classified.
     `meta["unknown"]`, if there, is the threshold that `openset.calibrate` chose and how: `classify` uses it,
     the file keeps it, and it stays when products come and go.
-    `descriptors`, if kept, are the SIFT descriptors (N, 128) uint8 of every packshot (of meta["views"] rows each).
+    `descriptors`, if kept, are the keypoints of every packshot (of meta["views"] rows each), as from `keypoints.sift`.
     """
 
     def __init__(self, embeddings: Tensor, owners: Sequence[str], images: Sequence[str], meta: dict[str, Any],
@@ -169,7 +169,7 @@ class Gallery:
         tensors, head = {"embeddings": self.embeddings.contiguous()}, {"format": FORMAT, "gallery": text}
         if self.descriptors is not None:
             every = [torch.from_numpy(own) for own in self.descriptors]
-            tensors |= {"descriptors": torch.cat(every) if every else torch.zeros(0, 128, dtype=torch.uint8),
+            tensors |= {"descriptors": torch.cat(every) if every else torch.zeros(0, 130, dtype=torch.uint8),
                         "keypoints": torch.tensor([len(own) for own in every], dtype=torch.int32)}
         atomic(path, lambda part: save_file(tensors, part, head))
         return path

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,6 +41,8 @@ SIFT_FARTHEST, BRISK_FARTHEST = 2**0.5, 512.0
 """Largest distance of two descriptors: right angle, all bits; that of a packshot without keypoints."""
 TIE = 2e-5
 """Squared distances this close count as equal."""
+TURN, GROWTH = 21, 12
+"""Matches agree up to 30 degrees and three quarters of an octave (A)."""
 
 
 def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first", seed: int = 0, workers: int = 2,
@@ -76,7 +79,7 @@ def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first",
 
 
 def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]:
-    """SIFT descriptors of packshots, (N, 128) uint8 each: as `sift` gives them, at most PACKSHOT of an image."""
+    """Keypoints of packshots, (N, 130) uint8 each: as `sift` gives them, at most PACKSHOT of an image."""
     with threads(workers) as pool:
         return list(pool.map(lambda image: sift(data.read(image), PACKSHOT), images))
 
@@ -105,12 +108,17 @@ def grey(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def sift(image: np.ndarray, most: int = QUERY) -> np.ndarray:
-    """SIFT descriptors of an RGB image's strongest keypoints (Lowe 2004): (N, 128) uint8, N from 0 to most.
+    """An RGB image's strongest keypoints (Lowe 2004), (N, 130) uint8, N from 0 to most: descriptor, angle, size.
 
-    OpenCV rounds every number of a descriptor to 0..255 before it returns it, so a byte each loses nothing.
+    OpenCV rounds every number of a descriptor to 0..255 before it returns it, so a byte each loses nothing.  Angles
+    are in 256ths of a circle, sizes in sixteenths of an octave.
     """
-    found = cv2.SIFT_create(most, contrastThreshold=SIFT_CONTRAST).detectAndCompute(grey(image, SIFT_SIDE), None)[1]
-    return np.zeros((0, 128), np.uint8) if found is None else found[:most].astype(np.uint8)  # equals may exceed most
+    detector = cv2.SIFT_create(most, contrastThreshold=SIFT_CONTRAST)
+    points, found = detector.detectAndCompute(grey(image, SIFT_SIDE), None)
+    if found is None:
+        return np.zeros((0, 130), np.uint8)
+    pose = [(round(point.angle / 360 * 256) % 256, round(16 * np.log2(max(point.size, 1)))) for point in points]
+    return np.column_stack([found, pose])[:most].astype(np.uint8)  # equals may exceed most
 
 
 def root_sift(descriptors: np.ndarray) -> np.ndarray:
@@ -140,40 +148,70 @@ def hsv_histogram(image: np.ndarray) -> np.ndarray:
     return np.bincount(cell.ravel(), minlength=4 * int(np.prod(HSV_BINS))) / cell.size
 
 
-def vote(distances: np.ndarray, farthest: float) -> np.ndarray:
+def vote(distances: np.ndarray, farthest: float, turns: np.ndarray | None = None,
+         growths: np.ndarray | None = None) -> np.ndarray:
     """Weight of each product (P,): every descriptor votes for its nearest product with its margin to the second.
 
     distances (N, P) are those to each product's nearest descriptor; with one product the second is `farthest`
-    away.  No descriptor, or only equal distances: all 0.
+    away.  No descriptor, or only equal distances: all 0.  turns and growths (N, P), in the units of `sift`, are those
+    of the same matches: then only matches that agree in both are counted, those with one of them as the middle that
+    are worth most (weak geometric consistency, Jegou et al. 2008): a package is seen from one side, at one distance.
     """
     two = np.column_stack([distances, np.full(len(distances), farthest)])
     near, second = np.partition(two, 1, axis=1)[:, :2].T
     # A matrix product rounds equal columns differently, and equal packshots must have no margin.
-    margin = np.where(second**2 - near**2 < TIE, 0, second - near)
-    return np.bincount(distances.argmin(axis=1), margin, distances.shape[1])
+    margin, winner = np.where(second**2 - near**2 < TIE, 0, second - near), distances.argmin(axis=1)
+    if turns is None or growths is None:
+        return np.bincount(winner, margin, distances.shape[1])
+    votes = np.zeros(distances.shape[1])
+    for product in np.unique(winner):
+        own = winner == product
+        turn, growth = turns[own, product], growths[own, product]
+        agree = np.abs((turn[:, None] - turn + 128) % 256 - 128) <= TURN                        # a circle has 256
+        votes[product] = ((agree & (np.abs(growth[:, None] - growth) <= GROWTH)) @ margin[own]).max()
+    return votes
 
 
-def sift_distances(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a query's descriptors (N, 128) to the distance of each to the nearest of every product, (N, P).
+class Print(NamedTuple):
+    """The keypoints of an image, ready to be compared: RootSIFT (N, 128) float32, angles and sizes (N,) int16."""
 
-    Distances are those of RootSIFT.  `gallery` has descriptors per product; one without any is SIFT_FARTHEST away.
+    roots: np.ndarray
+    angles: np.ndarray
+    sizes: np.ndarray
+
+
+def prepared(rows: np.ndarray) -> Print:
+    """Rows of `sift` as a Print."""
+    return Print(root_sift(rows[:, :-2]), *rows[:, -2:].T.astype(np.int16))
+
+
+def match(query: Print, packshot: Print) -> np.ndarray:
+    """For each of a query's N keypoints the nearest one of a packshot, (3, N): how far it is, turns and grows.
+
+    Distances are those of RootSIFT; a packshot without keypoints is SIFT_FARTHEST away.
     """
-    sizes, every = np.array([len(rows) for rows in gallery]), root_sift(np.concatenate(gallery)).T     # (128, G)
-    filled = np.flatnonzero(sizes)
-    starts = (np.cumsum(sizes) - sizes)[filled]
+    if not len(packshot.roots):
+        return np.stack([np.full(len(query.roots), SIFT_FARTHEST), *np.zeros((2, len(query.roots)))])
+    cosine = query.roots @ packshot.roots.T                                                     # (N, G)
+    best = cosine.argmax(axis=1)
+    distance = np.sqrt(2 - 2 * cosine[np.arange(len(best)), best].clip(0, 1))
+    return np.stack([distance, query.angles - packshot.angles[best], query.sizes - packshot.sizes[best]])
 
-    def distances(query: np.ndarray) -> np.ndarray:
-        cosine = np.zeros((len(query), len(sizes)), np.float32)
-        if len(query) and len(filled):
-            cosine[:, filled] = np.maximum.reduceat(root_sift(query) @ every, starts, axis=1)
-        return np.sqrt(2 - 2 * cosine.clip(0, 1))
-    return distances
+
+def agreed(matches: Sequence[np.ndarray]) -> np.ndarray:
+    """Votes (P,) of the matches (3, N) of one query with each of P products."""
+    distances, turns, growths = np.stack(matches, axis=2)
+    return vote(distances, SIFT_FARTHEST, turns, growths)
 
 
 def sift_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a query's descriptors (N, 128) to the votes (P,); `gallery` has descriptors per product."""
-    distances = sift_distances(gallery)
-    return lambda query: vote(distances(query), SIFT_FARTHEST)
+    """Function from a query's rows of `sift` to the votes (P,); `gallery` has such rows per product."""
+    prints = [prepared(rows) for rows in gallery]
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        query = prepared(rows)
+        return agreed([match(query, own) for own in prints])
+    return scores
 
 
 def brisk_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,7 +1,7 @@
 """Re-ranking by print (beyond the paper): cosine plus a weight times the share of SIFT votes.
 
 An encoder sees what a package looks like, keypoints see what is printed on it.  The descriptors of a
-query vote among its first products by cosine only (`keypoints.vote`).  Similarity of a product = cosine
+query vote among its first products by cosine only (`keypoints.agreed`).  Similarity of a product = cosine
 of its nearest row + weight x its share of all votes, 0 without a vote and for all products behind the
 first.  Equal similarities: the better cosine, then the order of the gallery.  Here are the frames of
 `zeroshot.evaluate(..., keep=...)`, whose columns products, cosines and packshots hold each query's first
@@ -96,17 +96,17 @@ def votes(frames: Sequence[pd.DataFrame], firsts: Iterable[int] = (Rerank.first,
             raise ValueError("rerank: the frames must ask the same queries in the same order")
     root = Path(wanted.attrs["root"])
     names = sorted({name for frame in frames for own in frame["packshots"] for name in own})
-    described = dict(zip(names, keypoints.describe([root / name for name in names], workers), strict=True))
+    found = keypoints.describe([root / name for name in names], workers)
+    prints = dict(zip(names, map(keypoints.prepared, found), strict=True))
     rankings = list(zip(*(frame["packshots"] for frame in frames), strict=True))
 
     def ask(image: str, ranked: tuple[list[str], ...]) -> tuple[list[np.ndarray], float, float]:
         pixels, began = data.read(root / image), time.thread_time()
-        query, found, near, shares, ended = keypoints.sift(pixels), time.thread_time(), {}, [], 0.0
+        rows, found, near, shares, ended = keypoints.sift(pixels), time.thread_time(), {}, [], 0.0
+        query = keypoints.prepared(rows)
         for own in (packshots[:first] for packshots in ranked for first in firsts):
-            if new := [name for name in own if name not in near]:
-                near |= zip(new, keypoints.sift_distances([described[name] for name in new])(query).T, strict=True)
-            shares.append(share(keypoints.vote(np.column_stack([near[name] for name in own]),
-                                               keypoints.SIFT_FARTHEST)))
+            near |= {name: keypoints.match(query, prints[name]) for name in own if name not in near}
+            shares.append(share(keypoints.agreed([near[name] for name in own])))
             ended = ended or time.thread_time()
         return shares, found - began, ended - found
 

@@ -73,14 +73,30 @@ def votes_by_loop(query, gallery, distance, farthest):
     return weights
 
 
+def agreeing_votes_by_loop(query, gallery):
+    """The same, but of each product only the best group of matches that agree with one of them; rows as of `sift`."""
+    floats, won = [keypoints.root_sift(rows[:, :128]) for rows in (query, *gallery)], [[] for _ in gallery]
+    for mine, (*_, angle, size) in zip(floats[0], query.tolist(), strict=True):
+        nearest = []
+        for product, rows in enumerate(gallery):
+            apart = [float(np.sqrt(((mine - other) ** 2).sum())) for other in floats[product + 1]]
+            best = int(np.argmin(apart)) if apart else -1
+            turn, growth = (angle - int(rows[best, 128]), size - int(rows[best, 129])) if apart else (0, 0)
+            nearest.append((apart[best] if apart else 2**0.5, product, turn, growth))
+        first, second = sorted(nearest)[:2] if len(nearest) > 1 else (nearest[0], (2**0.5,))
+        won[first[1]].append((second[0] - first[0], first[2], first[3]))
+    return [max((sum(margin for margin, turn, growth in own
+                     if min((turn - middle) % 256, (middle - turn) % 256) <= 21 and abs(growth - mean) <= 12)
+                 for _, middle, mean in own), default=0) for own in won]
+
+
 @pytest.mark.parametrize("sizes", [(4, 9, 1), (3, 0, 5, 2), (0, 4), (6,), (0, 0)], ids=str)
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_votes_equal_every_pair_compared(sizes, count):
     rng = np.random.default_rng(len(sizes) + count)
-    raw = [rng.gamma(0.5, 30, size=(n, 128)).clip(0, 255).astype(np.uint8) for n in (count, *sizes)]
-    found, floats = keypoints.sift_scores(raw[1:])(raw[0]), [keypoints.root_sift(rows) for rows in raw]
-    expected = votes_by_loop(floats[0], floats[1:], lambda a, b: float(np.sqrt(((a - b) ** 2).sum())), 2**0.5)
-    assert found == pytest.approx(expected, abs=1e-3 * max(count, 1))
+    raw = [rng.gamma(0.5, 30, size=(n, 130)).clip(0, 255).astype(np.uint8) for n in (count, *sizes)]
+    found = keypoints.sift_scores(raw[1:])(raw[0])
+    assert found == pytest.approx(agreeing_votes_by_loop(raw[0], raw[1:]), abs=1e-3 * max(count, 1))
     bits = [rng.integers(0, 256, (n, 64), dtype=np.uint8) for n in (count, *sizes)]
     found = keypoints.brisk_scores(bits[1:])(bits[0])
     expected = votes_by_loop(bits[0], bits[1:], lambda a, b: sum(int(x ^ y).bit_count() for x, y in zip(
@@ -101,7 +117,7 @@ def test_vote(distances, farthest, expected):
 
 def test_equal_packshots_have_no_margin_however_the_matrix_product_rounds():
     rng = np.random.default_rng(2)
-    rows, query = (rng.gamma(0.5, 30, size=(n, 128)).clip(0, 255).astype(np.uint8) for n in (37, 200))
+    rows, query = (rng.gamma(0.5, 30, size=(n, 130)).clip(0, 255).astype(np.uint8) for n in (37, 200))
     assert not keypoints.sift_scores([rows] * 5)(np.concatenate([query, rows])).any()
 
 
@@ -109,7 +125,25 @@ def test_descriptors_lose_nothing_by_one_byte_each():
     picture = keypoints.grey(artwork(np.random.default_rng(6)), keypoints.SIFT_SIDE)
     floats = cv2.SIFT_create(50, contrastThreshold=keypoints.SIFT_CONTRAST).detectAndCompute(picture, None)[1][:50]
     found = keypoints.sift(artwork(np.random.default_rng(6)), 50)
-    assert found.dtype == np.uint8 and len(found) == 50 and (found == floats).all()
+    assert found.dtype == np.uint8 and len(found) == 50 and (found[:, :128] == floats).all()
+
+
+def test_angles_and_sizes_follow_the_picture():
+    picture = cv2.GaussianBlur(artwork(np.random.default_rng(6)), (0, 0), 1.5)
+    square = picture[:min(picture.shape[:2]), :min(picture.shape[:2])]
+    for turned, angle in ((square, 0), (np.ascontiguousarray(np.rot90(square)), 256 - 64)):
+        found = keypoints.match(*(keypoints.prepared(keypoints.sift(image)) for image in (turned, square)))
+        sure = found[:, found[0] < 0.3]
+        assert sure.shape[1] > 10
+        assert np.median(np.abs((sure[1] - angle + 128) % 256 - 128)) <= 2 and np.median(np.abs(sure[2])) <= 1
+
+
+def test_matches_count_as_far_as_they_agree_across_the_circle():
+    distances = np.array([[0.0, 0.5]] * 4)
+    turns, growths = np.array([[120, 0], [-120, 0], [110, 0], [0, 0]]), np.zeros((4, 2))
+    assert keypoints.vote(distances, 2**0.5, turns, growths).tolist() == [1.5, 0]       # 120 and -120 are 16 apart
+    growths[1] = 13
+    assert keypoints.vote(distances, 2**0.5, turns, growths).tolist() == [1.0, 0]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 1), (2, 2), (13, 9)])

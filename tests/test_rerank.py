@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from test_keypoints import agreeing_votes_by_loop
 from torch import nn
 
 from klip import data, keypoints, rerank, zeroshot
@@ -53,13 +54,8 @@ def shop(tmp_path):
 def by_loops(image, ranked, cosines, packshots, how):
     """(product, packshot, similarity) of all kept products, best first, from the definition in plain Python."""
     first = range(min(how.first, len(ranked)))
-    theirs = [keypoints.root_sift(keypoints.sift(data.read(packshots[i]), keypoints.PACKSHOT)) for i in first]
-    votes = [0.0] * len(first)
-    for mine in keypoints.root_sift(keypoints.sift(data.read(image))):
-        nearest = [min(np.sqrt(((rows - mine) ** 2).sum(axis=1)).tolist(), default=2**0.5) for rows in theirs]
-        order = sorted(first, key=lambda i: nearest[i])
-        second = nearest[order[1]] if len(order) > 1 else 2**0.5
-        votes[order[0]] += second - nearest[order[0]]
+    theirs = [keypoints.sift(data.read(packshots[i]), keypoints.PACKSHOT) for i in first]
+    votes = agreeing_votes_by_loop(keypoints.sift(data.read(image)), theirs)
     score = list(cosines)
     for i in first:
         score[i] += how.weight * votes[i] / sum(votes) if sum(votes) else 0.0
