@@ -97,10 +97,10 @@ class Settings(_Checked):
     """Images per product that notebook 02 tries."""
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, the number of different images held."""
-    sweep_images: Count = 1000
-    images: Count = 2400
+    sweep_images: Count = 700
+    images: Count = 4000
     """Images seen in a final run of notebook 03."""
-    compare_images: Count = 800
+    compare_images: Count = 640
     compare_queries: CountOrNone = 5
     """Queries of each product in the comparisons of notebook 03, a seeded choice; 0 means all."""
     baseline_images: Count = 300
@@ -109,12 +109,12 @@ class Settings(_Checked):
     """Runs of each trained baseline."""
     seeds: Count = 3
     batch_size: Count = 64
-    top_lr: Positive = 1e-4
+    top_lr: Positive = 3e-4
     """Rate of the top block: 2e-4 in the paper, more for a small young tower (A)."""
     decay: Decay = 0.7
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
-    wise: Annotated[float, Field(ge=0, le=1)] = 0.5
+    wise: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
     resize: Resize = "pad"
@@ -124,6 +124,8 @@ class Settings(_Checked):
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
     ask_pixels: CountOrNone = 0
     """Their sides in notebooks 04 and 05, where every set is asked in full; 0: the same."""
+    ask_also: CountOrNone = 0
+    """Side of a second view of each image there, see `encoder.load`; 0: none."""
     precision: Precision = "auto"
     """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
     workers: CountOrNone = 2

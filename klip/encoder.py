@@ -66,6 +66,13 @@ class Encoder(nn.Module):
             self.tower.set_grad_checkpointing(on)
 
     def forward(self, images: Tensor) -> Tensor:
+        whole, also = self._embedded(images), self.config.get("also")
+        if self.training or not also:
+            return whole
+        other = nn.functional.interpolate(images, (also, also), mode="bicubic", antialias=True)
+        return (nn.functional.normalize(whole, dim=1) + nn.functional.normalize(self._embedded(other), dim=1)) / 2
+
+    def _embedded(self, images: Tensor) -> Tensor:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         if not (self._stages and self.training):
@@ -98,12 +105,13 @@ def drop_projection(encoder: Encoder) -> None:
     encoder.config = {**encoder.config, "embed_dim": encoder.dim, "proj": "drop"}
 
 
-def load(model: str | Path, resize: str | None = None, pixels: int = 0) -> Encoder:
+def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: int = 0) -> Encoder:
     """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU (see `at_work`).
 
     resize replaces the policy stored with the weights (open_clip's own: squash), pixels the image side: 0 keeps it,
-    else tables of positions are interpolated.  FileNotFoundError: weights missing and not to be had; ValueError:
-    everything else.
+    else tables of positions are interpolated.  also: side of a second view of each image; outside training the
+    embedding is the mean of both views' unit embeddings (multi-scale, as Radenovic et al. 2019), at the cost of both.
+    FileNotFoundError: weights missing and not to be had; ValueError: everything else.
     """
     source = weights.source(str(model))
     found = source.fetch() if source.fetch else None  # before the tower is built: that takes long, too
@@ -116,6 +124,11 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0) -> Encod
         encoder.preprocess = replace(encoder.preprocess, size=pixels)
         towers.resize(encoder.tower, pixels)
         encoder.config = {**encoder.config, "pixels": pixels}
+    if also:
+        if any("pos" in name for name, _ in encoder.tower.named_parameters()):
+            raise ValueError(f"encoder: {model} has a table of positions and sees one size, {encoder.preprocess.size} "
+                             f"pixels; take also 0, got {also!r}")
+        encoder.config = {**encoder.config, "also": also}
     return encoder
 
 
@@ -126,8 +139,9 @@ def save(encoder: Encoder, path: str | Path, **provenance) -> Path:
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """16 hex digits that change with any weight (taken in fp32) and the preprocessing, and nothing else."""
-    digest = hashlib.sha256(json.dumps(encoder.preprocess.to_dict(), sort_keys=True).encode())
+    """16 hex digits that change with any weight (taken in fp32), the preprocessing and `also`, and nothing else."""
+    also = {"also": encoder.config["also"]} if encoder.config.get("also") else {}
+    digest = hashlib.sha256(json.dumps(encoder.preprocess.to_dict() | also, sort_keys=True).encode())
     for name, value in sorted(encoder.tower.state_dict().items()):
         value = value.float() if value.is_floating_point() else value
         digest.update(f"{name} {tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())

@@ -395,12 +395,12 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
 
 @_styled
 def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Pre-training as it went: one panel a run, a line for each of its parts (columns part, images, loss)."""
+    """Pre-training as it went: one panel a run, a line for each of its losses."""
     _filled("losses", runs)
     figure, axes = _canvas(1, len(runs), size=(4.8 * len(runs), 3.0))
     for ax, (name, table) in zip(axes[0], runs.items(), strict=True):
-        for number, (part, own) in enumerate(table.groupby("part", sort=False)):
-            ax.plot(own["images"], own["loss"], color=COLOURS[number], label=part)
+        for number, part in enumerate(table.columns.intersection(["pair", "text", "caption", "teacher"], sort=False)):
+            ax.plot("images", part, data=table.dropna(subset=part), color=COLOURS[number], label=part)
         ax.set(title=name, xlabel="images seen", ylabel="loss")
         ax.legend()
     return figure

@@ -106,18 +106,17 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
 
 
 def keep(run: Run, frozen: Encoder, wise: float = 1.0) -> Path:
-    """The file of what is kept of a cached run: its averaged weights, if it has some, mixed with the frozen ones.
+    """The file of what is kept of a cached run: its last weights, mixed with the frozen ones.
 
     wise: share of the fine-tuned weights (WiSE-FT, Wortsman et al. 2022); 1 keeps them as they are.
     ValueError: a run that was not cached, another architecture, a share outside 0 to 1.
     """
     if run.path is None:
         raise ValueError("fine-tuning: only a run with a folder can be kept; call finetune with cache=True")
-    tuned, name = (run.encoder, "encoder") if run.average is None else (run.average, "average")
     if wise == 1:
-        return run.path / f"{name}.safetensors"
-    mixed = encoders.interpolate(frozen, tuned, wise)
-    return encoders.save(mixed, run.path / f"{name}_wise_{wise:g}.safetensors", wise=wise,
+        return run.path / "encoder.safetensors"
+    mixed = encoders.interpolate(frozen, run.encoder, wise)
+    return encoders.save(mixed, run.path / f"encoder_wise_{wise:g}.safetensors", wise=wise,
                          config=run.config.model_dump(mode="json"), seconds=run.seconds)
 
 

@@ -95,6 +95,10 @@ def test_pixels_are_those_of_the_command(work):
     done("finetune", "./shop", "--out", "wide.safetensors", "--model", "tiny0.safetensors", "--images", 4, "--depth", 1,
          "--pixels", 48)
     assert encoder.load("wide.safetensors").preprocess.size == 48
+    done("gallery", "build", "g", "./shop", "--model", "nano", "--views", 1, "--pixels", 64, "--also", 32)
+    assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"
+    refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--also", 16)
+    assert refused.exit_code == 2 and "has a table of positions and sees one size" in refused.stderr
     refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--pixels", -1)
     assert refused.exit_code == 2 and "--pixels must be at least 1, or 0" in refused.stderr
 

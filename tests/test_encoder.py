@@ -219,6 +219,18 @@ def test_workers_change_nothing_but_who_reads(pictures, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_second_view_is_averaged_and_known_by_the_fingerprint(pictures, tmp_path):
+    both, plain = (encoder.load("nano", pixels=96, also=also) for also in (64, 0))
+    images, unit = torch.randn(2, 3, 96, 96), torch.nn.functional.normalize
+    small = torch.nn.functional.interpolate(images, (64, 64), mode="bicubic", antialias=True)
+    with torch.no_grad():
+        torch.testing.assert_close(both(images), (unit(plain(images)) + unit(plain(small))) / 2)
+        assert torch.equal(both.train()(images), plain.train()(images))  # training sees one size
+    assert encoder.fingerprint(both) != encoder.fingerprint(plain)
+    again = encoder.load(encoder.save(both, tmp_path / "both.safetensors"))
+    assert torch.equal(encoder.embed(again, pictures), encoder.embed(both, pictures))
+
+
 def test_statistics_of_batch_normalisation_stay():
     tiny = encoder.build(CONV, PREPROCESS, "conv").train()
     before = {k: v.clone() for k, v in tiny.tower.named_buffers()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from klip.cli.options import (
+    Also,
     File,
     First,
     Model,
@@ -47,6 +48,7 @@ def build(
     model: Model = "nano",
     resize: Resize = "",
     pixels: Pixels = 0,
+    also: Also = 0,
     views: Views = 8,
     seed: Seed = 0,
     unreadable: Unreadable = "fail",
@@ -58,9 +60,10 @@ def build(
     from klip.rerank import Rerank
     from klip.zeroshot import Gallery, packshots
 
-    gallery = Gallery.build(encoder_of(model, resize, pixels), packshots(catalogue), views, seed, keypoints=keypoints)
+    gallery = Gallery.build(encoder_of(model, resize, pixels, also), packshots(catalogue), views, seed,
+                            keypoints=keypoints)
     file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
-    gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels}
+    gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels, "also": also}
     gallery.meta |= {"rerank": asdict(Rerank())} if keypoints else {}
     _report(gallery, gallery.save(file))
 

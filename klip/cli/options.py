@@ -51,6 +51,7 @@ Model = Annotated[str, typer.Option(
     help="nano, nano-vit, imagenet, a FILE of klip, timm:NAME, ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:PATH.")]
 Resize = Annotated[str, typer.Option(help="squash, pad or crop; empty: as stored with the model.")]
 Pixels = Annotated[int, typer.Option(help="Sides of the images the model sees; 0: as stored with the model.")]
+Also = Annotated[int, typer.Option(help="Sides of a second view whose embedding is averaged with it; 0: none.")]
 Views = Annotated[int, typer.Option(help="Augmented views kept of each packshot, the plain one included.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
 Root = Annotated[str, typer.Option(help="Folder of the set; empty: KLIP_DATA/<set>.")]
@@ -92,12 +93,13 @@ def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "
     return data.load(source, root, seed, unreadable=unreadable, **words)
 
 
-def encoder_of(model: str, resize: str, pixels: int = 0) -> Encoder:
+def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encoder:
     from klip import encoder
 
-    if pixels < 0:
-        raise ValueError(f"--pixels must be at least 1, or 0 for the size stored with the model, got {pixels}")
-    return encoder.load(model, resize or None, pixels)
+    if min(pixels, also) < 0:
+        raise ValueError("--pixels and --also must be at least 1, or 0 for the size stored with the model and for no "
+                         f"second view, got {pixels} and {also}")
+    return encoder.load(model, resize or None, pixels, also)
 
 
 def gallery_of(file: Path, model: str) -> Gallery:
@@ -105,7 +107,8 @@ def gallery_of(file: Path, model: str) -> Gallery:
     from klip.zeroshot import Gallery
 
     meta = Gallery.load(file).meta
-    return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"], meta.get("pixels", 0)))
+    return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"], meta.get("pixels", 0),
+                                           meta.get("also", 0)))
 
 
 def rerank_of(word: str, weight: float | None, first: int | None, stored: dict[str, Any]) -> Rerank | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from klip.cli.options import (
+    Also,
     First,
     Load,
     Model,
@@ -112,6 +113,7 @@ def evaluate(
     gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")] = "web1",
     resize: Resize = "",
     pixels: Pixels = 0,
+    also: Also = 0,
     views: Views = 8,
     seed: Seed = 0,
     workers: Workers = 0,
@@ -127,7 +129,7 @@ def evaluate(
         writable(json_file)
     how = rerank_of(rerank, weight, first, {})
     catalogue = catalogue_of(set_name, root, seed, unreadable, load)
-    encoder = encoder_of(model, resize, pixels)
+    encoder = encoder_of(model, resize, pixels, also)
     from klip import zeroshot
     from klip.files import atomic
 
@@ -135,7 +137,8 @@ def evaluate(
                               workers=workers, progress=True)
     figures = _figures(frame, seed) | {
         "set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model,
-        "model_fingerprint": frame.attrs["fingerprint"], "preprocess": encoder.preprocess.to_dict()}
+        "model_fingerprint": frame.attrs["fingerprint"], "preprocess": encoder.preprocess.to_dict(),
+        "also": also}
     if how:
         figures["rerank"] = _reranked(encoder, frame, how, workers, seed)
     if json_file:
