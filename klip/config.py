@@ -97,7 +97,7 @@ class Settings(_Checked):
     """Images per product that notebook 02 tries."""
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, the number of different images held."""
-    sweep_images: Count = 700
+    sweep_images: Count = 640
     images: Count = 4000
     """Images seen in a final run of notebook 03."""
     compare_images: Count = 640
@@ -120,7 +120,7 @@ class Settings(_Checked):
     resize: Resize = "pad"
     pixels: CountOrNone = 112
     """Sides of the images that `model` sees; 0: as stored with its weights."""
-    train_pixels: CountOrNone = 96
+    train_pixels: CountOrNone = 0
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
     ask_pixels: CountOrNone = 0
     """Their sides in notebooks 04 and 05, where every set is asked in full; 0: the same."""
