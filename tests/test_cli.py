@@ -100,7 +100,7 @@ def test_pixels_are_those_of_the_command(work):
     refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--also", 16)
     assert refused.exit_code == 2 and "has a table of positions and sees one size" in refused.stderr
     refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--pixels", -1)
-    assert refused.exit_code == 2 and "--pixels must be at least 1, or 0" in refused.stderr
+    assert refused.exit_code == 2 and "--pixels and --also must be at least 1, or 0" in refused.stderr
 
 
 @pytest.mark.parametrize("gallery", ["web1", "largest", "random"])
