@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Subset
 from torch.utils.flop_counter import FlopCounterMode
 
 from klip import activations, arcface, balance, blocks, memory, train
@@ -54,17 +55,15 @@ def bench(model: str = "ViT-L-14", device: str = "auto", steps: int = 10, batch:
         precision = trainer.precision
         rate = matrix_rate(device, precision)
         synthetic = _synthetic(trainer, steps)
-        fed = _fed(trainer)
-        loader = _loader_alone(trainer)
+        fed, loader = _loop(trainer), _loop(trainer, idle=True)
         beside = _beside(trainer, rounds)
-    useful = synthetic["images_per_s"] * flops / rate
     return {
         "model": model, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "torch": torch.__version__, "threads": torch.get_num_threads(),
         "settings": {"steps": steps, "batch_size": batch, "accumulate": accumulate, "checkpointing": checkpointing,
                      "precision": precision, "products": products, "workers": workers, "rounds": rounds},
-        "matrix_flops_per_s": rate, "tower_flops_per_image": flops, "share_of_matrix_rate": useful,
-        "synthetic": synthetic,
+        "matrix_flops_per_s": rate, "tower_flops_per_image": flops,
+        "share_of_matrix_rate": synthetic["images_per_s"] * flops / rate, "synthetic": synthetic,
         "jpeg_fed": {"images_per_s": fed, "loader_alone_images_per_s": loader,
                      "load_wait_s": max(0.0, batch / fed - batch / synthetic["images_per_s"]),
                      "loader_bound": loader < synthetic["images_per_s"]},
@@ -112,13 +111,7 @@ def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) ->
     left, right = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
     with FlopCounterMode(display=False) as counter:
         left @ right
-    seconds = []
-    for _ in range(repeats):
-        _wait(left.device)
-        started = time.perf_counter()
-        left @ right
-        _wait(left.device)
-        seconds.append(time.perf_counter() - started)
+    seconds = [_seconds(left.device, lambda: left @ right) for _ in range(repeats)]
     return counter.get_total_flops() / statistics.median(seconds)
 
 
@@ -180,96 +173,65 @@ def _synthetic(trainer: train._Trainer, steps: int) -> dict[str, Any]:
 
     def one() -> float:
         trainer.step = 0
-        _wait(device)
-        started = time.perf_counter()
-        trainer._step(images, labels)
-        _wait(device)
-        return time.perf_counter() - started
+        return _seconds(device, lambda: trainer._step(images, labels))
 
     seconds = [one() for _ in range(steps)][1:]
-    with _parts(trainer) as parts:
-        for _ in range(steps):
-            parts.enter("copy")
-            one()
-            parts.close()
+    parts = _parts(trainer, one, steps)
     peak = {}
     if device.type == "cuda":
         peak = {"peak_allocated_bytes": torch.cuda.max_memory_allocated(),
                 "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
     trainer.step = 0
     return {"images_per_s": len(images) / statistics.median(seconds), "step_s": statistics.median(seconds),
-            "parts_s": parts.medians(), **peak}
+            "parts_s": parts, **peak}
 
 
-class _Clock:
-    """Seconds of copy, forward, backward and optimiser in every step, told by the hooks of `_parts`."""
+def _parts(trainer: train._Trainer, one: Callable[[], float], steps: int) -> dict[str, float]:
+    """Seconds (medians) of the parts of a step `one`: copy to the device, forward with loss, backward, optimiser.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.now, self.since = device, "", 0.0
-        self.steps, self.step = list[dict[str, float]](), dict[str, float]()
-
-    def enter(self, name: str) -> None:
-        _wait(self.device)
-        moment = time.perf_counter()
-        if self.now:
-            self.step[self.now] = self.step.get(self.now, 0.0) + moment - self.since
-        self.now, self.since = name, moment
-
-    def close(self) -> None:
-        self.enter("")
-        self.steps.append(self.step)
-        self.step = {}
-
-    def medians(self) -> dict[str, float]:
-        return {name: statistics.median(step[name] for step in self.steps) for name in self.steps[0]}
-
-
-@contextlib.contextmanager
-def _parts(trainer: train._Trainer) -> Iterator[_Clock]:
-    """Hooks where a step passes from one part to the next: copy to the device, forward with loss, backward, optimiser.
-
-    Clipping counts to backward, as do the copies of later micro-batches; averaging counts to the optimiser.
+    Hooks tell where one passes to the next.  Clipping counts to backward, as do the copies of later micro-batches;
+    averaging counts to the optimiser.
     """
-    clock = _Clock(trainer.device)
-    hooks = [trainer.encoder.register_forward_pre_hook(lambda *_: clock.enter("forward")),
-             trainer.head.register_forward_hook(lambda *_: clock.enter("backward")),
-             trainer.optimiser.register_step_pre_hook(lambda *_: clock.enter("optimiser"))]
+    marks = list[tuple[str, float]]()
+
+    def mark(part: str) -> None:
+        _wait(trainer.device)
+        marks.append((part, time.perf_counter()))
+
+    hooks = [trainer.encoder.register_forward_pre_hook(lambda *_: mark("forward")),
+             trainer.head.register_forward_hook(lambda *_: mark("backward")),
+             trainer.optimiser.register_step_pre_hook(lambda *_: mark("optimiser"))]
     try:
-        yield clock
+        for _ in range(steps):
+            mark("copy")
+            one()
+            mark("end")
     finally:
         for hook in hooks:
             hook.remove()
+    table = pd.DataFrame(marks, columns=["part", "at"])
+    table = table.assign(seconds=-table["at"].diff(-1), step=table["part"].eq("copy").cumsum())
+    sums = table[table["part"] != "end"].groupby(["part", "step"], sort=False)["seconds"].sum()
+    return sums.groupby("part", sort=False).median().to_dict()
 
 
-def _fed(trainer: train._Trainer) -> float:
-    """Images/s of klip's whole loop, fed with JPEGs, from the end of the first step to the end of the last."""
+def _loop(trainer: train._Trainer, idle: bool = False) -> float:
+    """Images/s of klip's whole loop, fed with JPEGs, from the end of the first step to the end of the last.
+
+    idle: the step does nothing, which is what the loader can give.
+    """
     step, ends = trainer._step, list[float]()
 
     def watched(images: Tensor, labels: Tensor) -> float:
-        loss = step(images, labels)
+        if idle:
+            trainer.step += 1
+        loss = 0.0 if idle else step(images, labels)
         _wait(trainer.device)
         ends.append(time.perf_counter())
         return loss
 
-    return _run(trainer, watched, ends)
-
-
-def _loader_alone(trainer: train._Trainer) -> float:
-    """Images/s of the same loop when the step does nothing: what the loader can give."""
-    ends = list[float]()
-
-    def idle(images: Tensor, labels: Tensor) -> float:
-        trainer.step += 1
-        ends.append(time.perf_counter())
-        return 0.0
-
-    return _run(trainer, idle, ends)
-
-
-def _run(trainer: train._Trainer, step: Callable[[Tensor, Tensor], float], ends: list[float]) -> float:
-    trainer.step, trainer.seconds = 0, 0.0
+    trainer.step, trainer.seconds, trainer._step = 0, 0.0, watched
     trainer.history.clear()
-    trainer._step = step
     try:
         trainer.run(None, progress=False)
     finally:
@@ -293,19 +255,6 @@ class _Autocast(nn.Module):
             return self.encoder(images)
 
 
-class _Items(torch.utils.data.Dataset):
-    """The images that klip's loop draws, one after the other."""
-
-    def __init__(self, trainer: train._Trainer) -> None:
-        self.draws, self.keys = trainer.draws, [draw for batch in trainer.batches for draw in batch]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.draws[self.keys[index]]
-
-
 def _beside(trainer: train._Trainer, rounds: int) -> dict[str, Any]:
     """klip's loop and PML's `MetricLossOnly` by turns: same weights, images, batch, AdamW groups, precision and loader.
 
@@ -313,7 +262,7 @@ def _beside(trainer: train._Trainer, rounds: int) -> dict[str, Any]:
     """
     rates: dict[str, list[float]] = {"klip": [], "metric_loss_only": []}
     for _ in range(rounds):
-        rates["klip"].append(_fed(trainer))
+        rates["klip"].append(_loop(trainer))
         try:
             rates["metric_loss_only"].append(_metric_loss_only(trainer))
         except torch.OutOfMemoryError:  # a second model and optimiser beside klip's, and the batch in one piece
@@ -334,6 +283,7 @@ def _metric_loss_only(trainer: train._Trainer) -> float:
     optimisers = {"trunk_optimizer": torch.optim.AdamW(groups, fused=True),
                   "metric_loss_optimizer": torch.optim.AdamW(loss.parameters(), lr=config.head_lr, fused=True)}
     everything = [*encoder.parameters(), *loss.parameters()]
+    images = Subset(trainer.draws, [draw for batch in trainer.batches for draw in batch])  # as klip's loop draws them
 
     def end(_: Any) -> None:
         _wait(trainer.device)
@@ -343,11 +293,19 @@ def _metric_loss_only(trainer: train._Trainer) -> float:
         warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
         MetricLossOnly(
             models={"trunk": _Autocast(encoder, trainer.precision)}, optimizers=optimisers,
-            batch_size=config.batch_size, loss_funcs={"metric_loss": loss}, dataset=_Items(trainer),
+            batch_size=config.batch_size, loss_funcs={"metric_loss": loss}, dataset=images,
             data_device=trainer.device, dataloader_num_workers=config.workers, end_of_iteration_hook=end,
             gradient_clippers={"trunk_grad_clipper": lambda: nn.utils.clip_grad_norm_(everything, config.clip)},
         ).train(num_epochs=1)
     return _rate(trainer, ends)
+
+
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:

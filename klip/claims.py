@@ -17,11 +17,10 @@ The verdict of a claim is the first of these that is true:
 The more rows, the rarer is a claim upheld by chance, and the likelier one not upheld by chance: read that verdict with
 its rows.
 
-The ends of the depth sweep (C6).  A depth against itself is 0 with interval 0 to 0: open, so that it can never uphold
-the claim.  But it could not refute it either, where an end is best.  Hence the tests set the best *inner* depth
-against either end, whichever depth was chosen.  If that is an inner one, this is chosen minus end; if it is an end,
-the difference to it is negative, and the claim not upheld, or undecided where the interval reaches 0.  The best depth
-is picked on the very queries that it is compared on, which flatters it a little.
+The ends of the depth sweep (C6).  A depth against itself is 0 with interval 0 to 0: open, it could neither uphold nor
+refute the claim.  Hence the tests set the best *inner* depth against either end, whichever depth was chosen: where an
+end is best, the difference to it is negative.  The best depth is picked on the very queries that it is compared on,
+which flatters it a little.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 
-from klip.published import CLAIMS, PAPER_SET, Claim, Comparison
+from klip.published import CLAIMS, PAPER_SET, Claim
 
 COLUMNS = ("claim", "test", "set", "difference", "low", "high", "expected", "margin", "unit")
 USUAL = {"status": "compared", "why": ""}
@@ -49,9 +48,9 @@ def evidence(claim: str, test: str, set_name: str, difference: tuple[float, floa
     `metrics.Difference`; for a test in `times` the natural logarithms of the ratio of seconds.  status, why: see the
     head of this file.
     """
-    terms = _terms(*_find(claim, test))
-    row = dict(zip(COLUMNS, (claim, test, set_name, *map(float, difference), *terms), strict=True))
-    row |= {"status": status, "why": why}
+    terms = _terms(claim, test)
+    row = dict(zip((*COLUMNS, *USUAL), (claim, test, set_name, *map(float, difference), *terms, status, why),
+                   strict=True))
     _check(row)
     return row
 
@@ -79,8 +78,8 @@ def verdicts(evidence: pd.DataFrame | Sequence[Mapping[str, Any]], reasons: Mapp
         _check(row)
     if len(rows) and (again := rows.duplicated(["claim", "test", "set"])).any():
         raise ValueError(f"evidence: {_where(records[int(again.argmax())])} is there twice; keep one row of it")
-    for unknown in set(reasons) - {claim.id for claim in CLAIMS}:
-        _find(unknown)
+    for number in reasons:
+        _find(number)
     ledger = [_judge(claim, [row for row in records if row["claim"] == claim.id], reasons.get(claim.id, ""))
               for claim in CLAIMS]
     return pd.DataFrame(ledger, columns=["id", "claim", "section", "paper", "ours", "verdict"])
@@ -105,30 +104,26 @@ def _judge(claim: Claim, rows: Sequence[Mapping[str, Any]], reason: str) -> tupl
 
 def _text(row: Mapping[str, Any]) -> str:
     """A row's set and numbers: points of accuracy, or how many times as many seconds."""
-    numbers = [row[name] for name in ("difference", "low", "high")]
     aside = "" if row["status"] == "compared" else f" [{row['status']}: {row['why']}]"
-    if row["unit"] == "times":
-        value, low, high = (f"{math.exp(number):.3g}" for number in numbers)
-        return f"{row['set']} {value} times ({low} to {high}){aside}"
-    value, low, high = (f"{100 * number:+.1f}" for number in numbers)
-    return f"{row['set']} {value} ({low} to {high}){aside}"
+    value, low, high = (f"{math.exp(row[name]):.3g}" if row["unit"] == "times" else f"{100 * row[name]:+.1f}"
+                        for name in ("difference", "low", "high"))
+    return f"{row['set']} {value}{' times' if row['unit'] == 'times' else ''} ({low} to {high}){aside}"
 
 
-def _find(number: str, test: str | None = None) -> tuple[Claim, Comparison | None]:
-    """The claim, and its test if one is named."""
-    claim = next((claim for claim in CLAIMS if claim.id == number), None)
-    if claim is None:
-        raise ValueError(f"claims: no claim is called {number!r}; there are {', '.join(c.id for c in CLAIMS)}")
-    named = next((known for known in claim.tests if known.name == test), None)
-    if test is not None and named is None:
-        raise ValueError(f"claims: {number} has no test {test!r}; published.CLAIMS has "
-                         f"{', '.join(repr(known.name) for known in claim.tests)}")
-    return claim, named
+def _find(number: str) -> Claim:
+    found = {claim.id: claim for claim in CLAIMS}
+    if number not in found:
+        raise ValueError(f"claims: no claim is called {number!r}; there are {', '.join(found)}")
+    return found[number]
 
 
-def _terms(claim: Claim, test: Comparison) -> tuple[str, float, str]:
-    """expected, margin, unit of a test's rows."""
-    return test.expected, claim.margin if test.expected == "near" else 0.0, test.unit
+def _terms(number: str, name: str) -> tuple[str, float, str]:
+    """expected, margin, unit of the rows of a claim's test."""
+    claim = _find(number)
+    tests = {test.name: test for test in claim.tests}
+    if name not in tests:
+        raise ValueError(f"claims: {number} has no test {name!r}; published.CLAIMS has {', '.join(map(repr, tests))}")
+    return tests[name].expected, claim.margin if tests[name].expected == "near" else 0.0, tests[name].unit
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -137,7 +132,7 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def _check(row: Mapping[str, Any]) -> None:
     """One sentence on the first thing that is wrong with a row."""
-    claim, test = _find(row["claim"], str(row["test"]))
+    terms, claim = _terms(row["claim"], str(row["test"])), _find(row["claim"])
     where = f"evidence: {_where(row)}"
     name = "".join(row["set"].split()[:1]) if isinstance(row["set"], str) else ""
     if not name or claim.sets and PAPER_SET.get(name, name) not in claim.sets:
@@ -149,8 +144,7 @@ def _check(row: Mapping[str, Any]) -> None:
             raise ValueError(f"{where}: {name} must be a finite number, got {number!r}")
     if row["low"] > row["high"]:
         raise ValueError(f"{where}: low must not be above high, got {row['low']:.4g} and {row['high']:.4g}")
-    terms, given = _terms(claim, test), tuple(row[name] for name in ("expected", "margin", "unit"))
-    if given != terms:
+    if (given := tuple(row[name] for name in ("expected", "margin", "unit"))) != terms:
         raise ValueError(f"{where}: expected, margin and unit must be {terms} as in published.CLAIMS, got {given}; "
                          "run the notebook that measured it again")
     if row["status"] not in STATUSES or bool(row["why"]) == (row["status"] == "compared"):

@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    from IPython.display import Image
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from IPython import display
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
@@ -32,23 +31,29 @@ STYLE = {
 }  # fmt: skip
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    @functools.wraps(draw)
-    def inside(*args, **kwargs) -> Figure:
-        import matplotlib
+_styled = style.context(["default", STYLE])  # whatever the reader's matplotlibrc says
 
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()  # whatever the reader's matplotlibrc says
-            matplotlib.rcParams.update(STYLE)
-            return draw(*args, **kwargs)
 
-    return inside
+def _needs(*columns: str) -> Callable[[Callable[..., Figure]], Callable[..., Figure]]:
+    """Draws in klip's style what is not empty: a table with these columns, or a mapping to such tables or to others."""
+    def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+        @functools.wraps(draw)
+        def checked(given, /, *args, **options) -> Figure:
+            if len(given) == 0:
+                raise ValueError(f"{draw.__name__}: nothing to draw, got an empty table; give at least one row")
+            for table in given.values() if isinstance(given, Mapping) else [given]:
+                if missing := [name for name in columns if name not in table]:
+                    raise ValueError(f"{draw.__name__}: needs columns {', '.join(columns)}; "
+                                     f"missing {', '.join(missing)}")
+            return _styled(draw)(given, *args, **options)
+
+        return checked
+
+    return decorate
 
 
 def _canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.4), **options):
     """A Figure of so many inches and its axes (rows, columns)."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -57,17 +62,9 @@ def _percent(axis, sign: str = " %") -> None:
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{sign}")
 
 
-def _filled(what: str, table: pd.DataFrame | Mapping | Sequence, *columns: str) -> None:
-    if len(table) == 0:
-        raise ValueError(f"{what}: nothing to draw, got an empty table; give at least one row")
-    if missing := [name for name in columns if name not in table]:
-        raise ValueError(f"{what}: needs columns {', '.join(columns)}; missing {', '.join(missing)}")
-
-
-@_styled
+@_needs()
 def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None = None) -> Figure:
     """Images per product against rank, both logarithmic (paper §3); the line is rank to the power -exponent."""
-    _filled("rank_frequency", counts)
     figure, ((ax,),) = _canvas(size=(6.4, 3.6))
     images, rank, part = counts.to_numpy(), np.arange(1, len(counts) + 1), parts.reindex(counts.index).to_numpy()
     for name, colour in PART_COLOURS.items():
@@ -82,16 +79,9 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None =
     return figure
 
 
-def _thumbnail(image: np.ndarray, side: int) -> np.ndarray:
-    """RGB uint8 (H, W, 3) -> (side, side, 3), whole, on white."""
-    from PIL import Image, ImageOps
-
-    return np.asarray(ImageOps.pad(Image.fromarray(image), (side, side), color="white"))
-
-
 @_styled
 def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), side: int = 96) -> Figure:
-    """A grid of pictures: one labelled row of RGB uint8 images per entry, column titles above."""
+    """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white; column titles above."""
     columns = max((len(images) for images in rows.values()), default=0)
     if columns == 0:
         raise ValueError("sheet: nothing to draw, got no image; give at least one row with one image")
@@ -102,7 +92,7 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), 
     for line, (label, images) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label)
         for ax, image in zip(line, images, strict=False):
-            ax.imshow(_thumbnail(image, side))
+            ax.imshow(ImageOps.pad(Image.fromarray(image), (side, side), color="white"))
     for ax, title in zip(axes[0], titles, strict=False):
         ax.set_title(title, fontsize=7.5, fontweight="normal", loc="center")
     return figure
@@ -114,27 +104,26 @@ def confusions(triples: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = 
     return sheet({"query": query, "wrong\nneighbour": wrong, "right\npackshot": right}, titles)
 
 
-def show(figure: Figure, images: bool = False) -> Image:
+def show(figure: Figure, images: bool = False) -> display.Image:
     """The figure as a picture to show in a notebook: PNG, or JPEG for a grid of `images`, which takes a tenth."""
-    from IPython.display import Image
-
     options = {"format": "jpeg", "pil_kwargs": {"quality": 80}} if images else {"format": "png"}
     figure.savefig(stream := io.BytesIO(), dpi=90, **options)
-    return Image(data=stream.getvalue(), format=options["format"])
+    return display.Image(data=stream.getvalue(), format=options["format"])
+
+
+def _look(number: int) -> dict[str, str]:
+    """Colour and marker of a line; after six they begin anew."""
+    return {"color": COLOURS[number % 6], "marker": MARKERS[number % 6]}
 
 
 def _curve(ax: Axes, table: pd.DataFrame, x: str, number: int, label: str) -> None:
     ax.fill_between(table[x], table["low"], table["high"], color=COLOURS[number % 6], alpha=0.15, linewidth=0)
-    ax.plot(table[x], table["mean"], marker=MARKERS[number % 6], color=COLOURS[number % 6], label=label)
+    ax.plot(table[x], table["mean"], **_look(number), label=label)
 
 
-@_styled
+@_needs("depth", *SPAN)
 def depth_curve(table: pd.DataFrame, points: pd.DataFrame | None = None, chosen: int | None = None) -> Figure:
-    """Validation accuracy against depth (paper §4.1.3).
-
-    table: depth, mean, low, high; points: depth, top1 of each seed; chosen: the depth to mark.
-    """
-    _filled("depth_curve", table, "depth", *SPAN)
+    """Validation accuracy against depth (paper §4.1.3); points: depth, top1 of each seed; chosen: the depth to mark."""
     figure, ((ax,),) = _canvas()
     _curve(ax, table, "depth", 0, "mean of the seeds, 95 % interval")
     if points is not None:
@@ -149,9 +138,8 @@ def depth_curve(table: pd.DataFrame, points: pd.DataFrame | None = None, chosen:
     return figure
 
 
-@_styled
 def _set_curves(table: pd.DataFrame, x: str, label: str, title: str) -> Figure:
-    """Top-1 of each set against column `x`: columns set, x, mean, low, high."""
+    """Top-1 of each set against column `x`."""
     figure, ((ax,),) = _canvas()
     for number, (name, rows) in enumerate(table.groupby("set", sort=False)):
         _curve(ax, rows.sort_values(x), x, number, str(name))
@@ -161,57 +149,56 @@ def _set_curves(table: pd.DataFrame, x: str, label: str, title: str) -> Figure:
     return figure
 
 
+@_needs("set", "alpha", *SPAN)
 def alpha_curve(table: pd.DataFrame) -> Figure:
-    """Accuracy between frozen (alpha 0) and fine-tuned weights (alpha 1): columns set, alpha, mean, low, high."""
-    _filled("alpha_curve", table, "set", "alpha", *SPAN)
+    """Accuracy of each set between frozen (alpha 0) and fine-tuned weights (alpha 1)."""
     return _set_curves(table, "alpha", "alpha (0 frozen, 1 fine-tuned)", "Between frozen and fine-tuned weights")
 
 
+@_needs("set", "products", *SPAN)
 def breadth_curve(table: pd.DataFrame) -> Figure:
-    """Accuracy against the number of products at a fixed number of images (C5): set, products, mean, low, high."""
-    _filled("breadth_curve", table, "set", "products", *SPAN)
+    """Accuracy of each set against the number of products at a fixed number of images (C5)."""
     figure = _set_curves(table, "products", "products trained on (a quarter of them gets four times the depth)",
                          "Breadth sweep")
     figure.axes[0].set_xticks(sorted(set(table["products"])))
     return figure
 
 
+@_needs("set", "weight", "top1", "low", "high")
 def weight_curve(table: pd.DataFrame) -> Figure:
-    """Top-1 of each set against the weight of the keypoints' votes: columns set, weight, top1, low, high."""
-    _filled("weight_curve", table, "set", "weight", "top1", "low", "high")
+    """Top-1 of each set against the weight of the keypoints' votes."""
     lines = table.rename(columns={"top1": "mean"})
     return _set_curves(lines, "weight", "weight of the votes (0: cosine alone)", "Re-ranking by print")
 
 
+@_needs("row", "budget", "mean", "chosen")
 def budget_curve(table: pd.DataFrame) -> Figure:
-    """Held-out top-1 of the trained baselines against images per product: row, budget, mean, chosen (bool, ringed)."""
-    _filled("budget_curve", table, "row", "budget", "mean", "chosen")
+    """Held-out top-1 of the trained baselines (row) against images per product; chosen (bool) are ringed."""
     figure = _set_curves(table.assign(set=table["row"], low=table["mean"], high=table["mean"]), "budget",
                          "images per product", "Budgets of the trained baselines, on validation products")
-    ax, taken = figure.axes[0], table[table["chosen"]]
+    ax, taken, budgets = figure.axes[0], table[table["chosen"]], sorted(set(table["budget"]))
     for line in ax.lines[len(COLOURS):]:  # colours begin anew
         line.set_linestyle("--")
     ax.plot(taken["budget"], taken["mean"], "o", markersize=11, markerfacecolor="none", markeredgecolor="#555555")
     ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(set(table["budget"])), [str(budget) for budget in sorted(set(table["budget"]))])
+    ax.set_xticks(budgets, map(str, budgets))
     return figure
 
 
-@_styled
+@_needs("set", "row", "top1", "low", "high")
 def rows(table: pd.DataFrame, ours: str) -> Figure:
-    """Every row of the results, one panel per set, intervals as bars: columns set, row, top1, low, high (fractions).
+    """Every row of the results in the table's order, one panel per set, intervals as bars.
 
-    The row `ours` stands out, a dotted line carries its value down the panel; rows keep the table's order.
+    The row `ours` stands out, a dotted line carries its value down the panel.
     """
-    _filled("rows", table, "set", "row", "top1", "low", "high")
     names, sets = list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["set"]))
     figure, axes = _canvas(1, len(sets), (2.6 + 2.3 * len(sets), 0.9 + 0.24 * len(names)), sharey=True)
     for ax, name in zip(axes[0], sets, strict=True):
         for row in table[table["set"] == name].itertuples():
-            mine = row.row == ours
-            ax.plot([row.low, row.high], [names.index(row.row)] * 2, color=ORANGE if mine else BLUE, linewidth=1.4)
-            ax.plot(row.top1, names.index(row.row), "D" if mine else "o", color=ORANGE if mine else BLUE, markersize=4)
-            if mine:
+            place, (colour, marker) = names.index(row.row), (ORANGE, "D") if row.row == ours else (BLUE, "o")
+            ax.plot([row.low, row.high], [place] * 2, color=colour, linewidth=1.4)
+            ax.plot(row.top1, place, marker, color=colour, markersize=4)
+            if row.row == ours:
                 ax.axvline(row.top1, color=ORANGE, linestyle=":", linewidth=1, zorder=0)
         ax.set(title=name, xlabel="top-1", xlim=(0, None))
         ax.grid(False, axis="y")
@@ -221,48 +208,40 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
     return figure
 
 
-@_styled
-def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None,
-                 accepts: float = 0.95) -> Figure:
+@_needs("threshold", "false_accepts", "correct_accepts")
+def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None) -> Figure:
     """Correct against false accepts, products in the gallery against others: one line per label.
 
-    curves: columns threshold (falling), false_accepts, correct_accepts, as `openset.curve` makes them; chosen: a
-    threshold for any of the labels, marked on its line; accepts: the share of correct accepts that is asked for.
+    curves: as `openset.curve` makes them, thresholds falling; chosen: a threshold for any of the labels, marked on its
+    line, for 95 % correct accepts.
     """
-    _filled("accept_curve", curves)
     figure, ((ax,),) = _canvas(size=(6.8, 4.2))
     ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="chance")
-    ax.axhline(accepts, color=GREY, linestyle=":", linewidth=1, label=f"{100 * accepts:.4g} % correct accepts")
+    ax.axhline(0.95, color=GREY, linestyle=":", linewidth=1, label="95 % correct accepts")
     point = {"markeredgecolor": "white", "markersize": 7, "zorder": 3}  # stands out where lines run close
     for number, (name, table) in enumerate(curves.items()):
-        _filled("accept_curve", table, "threshold", "false_accepts", "correct_accepts")
-        colour = COLOURS[number % 6]
-        ax.plot(table["false_accepts"], table["correct_accepts"], color=colour, label=str(name),
+        ax.plot(table["false_accepts"], table["correct_accepts"], color=COLOURS[number % 6], label=str(name),
                 linestyle="-" if number < 6 else "--")
-        taken = table[table["threshold"] >= (chosen or {}).get(name, np.inf)]
-        if name in (chosen or {}) and len(taken):
-            place = taken.iloc[-1:][["false_accepts", "correct_accepts"]].to_numpy().T
-            ax.plot(*place, MARKERS[number % 6], color=colour, **point)
+        if chosen and name in chosen:
+            last = table[table["threshold"] >= chosen[name]].tail(1)
+            ax.plot(last["false_accepts"], last["correct_accepts"], **_look(number), **point)
     ax.set(xlabel="false accepts (products not in the gallery)", ylabel="correct accepts", title="Open set")
     if chosen:
         ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
-    for axis in (ax.xaxis, ax.yaxis):
-        _percent(axis)
+    _percent(ax.xaxis)
+    _percent(ax.yaxis)
     figure.legend(loc="outside right center", fontsize=8)
     return figure
 
 
-@_styled
+@_needs("group", "lr")
 def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Learning rate per block, one panel per tower (paper §4.1.2): each table has the columns group and lr."""
-    _filled("rate_bars", tables)
+    """Learning rate per block, one panel per tower (paper §4.1.2)."""
     widths = [len(table) + 8 for table in tables.values()]
     figure, axes = _canvas(1, len(tables), (1 + 0.16 * sum(widths), 3.2), sharey=True, width_ratios=widths)
     for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
-        _filled("rate_bars", table, "group", "lr")
         ax.bar(range(len(table)), table["lr"], color=BLUE, width=0.75)
-        labels = [group.removeprefix("block ") for group in table["group"]]
-        ax.set_xticks(range(len(table)), labels, rotation=90, fontsize=7)
+        ax.set_xticks(range(len(table)), table["group"].str.removeprefix("block "), rotation=90, fontsize=7)
         ax.grid(False, axis="x")
         ax.set(yscale="log", title=name)
     figure.supxlabel("block", fontsize=9)
@@ -270,17 +249,15 @@ def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_styled
+@_needs("images", "loss", "val_top1")
 def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Training as it went: loss, learning rate per block, validation accuracy against images seen; one line a run."""
-    _filled("history", runs)
     figure, ((loss, rates, validation),) = _canvas(1, 3, size=(9.6, 3.0))
     for number, (name, table) in enumerate(runs.items()):
-        style = {"color": COLOURS[number % 6], "label": name}
         steps, judged = table.dropna(subset=["loss"]), table.dropna(subset=["val_top1"])
         smooth = steps["loss"].rolling(max(1, len(steps) // 20), min_periods=1).mean()
-        loss.plot(steps["images"], smooth, **style)
-        validation.plot(judged["images"], judged["val_top1"], marker=MARKERS[number % 6], **style)
+        loss.plot(steps["images"], smooth, color=COLOURS[number % 6], label=name)
+        validation.plot(judged["images"], judged["val_top1"], **_look(number))
     first = next(iter(runs.values()))
     blocks = [name for name in first if name.startswith("lr_") and name != "lr_centres"]
     for position, name in enumerate(blocks):  # the stem pale, the top dark
@@ -294,52 +271,48 @@ def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _intervals(ax: Axes, table: pd.DataFrame, labels: list, groups: list, xlabel: str, zero: bool) -> None:
-    """Rows (label, group, mean, low, high) as points with whiskers, from the top down; zero draws "no difference"."""
-    if zero:
-        ax.axvline(0, color="#555555", linewidth=1)
-    for number, group in enumerate(groups):
-        rows = table[table["group"] == group]
-        place = [labels.index(label) + (number - (len(groups) - 1) / 2) * 0.7 / len(groups) for label in rows["label"]]
-        reach = np.maximum([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0)
-        style = {"fmt": MARKERS[number % 6], "color": COLOURS[number % 6], "capsize": 2.5, "linewidth": 1.3}
-        ax.errorbar(rows["mean"], place, xerr=reach, label=str(group), **style)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.45, -0.55), xlabel=xlabel)
-    ax.grid(False, axis="y")
-    _percent(ax.xaxis, "" if zero else " %")
+def _reach(table: pd.DataFrame) -> np.ndarray:
+    """Lengths of the whiskers to either side of the means, (2, N)."""
+    return np.maximum([table["mean"] - table["low"], table["high"] - table["mean"]], 0)
 
 
-@_styled
+@_needs()
 def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figure:
     """Values with intervals, one line per label, one colour per group.
 
     The first five columns are label, group, value, low and high, whatever their names; zero draws "no difference".
     With eight columns the first three numbers are levels, and a second panel shows the others as differences.
     """
-    _filled("comparison", table)
     panels = [table.iloc[:, [0, 1, *range(start, start + 3)]].set_axis(["label", "group", *SPAN], axis=1)
               for start in range(2, min(table.shape[1], 8) - 2, 3)]
     labels, groups = list(dict.fromkeys(panels[0]["label"])), list(dict.fromkeys(panels[0]["group"]))
     height = 1.0 + (0.2 * len(groups) + 0.15) * len(labels)
     figure, (axes,) = _canvas(1, len(panels), (3.6 + 3.2 * len(panels), height), sharey=True)
-    kinds = [zero] if len(panels) == 1 else [False, True]
-    for ax, rows, difference in zip(axes, panels, kinds, strict=True):
-        _intervals(ax, rows, labels, groups, "difference in points" if difference else "top-1", difference)
+    for ax, panel, difference in zip(axes, panels, [zero] if len(panels) == 1 else [False, True], strict=True):
+        if difference:
+            ax.axvline(0, color="#555555", linewidth=1)
+        for number, group in enumerate(groups):
+            own = panel[panel["group"] == group]
+            shift = (number - (len(groups) - 1) / 2) * 0.7 / len(groups)
+            ax.errorbar(own["mean"], [labels.index(label) + shift for label in own["label"]], xerr=_reach(own),
+                        label=str(group), linestyle="", capsize=2.5, linewidth=1.3, **_look(number))
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set(ylim=(len(labels) - 0.45, -0.55), xlabel="difference in points" if difference else "top-1")
+        ax.grid(False, axis="y")
+        _percent(ax.xaxis, "" if difference else " %")
     axes[0].set_title(title)
     if len(groups) > 1:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
-@_styled
+@_needs("variant", "set", *SPAN)
 def trade(table: pd.DataFrame, across: str) -> Figure:
     """What is gained on set `across` (x) against what is gained on each other set (y, a panel each).
 
-    Columns variant, set, mean, low, high (fractions gained over the frozen encoder).  Below the line a variant loses.
-    Each point is named at the right edge of its panel, the names in the order of the points.
+    Fractions gained over the frozen encoder: below the line a variant loses.  Each point is named at the right edge of
+    its panel, the names in the order of the points.
     """
-    _filled("trade", table, "variant", "set", *SPAN)
     others = [name for name in dict.fromkeys(table["set"]) if name != across]
     if across not in set(table["set"]) or not others:
         raise ValueError(f"trade: wants rows of {across!r} and of another set, got {', '.join(set(table['set']))}")
@@ -349,8 +322,7 @@ def trade(table: pd.DataFrame, across: str) -> Figure:
         rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
         for number, row in rows.iterrows():
             x, colour = at.loc[row["variant"], "mean"], ORANGE if row["high"] < 0 else BLUE
-            reach = np.maximum([[row["mean"] - row["low"]], [row["high"] - row["mean"]]], 0)
-            ax.errorbar(x, row["mean"], reach, fmt="o", color=colour)
+            ax.errorbar(x, row["mean"], _reach(rows[number:number + 1]), fmt="o", color=colour)
             ax.annotate(row["variant"], (x, row["mean"]), (1.04, (number + 0.5) / len(rows)), fontsize=7.5, va="center",
                         textcoords="axes fraction", arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6})
         ax.axhline(0, color="#555555", linewidth=1)
@@ -361,31 +333,27 @@ def trade(table: pd.DataFrame, across: str) -> Figure:
     return figure
 
 
+@_needs("part", "encoder", *SPAN)
 def tail_accuracy(table: pd.DataFrame) -> Figure:
-    """Accuracy of head, middle and tail products: columns part, encoder, mean, low, high."""
-    _filled("tail_accuracy", table, "part", "encoder", *SPAN)
+    """Accuracy of head, middle and tail products (part), for each encoder."""
     return comparison(table[["part", "encoder", *SPAN]], "Accuracy by part of the long tail", zero=False)
 
 
-def _tail(name: str, length: int = 30) -> str:
-    """A long name without its beginning: flavours of one line differ at the end."""
-    return name if len(name) <= length else f"...{name[3 - length:]}"
-
-
-@_styled
+@_needs()
 def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()) -> Figure:
     """Two-dimensional maps side by side, e.g. before and after; each array is (N, 2), products has N names.
 
-    The products in `shown` (up to 12 differ in colour or marker) stand out, the others are grey.
+    The products in `shown` (up to 12 differ in colour or marker) stand out, the others are grey.  A long name loses its
+    beginning: flavours of one line differ at the end.
     """
-    _filled("umap_scatter", points)
     figure, axes = _canvas(1, len(points), (1.4 + 3.9 * len(points), 3.9))
     names = np.asarray(products)
     for ax, (title, place) in zip(axes[0], points.items(), strict=True):
         ax.plot(*place[~np.isin(names, list(shown))].T, ".", color="#CFCFCF", markersize=3, zorder=1)
         for number, product in enumerate(shown):
-            marker, colour = MARKERS[(number + number // 6) % 6], COLOURS[number % 6]
-            ax.plot(*place[names == product].T, marker, color=colour, markersize=4, label=_tail(str(product)))
+            marker, name = MARKERS[(number + number // 6) % 6], str(product)
+            ax.plot(*place[names == product].T, marker, color=COLOURS[number % 6], markersize=4,
+                    label=name if len(name) <= 30 else f"...{name[-27:]}")
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(True)
     if len(shown):
@@ -393,10 +361,9 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
     return figure
 
 
-@_styled
+@_needs("part", "images", "loss")
 def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Pre-training as it went: one panel a run, a line for each of its losses."""
-    _filled("losses", runs)
     figure, axes = _canvas(1, len(runs), size=(4.8 * len(runs), 3.0))
     for ax, (name, table) in zip(axes[0], runs.items(), strict=True):
         for number, part in enumerate(table.columns.intersection(["pair", "text", "caption", "teacher"], sort=False)):

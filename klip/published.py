@@ -1,39 +1,8 @@
-"""The paper's own numbers and claims (arXiv 2312.10282) as data.
-
-Numbers are percent, as printed there.
-"""
+"""The paper's own numbers and claims (arXiv 2312.10282) as data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Row:
-    """One published accuracy; `percent` is None where the paper prints no number."""
-
-    set_name: str
-    method: str
-    percent: float | None
-    source: str
-    note: str = ""
-
-
-_TABLES = {"capg-gp": "Table 1", "grozi-120": "Table 2", "rp2k": "§5.1"}
-_METHODS: dict[str, tuple[float | None, float | None, float | None]] = {
-    "ResNext-WSL, full finetuning": (84.1, 60.4, None),
-    "ResNext-WSL + LCA + MaxEnt, full finetuning": (92.2, 72.3, None),
-    "Semi-supervised ResNext-WSL + linear layer": (87.6, 76.19, None),
-    "RetailKLIP, zero-shot": (88.6, 82.8, 87.7),
-    "ResNet and others, full finetuning per category": (None, None, 95.0),
-}
-_NOTES = {("rp2k", "ResNet and others, full finetuning per category"):
-          "up to 95, under 90 for hard categories (Peng et al. 2020)"}
-
-PUBLISHED = tuple(
-    Row(name, method, percent, f"arXiv 2312.10282 {_TABLES[name]}", _NOTES.get((name, method), ""))
-    for method, values in _METHODS.items() for name, percent in zip(_TABLES, values, strict=True))
-"""Every cell of the paper's tables: sets `capg-gp`, `grozi-120`, `rp2k` by five methods."""
 
 PAPER_SET = {"grozi-like": "grozi-120", "capg-like": "capg-gp", "rp2k-like": "rp2k"}
 """Rendered set -> the set of the paper that it mirrors; the paper's number beside it is no target."""
@@ -42,31 +11,24 @@ _WHOLE = "ResNeXt, full fine-tuning"
 _LINEAR = "semi-supervised ResNeXt + linear layer"
 _LCA = "ResNeXt + LCA + MaxEnt"
 _HARD = "ResNet on the full training split, hardest categories"
-PAPER_ROW = {
-    _OURS: "RetailKLIP, zero-shot",
-    _WHOLE: "ResNext-WSL, full finetuning",
-    _LINEAR: "Semi-supervised ResNext-WSL + linear layer",
-    _LCA: "ResNext-WSL + LCA + MaxEnt, full finetuning",
-    _HARD: "ResNet and others, full finetuning per category",
+PUBLISHED: dict[str, dict[str, float | str]] = {
+    _OURS: {"capg-gp": 88.6, "grozi-120": 82.8, "rp2k": 87.7},  # RetailKLIP, zero-shot
+    _WHOLE: {"capg-gp": 84.1, "grozi-120": 60.4},  # ResNext-WSL, full finetuning
+    _LINEAR: {"capg-gp": 87.6, "grozi-120": 76.19},  # Semi-supervised ResNext-WSL + linear layer
+    _LCA: {"capg-gp": 92.2, "grozi-120": 72.3},  # ResNext-WSL + LCA + MaxEnt, full finetuning
+    _HARD: {"rp2k": "up to 95, under 90 for hard categories (Peng et al. 2020)"},  # full finetuning per category
 }
-"""Row of ours, as the claims name it -> method of the paper's tables."""
+"""Row of ours, as the claims name it -> set -> percent as printed, words for a range; beside it the paper's own name of
+the method.  capg-gp: Table 1, grozi-120: Table 2, rp2k: §5.1."""
 
 
-def published(set_name: str, method: str = "RetailKLIP, zero-shot") -> float | None:
-    """Percent that the paper prints, None where it prints none (as for every set that it does not have)."""
-    if method not in _METHODS:
-        raise ValueError(f"published: the paper has no method {method!r}; accepted are {', '.join(_METHODS)}")
-    return next((row.percent for row in PUBLISHED if (row.set_name, row.method) == (set_name, method)), None)
-
-
-def of_row(set_name: str, row: str) -> float | None:
+def of_row(set_name: str, row: str = _OURS) -> float | None:
     """Published percent of a row of ours for a set of the paper, or for the set that a rendered one mirrors.
 
     None for a row or set that the paper does not print, and where it prints a range only.
     """
-    name = PAPER_SET.get(set_name, set_name)
-    method = PAPER_ROW.get(row)
-    return None if method is None or (name, method) in _NOTES else published(name, method)
+    found = PUBLISHED.get(row, {}).get(PAPER_SET.get(set_name, set_name))
+    return found if isinstance(found, float) else None
 
 
 @dataclass(frozen=True)
@@ -103,15 +65,13 @@ class Claim:
     @property
     def paper(self) -> str:
         """The paper's figures for the rows and sets of the tests; empty where it prints none."""
-        rows = dict.fromkeys(name for test in self.tests for name in (test.a, test.b) if name in PAPER_ROW)
-        shown = {name: "; ".join(_figure(name, row) for row in rows if published(name, PAPER_ROW[row]) is not None)
-                 for name in self.sets}
-        return " / ".join(f"{name}: {figures}" for name, figures in shown.items() if figures)
-
-
-def _figure(set_name: str, row: str) -> str:
-    note = _NOTES.get((set_name, PAPER_ROW[row]))
-    return f"{row}: {note}" if note else f"{row} {published(set_name, PAPER_ROW[row]):g}"
+        rows = dict.fromkeys(name for test in self.tests for name in (test.a, test.b) if name in PUBLISHED)
+        shown = []
+        for name in self.sets:
+            found = {row: PUBLISHED[row][name] for row in rows if name in PUBLISHED[row]}
+            shown.append(f"{name}: " + "; ".join(f"{row}: {said}" if isinstance(said, str) else f"{row} {said:g}"
+                                                 for row, said in found.items()))
+        return " / ".join(shown)
 
 
 _CLOSE = '"accuracy close to or exceeding full finetuning" (abstract)'

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import json
 import os
 import platform
@@ -38,12 +39,13 @@ PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy", "ope
 def _path(name: str, profile: str, kind: str, suffix: str) -> Path:
     if not re.fullmatch(r"(\d\d|[A-Z])_[a-z0-9_]+", name):
         raise ValueError(f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}")
-    return _folder(profile) / kind / (name + suffix)
+    return folder(profile) / kind / (name + suffix)
 
 
-def _folder(profile: str) -> Path:
+def folder(profile: str) -> Path:
+    """results/<profile>; ValueError for a profile that there is not."""
     if profile not in config.profiles():
-        raise ValueError(f"report: profile must be one of {', '.join(config.profiles())}, got {profile!r}")
+        raise ValueError(f"profile must be one of {', '.join(config.profiles())}, got {profile!r}")
     return paths.RESULTS / profile
 
 
@@ -51,6 +53,10 @@ def _write(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic(path, lambda part: part.write_bytes(content.encode() if isinstance(content, str) else content))
     return path
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    return _write(path, json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
@@ -61,20 +67,18 @@ def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
     return _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def save_figure(figure: Figure, name: str, profile: str, *, photographs: bool = False, images: bool = False,
-                dpi: int = 90) -> Path | None:
-    """Write a figure: PNG for plots, JPEG for grids of rendered `images`; at most 100 dots per inch.
+def save_figure(figure: Figure, name: str, profile: str, *, photographs: bool = False,
+                images: bool = False) -> Path | None:
+    """Write a figure: PNG for plots, JPEG for grids of rendered `images`; 90 dots per inch, the repository stays small.
 
     photographs=True says that it shows real photographs: nothing is written, an older file of that name goes.
     """
-    if not 1 <= dpi <= 100:
-        raise ValueError(f"report: dpi must be 1 to 100 (the repository stays small), got {dpi!r}")
     path = _path(name, profile, "figures", ".jpg" if images else ".png")
     if photographs:
         path.unlink(missing_ok=True)
         return None
     options = {"pil_kwargs": {"quality": 80}} if images else {"metadata": {"Software": None}}
-    figure.savefig(buffer := io.BytesIO(), format=path.suffix[1:], dpi=dpi, **options)
+    figure.savefig(buffer := io.BytesIO(), format=path.suffix[1:], dpi=90, **options)
     return _write(path, buffer.getvalue())
 
 
@@ -104,9 +108,7 @@ def provenance() -> dict[str, Any]:
 
 def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
     """Write numbers as JSON, with the `provenance` they were made under; not-a-number becomes null."""
-    whole = {**plain(values), "provenance": provenance()}
-    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
-    return _write(_path(name, profile, "metrics", ".json"), text + "\n")
+    return _write_json(_path(name, profile, "metrics", ".json"), {**values, "provenance": provenance()})
 
 
 def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
@@ -115,27 +117,24 @@ def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
         raise ValueError(f"report: a gpu file is named in letters, digits, - and _, got {name!r}")
     if missing := sorted({"device", "torch", "settings"} - set(facts)):
         raise ValueError(f"report: facts of a GPU must name {', '.join(missing)}; `klip bench` does")
-    text = json.dumps(plain(facts), indent=1, ensure_ascii=False, allow_nan=False)
-    return _write(paths.RESULTS / "gpu" / f"{name}.json", text + "\n")
+    return _write_json(paths.RESULTS / "gpu" / f"{name}.json", facts)
 
 
 def speeds() -> pd.DataFrame:
     """What `klip bench` has measured so far (results/gpu/*.json), a row for each file; peak in GiB, of a GPU only."""
     import pandas as pd
 
+    columns = ["name", "device", "model", "precision", "batch", "checkpointing", "peak_gib", "images_per_s",
+               "share_of_matrix_rate", "from_jpegs", "over_metric_loss_only"]
     rows = []
     for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
         facts = json.loads(file.read_text())
-        how, beside, step = facts["settings"], facts["beside_metric_loss_only"], facts["synthetic"]
+        how, step = facts["settings"], facts["synthetic"]
         peak = step.get("peak_reserved_bytes")
-        rows.append({
-            "name": file.stem, "device": facts["device"], "model": facts["model"], "precision": how["precision"],
-            "batch": f"{how['batch_size']} in {how['accumulate']}", "checkpointing": how["checkpointing"],
-            "peak_gib": None if peak is None else peak / 2**30, "images_per_s": step["images_per_s"],
-            "share_of_matrix_rate": facts["share_of_matrix_rate"],
-            "from_jpegs": facts["jpeg_fed"]["images_per_s"], "over_metric_loss_only": beside["ratio"]})
-    columns = ["name", "device", "model", "precision", "batch", "checkpointing", "peak_gib", "images_per_s",
-               "share_of_matrix_rate", "from_jpegs", "over_metric_loss_only"]
+        rows.append((file.stem, facts["device"], facts["model"], how["precision"],
+                     f"{how['batch_size']} in {how['accumulate']}", how["checkpointing"],
+                     None if peak is None else peak / 2**30, step["images_per_s"], facts["share_of_matrix_rate"],
+                     facts["jpeg_fed"]["images_per_s"], facts["beside_metric_loss_only"]["ratio"]))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -149,14 +148,13 @@ def read_metrics(name: str, profile: str) -> dict[str, Any]:
 
 
 def _all_metrics(profile: str) -> dict[str, dict[str, Any]]:
-    files = sorted((paths.RESULTS / profile / "metrics").glob("*.json"))
+    files = sorted((folder(profile) / "metrics").glob("*.json"))
     return {file.stem: json.loads(file.read_text()) for file in files}
 
 
 def paper_number(label: str) -> float | None:
     """RetailKLIP's published percent for the set that `label` begins with, or that it mirrors."""
-    name = label.split()[0]
-    return published.published(published.PAPER_SET.get(name, name))
+    return published.of_row(label.split()[0])
 
 
 def _sets(profile: str) -> list[tuple[str, dict[str, Any]]]:
@@ -217,26 +215,25 @@ def save_claims(profile: str) -> Path:
     """
     from klip import claims
 
-    folder, found = _folder(profile), _all_metrics(profile).values()
+    found = _all_metrics(profile).values()
     if not found:
-        raise FileNotFoundError(f"{folder / 'metrics'} has no numbers to judge the claims by: "
+        raise FileNotFoundError(f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
                                 f"run `make reproduce PROFILE={profile}`")
-    reasons: dict[str, str] = {}
+    reasons: dict[str, list[str]] = {}
     for number, reason in (item for values in found for item in values.get("reasons", {}).items()):
-        reasons[number] = f"{reasons[number]}; {reason}" if number in reasons else reason
-    ledger = claims.verdicts([row for values in found for row in values.get("evidence", [])], reasons)
-    _write(folder / "claims.md", markdown(ledger))
-    return _write(folder / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
+        reasons.setdefault(number, []).append(reason)
+    ledger = claims.verdicts([row for values in found for row in values.get("evidence", [])],
+                             {number: "; ".join(given) for number, given in reasons.items()})
+    _write(folder(profile) / "claims.md", markdown(ledger))
+    return _write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
 
 
 def _ledger(profile: str) -> str:
-    """claims.csv in Markdown; says so when there is none yet."""
-    import pandas as pd
-
-    path = paths.RESULTS / profile / "claims.csv"
+    """claims.md; says so when there is none yet."""
+    path = folder(profile) / "claims.md"
     if not path.is_file():
         return f"The claims are not judged for profile `{profile}` yet: `make reproduce PROFILE={profile}`.\n"
-    return markdown(pd.read_csv(path, dtype=str, keep_default_na=False))
+    return path.read_text()
 
 
 def readme(text: str) -> str:
@@ -245,11 +242,8 @@ def readme(text: str) -> str:
     Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and `speed:all`, see `speeds`.
     """
     tables = {"results": _results_table, "claims": _ledger, "speed": lambda _: markdown(speeds().round(3))}
-
-    def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{tables[match[2]](match[3])}{match[4]}"
-
-    return re.sub(r"(<!-- (results|claims|speed):(\w+) -->)\n.*?(<!-- /\2 -->)", table, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- (results|claims|speed):(\w+) -->\n).*?(<!-- /\2 -->)",
+                  lambda match: match[1] + tables[match[2]](match[3]) + match[4], text, flags=re.DOTALL)
 
 
 def fill_readme() -> None:
@@ -263,7 +257,7 @@ def write_report(profile: str) -> Path:
 
     Summary, claims, each notebook's tables, pictures and numbers, provenance.
     """
-    folder, found = paths.RESULTS / profile, _all_metrics(profile)
+    found = _all_metrics(profile)
     kinds: dict[str, Callable[[Path], str]] = {
         "tables/*.md": lambda file: file.read_text(),
         "figures/*": lambda file: f"![{file.stem}](figures/{file.name})\n",
@@ -274,16 +268,15 @@ def write_report(profile: str) -> Path:
         save_claims(profile)
         parts += ["## The paper's claims\n", _ledger(profile)]
     files = [(file.name.split("_")[0], order, file.name, show(file))
-             for order, (kind, show) in enumerate(kinds.items()) for file in folder.glob(kind)
+             for order, (kind, show) in enumerate(kinds.items()) for file in folder(profile).glob(kind)
              if not file.name.startswith(".")]
-    number = None
-    for prefix, _, name, content in sorted(files):
-        parts += [f"## Notebook {prefix}\n"] * (prefix != number) + [f"### {name}\n", content]
-        number = prefix
+    for number, own in itertools.groupby(sorted(files), key=lambda file: file[0]):
+        parts.append(f"## Notebook {number}\n")
+        parts += [part for _, _, name, content in own for part in (f"### {name}\n", content)]
     made = [values["provenance"] for values in found.values() if "provenance" in values]
     if made:
         parts += ["## Provenance of the last notebook\n", _listing(max(made, key=lambda item: item["date"]))]
-    return _write(folder / "report.md", "\n".join(parts))
+    return _write(folder(profile) / "report.md", "\n".join(parts))
 
 
 def _listing(values: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Floor 4: run the notebooks of a profile in order, each only when something it depends on has changed.
 
-A notebook depends on its code cells (not its prose), the values of the parameters it uses, the klip modules
-that it imports and all that these import, the encoders klip ships, and the metrics of earlier notebooks that
-it reads, and which evaluation sets are at hand. Images of a user are not looked at: after changing them, `make clean`.
+A notebook depends on its code cells (not its prose), the values of the parameters it uses, the klip modules that it
+imports and all that these import, the encoders klip ships, the metrics of earlier notebooks that it reads, and which
+evaluation sets are at hand. Images of a user are not looked at: after changing them, `make clean`.
 """
 
 from __future__ import annotations
@@ -139,8 +139,7 @@ def notebooks() -> dict[str, Notebook]:
 def parameters_of(profile: str, given: Mapping[str, Any], books: Mapping[str, Notebook]) -> dict[str, dict]:
     """Number -> parameters of that notebook: its own value, or the profile's, or the one given; checked."""
     known = {name for book in books.values() for name in book.parameters}
-    if profile not in config.profiles():
-        raise ValueError(f"reproduce: profile must be one of {', '.join(config.profiles())}, got {profile!r}")
+    report.folder(profile)  # a wrong word is told
     stored = {} if profile == "nano" else yaml.safe_load((paths.PROFILES / f"{profile}.yaml").read_text())
     for name in [*stored, *given]:
         if name not in known:

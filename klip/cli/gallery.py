@@ -8,31 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from klip.cli.options import (
-    Also,
-    File,
-    First,
-    Model,
-    Moved,
-    Pixels,
-    Print,
-    Resize,
-    Root,
-    Score,
-    Seed,
-    Source,
-    Unreadable,
-    Views,
-    Weight,
-    app,
-    catalogue_of,
-    encoder_of,
-    gallery_of,
-    group,
-    images_of,
-    rerank_of,
-    writable,
-)
+from klip.cli import options
+from klip.cli.options import app, catalogue_of, encoder_of, gallery_of, group, images_of, rerank_of, writable
 
 if TYPE_CHECKING:
     from klip.zeroshot import Gallery
@@ -43,15 +20,15 @@ app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of pack
 
 @gallery_app.command()
 def build(
-    file: File,
-    source: Source,
-    model: Model = "nano",
-    resize: Resize = "",
-    pixels: Pixels = 0,
-    also: Also = 0,
-    views: Views = 8,
-    seed: Seed = 0,
-    unreadable: Unreadable = "fail",
+    file: options.File,
+    source: options.Source,
+    model: options.Model = "nano",
+    resize: options.Resize = "",
+    pixels: options.Pixels = 0,
+    also: options.Also = 0,
+    views: options.Views = 8,
+    seed: options.Seed = 0,
+    unreadable: options.Unreadable = "fail",
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
@@ -70,10 +47,10 @@ def build(
 
 @gallery_app.command()
 def add(
-    file: File,
+    file: options.File,
     product: Annotated[str, typer.Argument(help="Its name; a known product gets more packshots.")],
     images: Annotated[list[Path], typer.Argument(help="Packshots, or folders of them.")],
-    model: Moved = "",
+    model: options.Moved = "",
 ) -> None:
     """Add a product; the other rows are not touched."""
     gallery = gallery_of(file, model)
@@ -82,7 +59,7 @@ def add(
 
 
 @gallery_app.command()
-def remove(file: File, product: Annotated[str, typer.Argument(help="Its name.")]) -> None:
+def remove(file: options.File, product: Annotated[str, typer.Argument(help="Its name.")]) -> None:
     """Remove a product; the other rows are not touched."""
     from klip.zeroshot import Gallery
 
@@ -93,18 +70,18 @@ def remove(file: File, product: Annotated[str, typer.Argument(help="Its name.")]
 
 @gallery_app.command()
 def classify(
-    file: File,
+    file: options.File,
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     k: Annotated[int, typer.Option(help="Neighbours that vote (paper: 1).")] = 1,
     top: Annotated[int, typer.Option(help="Products shown per photograph.")] = 1,
     unknown_below: Annotated[float | None, typer.Option(
         help="Score under which a product counts as unknown; default: the gallery's own, -2: none.")] = None,
-    score: Score = "",
-    rerank: Print = "",
-    weight: Weight = None,
-    first: First = None,
-    model: Moved = "",
-    unreadable: Unreadable = "fail",
+    score: options.Score = "",
+    rerank: options.Print = "",
+    weight: options.Weight = None,
+    first: options.First = None,
+    model: options.Moved = "",
+    unreadable: options.Unreadable = "fail",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
@@ -121,13 +98,13 @@ def classify(
 
 @gallery_app.command()
 def calibrate(
-    file: File,
-    source: Source,
+    file: options.File,
+    source: options.Source,
     accepts: Annotated[float, typer.Option(help="Share of the photographs of known products to accept.")] = 0.95,
-    score: Score = "similarity",
-    root: Root = "",
-    model: Moved = "",
-    unreadable: Unreadable = "fail",
+    score: options.Score = "similarity",
+    root: options.Root = "",
+    model: options.Moved = "",
+    unreadable: options.Unreadable = "fail",
 ) -> None:
     """Choose the threshold under which a product counts as unknown, and store it in the gallery.
 

@@ -1,7 +1,4 @@
-"""What the commands share: the app, the options' words, and how a word becomes a set, an encoder or a gallery.
-
-What the user got wrong (ValueError, OSError) becomes one sentence on stderr and exit code 2.
-"""
+"""What the commands share: the app, the options' words, and how a word becomes a set, an encoder or a gallery."""
 
 from __future__ import annotations
 
@@ -21,18 +18,15 @@ if TYPE_CHECKING:
 
 
 class OneSentence(TyperGroup):
-    """Turns a mistake in the input into one sentence and exit code 2; other errors stay tracebacks."""
+    """What the user got wrong (ValueError, OSError) is one sentence and exit code 2; other errors stay tracebacks."""
 
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: say(f"note: {message}")
             try:
                 return super().invoke(ctx)
-            except typer.BadParameter as error:
-                say(error.format_message())
-                raise typer.Exit(2) from None
-            except (ValueError, OSError) as error:
-                say(str(error))
+            except (typer.BadParameter, ValueError, OSError) as error:
+                say(error.format_message() if isinstance(error, typer.BadParameter) else str(error))
                 raise typer.Exit(2) from None
 
 
@@ -88,9 +82,8 @@ def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "
         source, root = "manifest", source
     elif not root and not known and (Path(source).is_dir() or "/" in source):
         source, root = "shards" if any(Path(source).glob("*.tar")) else "folder", source
-    words = {name: {"true": True, "false": False}.get(value, value)
-             for name, value in pairs_of(options, "--load").items()}
-    return data.load(source, root, seed, unreadable=unreadable, **words)
+    given, truth = pairs_of(options, "--load"), {"true": True, "false": False}
+    return data.load(source, root, seed, unreadable=unreadable, **{k: truth.get(v, v) for k, v in given.items()})
 
 
 def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encoder:
@@ -127,6 +120,8 @@ def images_of(paths: list[Path], unreadable: str) -> list[str]:
 
     from klip import data
 
+    if unreadable not in ("fail", "skip"):
+        raise ValueError(f"--unreadable must be fail or skip, got {unreadable!r}")
     found: list[str] = []
     for path in paths:
         if not path.exists():
@@ -136,8 +131,6 @@ def images_of(paths: list[Path], unreadable: str) -> list[str]:
         if not images:
             raise ValueError(f"folder {path} holds no image ({', '.join(sorted(data.IMAGES))})")
         found += images
-    if unreadable not in ("fail", "skip"):
-        raise ValueError(f"--unreadable must be fail or skip, got {unreadable!r}")
     if unreadable == "skip":
         frame = pd.DataFrame({"image": found, "product": ""})
         frame.attrs["root"] = ""
@@ -149,6 +142,7 @@ def images_of(paths: list[Path], unreadable: str) -> list[str]:
 
 def writable(path: Path) -> None:
     """Complain before the work, not after it."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        reason = "it is a folder" if path.is_dir() else "its folder is missing"
-        raise ValueError(f"cannot write {path}: {reason}")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"cannot write {path}: its folder is missing")

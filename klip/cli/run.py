@@ -1,4 +1,4 @@
-"""klip reproduce, report, finetune, evaluate."""
+"""klip reproduce, report, finetune, evaluate; klip plan, bench: what fits a GPU, and how fast it is."""
 
 from __future__ import annotations
 
@@ -11,29 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from klip.cli.options import (
-    Also,
-    First,
-    Load,
-    Model,
-    Pixels,
-    Print,
-    Resize,
-    Root,
-    Seed,
-    Source,
-    Unreadable,
-    Values,
-    Views,
-    Weight,
-    Workers,
-    app,
-    catalogue_of,
-    encoder_of,
-    pairs_of,
-    rerank_of,
-    writable,
-)
+from klip.cli import options
+from klip.cli.options import app, catalogue_of, encoder_of, pairs_of, rerank_of, writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +28,7 @@ def reproduce(
     profile: Annotated[str, typer.Option(help="nano, real, shelf or paper.")] = "nano",
     only: Annotated[list[str] | None, typer.Option(help="A notebook's number, e.g. 02; repeatable.")] = None,
     appendix: Annotated[bool, typer.Option(help="Also the appendix notebooks (long).")] = False,
-    values: Values = None,
+    values: options.Values = None,
 ) -> None:
     """Run the notebooks of a profile in order; those up to date are skipped."""
     from klip import reproduce as runner
@@ -67,19 +46,19 @@ def report(profile: Annotated[str, typer.Option(help="nano, real, shelf or paper
 
 @app.command()
 def finetune(
-    source: Source,
+    source: options.Source,
     out: Annotated[Path, typer.Option(help="The checkpoint to write, FILE.safetensors.")],
-    model: Model = "nano",
+    model: options.Model = "nano",
     pretrained: Annotated[str, typer.Option(
         help="For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random.")] = "",
     images: Annotated[int, typer.Option(help="Images seen in all.")] = 6000,
     depth: Annotated[int, typer.Option(help="Images per product and epoch (paper 4.1.3).")] = 16,
-    pixels: Pixels = 0,
-    root: Root = "",
-    seed: Seed = 0,
-    unreadable: Unreadable = "fail",
-    load: Load = None,
-    values: Values = None,
+    pixels: options.Pixels = 0,
+    root: options.Root = "",
+    seed: options.Seed = 0,
+    unreadable: options.Unreadable = "fail",
+    load: options.Load = None,
+    values: options.Values = None,
 ) -> None:
     """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig.
 
@@ -108,20 +87,20 @@ def finetune(
 @app.command()
 def evaluate(
     set_name: Annotated[str, typer.Option("--set", help="Name of a set.")],
-    root: Root = "",
-    model: Model = "nano",
+    root: options.Root = "",
+    model: options.Model = "nano",
     gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")] = "web1",
-    resize: Resize = "",
-    pixels: Pixels = 0,
-    also: Also = 0,
-    views: Views = 8,
-    seed: Seed = 0,
-    workers: Workers = 0,
-    unreadable: Unreadable = "fail",
-    load: Load = None,
-    rerank: Print = "",
-    weight: Weight = None,
-    first: First = None,
+    resize: options.Resize = "",
+    pixels: options.Pixels = 0,
+    also: options.Also = 0,
+    views: options.Views = 8,
+    seed: options.Seed = 0,
+    workers: options.Workers = 0,
+    unreadable: options.Unreadable = "fail",
+    load: options.Load = None,
+    rerank: options.Print = "",
+    weight: options.Weight = None,
+    first: options.First = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures there.")] = None,
 ) -> None:
     """Zero-shot accuracy on a set: one packshot per product, nearest neighbour (paper 4.2)."""
@@ -153,6 +132,53 @@ def evaluate(
         _print(told)
         low, high = told["difference_interval"]
         typer.echo(f"  {'difference':<17}{100 * told['difference']:+6.1f}     [{100 * low:+.1f}, {100 * high:+.1f}]")
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Option(help="ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip.")],
+    gpu_gb: Annotated[float, typer.Option(help="Memory of the GPU, GiB.")] = 11.0,
+    images: Annotated[int, typer.Option(help="Images seen in all.")] = 325_000,
+    batch: Annotated[int, typer.Option(help="Images of an optimiser step.")] = 64,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    products: Annotated[int, typer.Option(help="Products of the ArcFace head (paper: 6,500).")] = 6500,
+    frozen_blocks: Annotated[int, typer.Option(help="Low blocks that are not trained, the stem with them.")] = 0,
+    ema: Annotated[bool, typer.Option(help="Keep averaged weights too.")] = False,
+    reserve_gb: Annotated[float, typer.Option(help="Kept free for CUDA itself and fragments, GiB.")] = 0.75,
+) -> None:
+    """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where there is one."""
+    import torch
+
+    from klip import bench, memory
+
+    made = memory.plan(model, gpu_gb, images, batch, precision, products, frozen_blocks, ema, reserve_gb)
+    typer.echo(memory.text(made))
+    typer.echo(memory.speed_text(made, bench.probe(made) if torch.cuda.is_available() else None))
+
+
+@app.command()
+def bench(
+    model: options.Model = "ViT-L-14",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each series.")] = 10,
+    batch: Annotated[int, typer.Option(help="Images of a step; 0: 64 on a GPU, 4 on a CPU.")] = 0,
+    accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into.")] = 1,
+    checkpointing: Annotated[bool, typer.Option(help="Keep only what lies between blocks.")] = False,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    products: Annotated[int, typer.Option(help="Products of the head, a synthetic JPEG each.")] = 256,
+    workers: options.Workers = 2,
+    rounds: Annotated[int, typer.Option(help="Turns of klip and of PML's trainer.")] = 3,
+    save: Annotated[str, typer.Option(help="Also write results/gpu/NAME.json.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
+    from klip import bench as measure
+    from klip import report as writer
+
+    found = measure.bench(model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds)
+    if save:
+        writer.save_gpu(save, found)
+    typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))
 
 
 def _print(figures: dict[str, Any]) -> None:

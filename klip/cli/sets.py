@@ -9,19 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from klip.cli.options import (
-    Load,
-    Root,
-    Seed,
-    Source,
-    Values,
-    Workers,
-    app,
-    catalogue_of,
-    encoder_of,
-    group,
-    pairs_of,
-)
+from klip.cli import options
+from klip.cli.options import app, catalogue_of, encoder_of, group, pairs_of
 
 data_app, shop_app = group(), group()
 app.add_typer(data_app, name="data", help="Fetch, check and list image sets.")
@@ -31,7 +20,7 @@ app.add_typer(shop_app, name="shop", help="The rendered shop.")
 @data_app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of the set, e.g. grocery-store.")],
-    root: Root = "",
+    root: options.Root = "",
 ) -> None:
     """Download a set that may be downloaded, and check its fingerprint; else say what to put where."""
     from klip import fetch as fetcher
@@ -41,9 +30,9 @@ def fetch(
 
 @data_app.command()
 def check(
-    source: Source,
-    root: Root = "",
-    load: Load = None,
+    source: options.Source,
+    root: options.Root = "",
+    load: options.Load = None,
 ) -> None:
     """Count a set, read every image and list the damage; exit code 1 if there is any.
 
@@ -75,7 +64,7 @@ def leaks(
     evaluated: Annotated[str, typer.Argument(help="The set evaluated on.")],
     model: Annotated[str, typer.Option(help="Encoder whose neighbours are suspected too; none: no encoder.")] = "nano",
     images: Annotated[int, typer.Option(help="Images of each product that take part; 0: all.")] = 2,
-    workers: Workers = 2,
+    workers: options.Workers = 2,
 ) -> None:
     """Products that two sets seem to share, by perceptual hash and by embedding; exit code 1 if there are any."""
     from klip import longtail
@@ -99,12 +88,12 @@ def leaks(
 
 @data_app.command()
 def pack(
-    source: Source,
+    source: options.Source,
     out: Annotated[Path, typer.Argument(help="An empty folder for the tar files.")],
     per_shard: Annotated[int, typer.Option(help="Images of a tar file.")] = 1000,
-    root: Root = "",
-    seed: Seed = 0,
-    load: Load = None,
+    root: options.Root = "",
+    seed: options.Seed = 0,
+    load: options.Load = None,
 ) -> None:
     """Pack a set into tar files (WebDataset's convention), which klip reads like a folder."""
     from klip import shards
@@ -143,25 +132,22 @@ def measure_scale(
 @shop_app.command()
 def render(
     root: Annotated[Path | None, typer.Option(help="Folder to fill; default: klip's cache.")] = None,
-    workers: Workers = 2,
-    values: Values = None,
+    workers: options.Workers = 2,
+    values: options.Values = None,
 ) -> None:
     """Draw the shop: a fine-tuning range and three evaluation sets; --set takes fields of ShopPlan."""
     from klip import paths
     from klip.shop import sets
 
     kinds = {field.name: type(field.default) for field in fields(sets.ShopPlan)}
-    pairs = pairs_of(values)
-    if unknown := [name for name in pairs if name not in kinds]:
-        raise ValueError(f"shop plan: no field is called {unknown[0]!r}; there are {', '.join(kinds)}")
-    plan = sets.ShopPlan(**{name: _number(name, value, kinds[name]) for name, value in pairs.items()})
-    made = sets.render(plan, root or paths.CACHE / "shop", workers=workers, progress=True)
+    plan = dict[str, Any]()
+    for name, value in pairs_of(values).items():
+        if name not in kinds:
+            raise ValueError(f"shop plan: no field is called {name!r}; there are {', '.join(kinds)}")
+        try:
+            plan[name] = kinds[name](value)
+        except ValueError:
+            raise ValueError(f"shop plan: {name} must be of type {kinds[name].__name__}, got {value!r}") from None
+    made = sets.render(sets.ShopPlan(**plan), root or paths.CACHE / "shop", workers=workers, progress=True)
     for name, catalogue in made.items():
         typer.echo(f"{name:<14}{len(catalogue):>7} images of {catalogue['product'].nunique():>5} products")
-
-
-def _number(name: str, value: str, kind: type) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(f"shop plan: {name} must be of type {kind.__name__}, got {value!r}") from None
