@@ -30,6 +30,7 @@ from klip import arcface, augment, balance, blocks, checkpoint, data, ranks, tri
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
+from klip.files import atomic, write_tensors
 from klip.heldout import Held, held_out, validate
 
 HARDER = 1.5
@@ -85,7 +86,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         facts = [config.model_dump(mode="json", exclude=NEUTRAL), *start, ranks.count()]
         facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
-        if ranks.agreed(checkpoint.finished(folder)):
+        if ranks.agreed((folder / "run.json").is_file()):
             return read(folder, config)
     gpus = [torch.cuda.current_device()] if device == "cuda" else []
     with encoders.at_work(base), torch.random.fork_rng(gpus), encoders.one_sentence():
@@ -99,7 +100,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         encoders.save(base, folder / "encoder.safetensors", **facts)
         if average is not None:
             encoders.save(average, folder / "average.safetensors", **facts)
-        checkpoint.write_tensors(folder / "head.safetensors", head.state_dict())
+        write_tensors(folder / "head.safetensors", head.state_dict())
         checkpoint.write(folder, history, facts | {"products": plan.products})
     ranks.wait()  # what the first process wrote is there for all
     return Run(base, head.cpu(), plan.products, history, config, trainer.seconds, folder, average)
@@ -264,7 +265,7 @@ class _Trainer:
                 if self.held and (last or config.validate_every and not self.step % config.validate_every):
                     self.history[-1]["val_top1"] = validate(self.encoder, self.held, config.precision, config.workers)
                 if state is not None and self.step % config.save_every == 0 and not last and ranks.first():
-                    checkpoint.write_state(state, self._state())
+                    atomic(state, lambda part: torch.save(self._state(), part))
                 started = time.perf_counter() - self.seconds  # validating and saving do not count
         self.encoder.checkpointing(False)
         self.encoder.eval()
