@@ -6,10 +6,11 @@ and every tensor kept for the backward pass is counted, each storage once.  B im
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from klip.encoder import Encoder
 
 SMALL, LARGE = 2, 4
 """The two batches from which bytes per image and bytes per step are told apart."""
+ATTENTION = nn.functional.scaled_dot_product_attention
+Storages = dict[int, tuple[Tensor, int]]
+"""Bytes by storage, with a tensor that keeps it alive: no other storage may take its place in memory."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,7 @@ class Line:
 @dataclass(frozen=True)
 class Saved:
     """Bytes kept by a forward pass.  sizes: of each storage, in the order of their making; between: what checkpointing
-    leaves of them; block: the largest block, without what it shares with `between`.
-    """
+    leaves of them; block: the largest block, without what it shares with `between`."""
 
     sizes: list[int]
     between: int
@@ -54,8 +57,7 @@ class Saved:
 @dataclass(frozen=True)
 class Need:
     """Bytes of a model.  kept: all activations (fixed: weights cast by autocast); between: what stays of them with
-    checkpointing; block: the largest checkpointed block; largest: an image's largest tensor; head: the loss's own.
-    """
+    checkpointing; block: the largest checkpointed block; largest: an image's largest tensor; head: the loss's own."""
 
     parameters: int
     trained: int
@@ -91,7 +93,9 @@ class Need:
 
 def need(model: str, precision: str = "auto", products: int = 6500, frozen_blocks: int = 0) -> Need:
     """Count a model on fake tensors of a GPU; no weights are read, and none are needed for ARCH or ARCH:TAG."""
-    precision = _gpu_precision(precision)
+    if precision == "auto" and not torch.cuda.is_available():
+        precision = "bf16"  # which takes the memory that fp16 takes
+    precision = encoders.resolve_precision(precision, "cuda")
     config, preprocess = described(model)
     with torch.device("meta"):
         encoder = encoders.build(config, preprocess, model)
@@ -108,13 +112,6 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
                 Line.through(*(_head_bytes(products, encoder.dim, n) for n in (SMALL, LARGE))))
 
 
-def _gpu_precision(precision: str) -> str:
-    """What `auto` becomes on the GPU here; without one bf16, which takes the memory that fp16 takes."""
-    if precision == "auto" and not torch.cuda.is_available():
-        return "bf16"
-    return encoders.resolve_precision(precision, "cuda")
-
-
 def described(model: str) -> tuple[dict, Preprocess]:
     """Config and preprocessing of a model; open_clip's ARCH alone will do, and weights play no part."""
     named = model in weights.NAMES or ":" in model or model.endswith(".safetensors")
@@ -125,23 +122,20 @@ def described(model: str) -> tuple[dict, Preprocess]:
 def fill(module: nn.Module) -> None:
     """Put empty weights where a module was built on the meta device, in the current mode and on its device."""
     for part in module.modules():
-        for name, value in part.named_parameters(recurse=False):
-            setattr(part, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
-        for name, value in part.named_buffers(recurse=False):
-            setattr(part, name, torch.empty(value.shape, dtype=value.dtype))
+        for name, value in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            empty = torch.empty(value.shape, dtype=value.dtype)
+            setattr(part, name, nn.Parameter(empty) if isinstance(value, nn.Parameter) else empty)
 
 
 def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     """What one forward pass of a batch (B, 3, S, S) keeps for its backward pass."""
     encoder.train()
-    own = {parameter.untyped_storage()._cdata for parameter in encoder.parameters()}
-    inside: dict[int, Storages] = {}  # by block, -1 outside of all
-    inputs: dict[int, Tensor] = {}
     places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
-    now = -1
+    inside, inputs = defaultdict[int, Storages](dict), dict[int, Tensor]()  # by block, -1 outside of all
+    own, now = _storages(encoder), -1
 
     def pack(tensor: Tensor) -> Tensor:
-        return _note(tensor, inside.setdefault(now, {}), own)
+        return _note(tensor, inside[now], own)
 
     def enter(module: nn.Module, given: tuple) -> None:
         nonlocal now
@@ -152,15 +146,14 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
         nonlocal now
         now = -1
 
-    hooks = [hook for module in places for hook in (module.register_forward_pre_hook(enter),
-                                                    module.register_forward_hook(leave))]
-    try:
-        with (torch.autograd.graph.saved_tensors_hooks(pack, _same), _autocast(precision, images.device),
-              _fused_attention()):
-            encoder(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as during:
+        for module in places:
+            during.enter_context(module.register_forward_pre_hook(enter))
+            during.enter_context(module.register_forward_hook(leave))
+        during.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+        during.enter_context(_autocast(precision, images.device))
+        during.enter_context(mock.patch.object(nn.functional, ATTENTION.__name__, _fused_attention))
+        encoder(images)
     between = dict(inside.get(-1, {}))
     for place, tensor in inputs.items():
         if place in inside:  # a frozen block keeps nothing
@@ -168,11 +161,12 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     everything = {key: item for part in inside.values() for key, item in part.items()}
     alone = [{key: item for key, item in part.items() if key not in between}
              for place, part in inside.items() if place >= 0]
-    return Saved([item[1] for item in everything.values()], _total(between), max(map(_total, alone), default=0))
+    return Saved([size for _, size in everything.values()], _total(between), max(map(_total, alone), default=0))
 
 
-Storages = dict[int, tuple[Tensor, int]]
-"""Bytes by storage, with a tensor that keeps it alive: no other storage may take its place in memory."""
+def _storages(module: nn.Module) -> set[int]:
+    """Those of the module's parameters, which are not counted."""
+    return {parameter.untyped_storage()._cdata for parameter in module.parameters()}
 
 
 def _note(tensor: Tensor, found: Storages, own: set[int]) -> Tensor:
@@ -184,10 +178,6 @@ def _note(tensor: Tensor, found: Storages, own: set[int]) -> Tensor:
 
 def _total(found: Storages) -> int:
     return sum(size for _, size in found.values())
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _checkpointed(tower: nn.Module) -> list[nn.Module]:
@@ -207,46 +197,25 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
     found: Storages = {}
     with torch.random.fork_rng([]):
         head = arcface.Head("arcface", products, dim)
-        own = {parameter.untyped_storage()._cdata for parameter in head.parameters()}
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _note(tensor, found, own), _same):
+        own = _storages(head)
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _note(tensor, found, own), lambda tensor: tensor):
             head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
     return float(_total(found))
 
 
-@contextmanager
-def _autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Autocast, also for fake tensors of a GPU where there is none: torch.autocast would switch itself off."""
-    if precision == "fp32" or device.type != "cuda":
-        with encoders.autocast(precision, device):
-            yield
-        return
-    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-    torch.set_autocast_enabled("cuda", True)
-    torch.set_autocast_dtype("cuda", torch.float16 if precision == "fp16" else torch.bfloat16)
-    try:
-        yield
-    finally:
-        torch.clear_autocast_cache()
-        torch.set_autocast_enabled("cuda", before[0])
-        torch.set_autocast_dtype("cuda", before[1])
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Autocast, also for fake tensors of a GPU where there is none, where it would switch itself off."""
+    with (mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
+          mock.patch("torch.cuda.is_bf16_supported", return_value=True)):
+        return encoders.autocast(precision, device)
 
 
-@contextmanager
-def _fused_attention() -> Iterator[None]:
-    """Give fake tensors of a GPU the kernel that a GPU takes; without one PyTorch would choose the unfused product.
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *more: Any,
+                     **options: Any) -> Tensor:
+    """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose the unfused product.
 
     A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention.
     """
-    whole = nn.functional.scaled_dot_product_attention
-
-    def fused(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *more: Any,
-              **options: Any) -> Tensor:
-        if query.device.type != "cuda" or attn_mask is not None:
-            return whole(query, key, value, attn_mask, *more, **options)
-        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
-
-    nn.functional.scaled_dot_product_attention = fused
-    try:
-        yield
-    finally:
-        nn.functional.scaled_dot_product_attention = whole
+    if query.device.type != "cuda" or attn_mask is not None:
+        return ATTENTION(query, key, value, attn_mask, *more, **options)
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]

@@ -60,8 +60,8 @@ class Head(nn.Module):
 
     @property
     def centres(self) -> torch.Tensor:
-        """The product's weights as rows, (C, D), detached; a triplet loss has none: (0, D)."""
-        if self.loss == "triplet":
+        """The products' own weights, a row each, (C, D), without gradient; a triplet loss has none: (0, D)."""
+        if self.wants_pairs:
             return torch.zeros(0, self.dim)
         return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
 
@@ -80,9 +80,7 @@ def initialise(head: Head, means: torch.Tensor) -> None:
         raise ValueError(f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}")
     if not torch.isfinite(means).all():
         raise ValueError("initialise: means must be finite; a product without images has no mean")
-    unit = nn.functional.normalize(means.float(), dim=1)  # (C, D)
-    if head.loss == "arcface":
-        head.body.W.copy_(unit.T)
-    elif head.loss == "softmax":
-        head.body.weight.copy_(unit)
+    if not head.wants_pairs:
+        head.centres.copy_(nn.functional.normalize(means.float(), dim=1))                      # (C, D)
+    if head.loss == "softmax":
         head.body.bias.zero_()

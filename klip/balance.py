@@ -46,10 +46,9 @@ class Plan:
         image = np.repeat(np.arange(len(code)), passes)
         repeat = _rank(image)
         order = np.lexsort((rng.random(len(image)), repeat, code[image]))
-        image, repeat = image[order], repeat[order]
         if self.balanced:
-            kept = _rank(code[image]) < self.depth
-            image, repeat = image[kept], repeat[kept]
+            order = order[_rank(code[image[order]]) < self.depth]
+        image, repeat = image[order], repeat[order]
         draws = np.stack([self.rows["row"].to_numpy()[image], repeat], axis=1)
         if together:
             return draws[np.argsort(rng.permutation(self.breadth)[code[image]], kind="stable")]
@@ -67,16 +66,14 @@ class Plan:
         """Per product the images used, the draws of an epoch, and how often a draw repeats an image."""
         used = self.rows.groupby("product", sort=True).size()
         draws = pd.Series(self.depth, used.index) if self.balanced else used
-        table = pd.DataFrame({"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)})
-        return table.reset_index()
+        return pd.DataFrame({"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)}).reset_index()
 
 
 def plan(catalogue: pd.DataFrame, depth: int, breadth: int = 0, seed: int = 0, balanced: bool = True) -> Plan:
     """Plan of the split `train` (paper §4.1.3): `breadth` products (0: all) at `depth` images each.
 
-    A product with more images than `depth` keeps one random choice of them for the whole run (A: the paper
-    builds one balanced set).  For one seed choices are nested: a deeper or broader plan contains the others.
-    balanced=False keeps all images of the chosen products, and with them their natural frequencies.
+    A product with more images keeps one random choice of `depth` for the whole run (A: the paper builds one balanced
+    set).  For one seed a deeper or broader plan contains the others.  balanced=False keeps all images of the products.
     """
     _whole("depth", depth, 1, " image per product")
     _whole("breadth", breadth, 0, " (0: all products)")
@@ -108,9 +105,8 @@ def plan(catalogue: pd.DataFrame, depth: int, breadth: int = 0, seed: int = 0, b
 
 
 def _rank(groups: np.ndarray) -> np.ndarray:
-    """Place of each element among the equal ones before it; equal ones stand together."""
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+    """How many equal elements stand before each."""
+    return pd.Series(groups).groupby(groups).cumcount().to_numpy()
 
 
 def _whole(name: str, value: int, least: int, unit: str = "") -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from klip import images, paths
-from klip.files import atomic
+from klip.files import atomic, write_tensors
 
 SOURCES = ("images", "augment", "balance", "towers", "device", "weights", "hub", "imagenet", "blocks", "arcface",
            "triplet", "encoder", "ranks", "heldout", "train")
@@ -36,10 +36,8 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
             try:
                 content = images.content(root / image)
             except OSError as error:
-                raise FileNotFoundError(
-                    f"fine-tuning: image {root / image} of product {product!r} cannot be read "
-                    f"({error.strerror}); "
-                    "`klip data check` lists all such images") from None
+                raise FileNotFoundError(f"fine-tuning: image {root / image} of product {product!r} cannot be read "
+                                        f"({error.strerror}); `klip data check` lists all such images") from None
             digest.update(f"{product}\n".encode() + hashlib.sha256(content).digest())
         digest.update(b"\n")
     return paths.CACHE / "runs" / digest.hexdigest()[:16]
@@ -49,18 +47,12 @@ def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.T
     """What `compute` returns, kept beside the runs and found there when facts, code and images are the same."""
     file = folder(facts, used).with_suffix(".safetensors")
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(file, {"value": compute()})
     return read_tensors(file)["value"]
 
 
-def finished(path: Path) -> bool:
-    """Does `path` hold a finished run?"""
-    return (path / "run.json").is_file()
-
-
 def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """History and facts of a finished run."""
+    """History and facts of a finished run, which has a run.json."""
     return pd.read_csv(path / "history.csv"), json.loads((path / "run.json").read_text())
 
 
@@ -71,16 +63,8 @@ def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
     (path / "state.pt").unlink(missing_ok=True)
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file, whole or absent."""
-    from safetensors.torch import save_file
-
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    atomic(path, lambda part: save_file(kept, part))
-
-
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """What `write_tensors` wrote; ValueError if it is damaged."""
+    """The tensors of a run's file; ValueError if it is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -89,12 +73,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"fine-tuning: {path} is damaged or missing ({error}); delete its folder to train it "
                          "anew") from None
-
-
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Keep what an interrupted run needs to go on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic(path, lambda part: torch.save(state, part))
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -15,8 +15,7 @@ def default_device() -> str:
 
 @contextmanager
 def at_work(encoder: nn.Module) -> Iterator[None]:
-    """Inside, the encoder is on the GPU, if there is one; afterwards it is where it was, so that encoders which wait
-    take none of a small GPU's memory.  One that is on a GPU already stays there: several calls save the way."""
+    """Inside, the encoder is on the GPU, if there is one; afterwards where it was: one that waits takes no memory."""
     home = encoder.device
     encoder.to(default_device())
     try:
@@ -34,8 +33,8 @@ def depthwise(network: nn.Module) -> bool:
 def resolve_precision(precision: str, device: str | torch.device, trained: nn.Module | None = None) -> str:
     """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
 
-    trained: the network if the step has a backward pass.  A CPU's bf16 backward pass through depthwise convolutions
-    takes twice as long as in fp32, so auto trains those in fp32; without gradients bf16 is the faster one there too.
+    trained: the network if the step has a backward pass.  On a CPU auto trains depthwise convolutions in fp32: their
+    backward pass takes twice as long in bf16.
     """
     if precision in ("fp32", "bf16", "fp16"):
         return precision

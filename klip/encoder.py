@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from klip import augment, data, towers, weights
@@ -93,7 +94,7 @@ def build(config: dict, preprocess: Preprocess, name: str, arch: str = "", seed:
 def drop_projection(encoder: Encoder) -> None:
     """Take CLIP's `proj` away, in place: embeddings are the pooled tokens, as wide as the tower.
 
-    ValueError for a tower that has none to take: it is a vision transformer's alone.
+    ValueError for a tower without one: only a vision transformer has it.
     """
     if encoder.config.get("proj") == "drop":
         return
@@ -108,9 +109,9 @@ def drop_projection(encoder: Encoder) -> None:
 def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: int = 0) -> Encoder:
     """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU (see `at_work`).
 
-    resize replaces the policy stored with the weights (open_clip's own: squash), pixels the image side: 0 keeps it,
-    else tables of positions are interpolated.  also: side of a second view of each image; outside training the
-    embedding is the mean of both views' unit embeddings (multi-scale, as Radenovic et al. 2019), at the cost of both.
+    resize replaces the policy stored with the weights (open_clip's own: squash), pixels the image side (0 keeps it).
+    also: side of a second view of each image; outside training the embedding is the mean of both views' unit
+    embeddings (multi-scale, as Radenovic et al. 2019), at the cost of both.
     FileNotFoundError: weights missing and not to be had; ValueError: everything else.
     """
     source = weights.source(str(model))
@@ -157,8 +158,7 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encode
         raise ValueError(f"WiSE-FT: wants two checkpoints of one architecture, got {zero_shot.arch} "
                          f"({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})")
     if zero_shot.preprocess != fine_tuned.preprocess:
-        raise ValueError(f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and "
-                         f"{fine_tuned.preprocess}")
+        raise ValueError(f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and {fine_tuned.preprocess}")
     mixed = copy.deepcopy(fine_tuned)
     mixed.tower.load_state_dict({k: torch.lerp(start[k].to(v), v, alpha) if v.is_floating_point() else v
                                  for k, v in end.items()})
@@ -166,19 +166,10 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encode
     return mixed
 
 
-class _Views(Dataset):
-    """Item i: the views of image i, (K, 3, S, S)."""
-
-    def __init__(self, images: Sequence, preprocess: Preprocess, views: int, seed: int) -> None:
-        self.images, self.preprocess, self.views, self.seed = images, preprocess, views, seed
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        image = self.images[i]
-        pixels = image if isinstance(image, np.ndarray) else data.read(image)
-        return torch.from_numpy(augment.views(pixels, self.preprocess, self.views, self.seed))
+def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tensor:
+    """The views of some images, (B, K, 3, S, S)."""
+    pixels = (image if isinstance(image, np.ndarray) else data.read(image) for image in images)
+    return torch.from_numpy(np.stack([augment.views(each, preprocess, views, seed) for each in pixels]))
 
 
 def quiet_worker(_worker: int) -> None:
@@ -209,15 +200,14 @@ def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 6
           precision: str = "auto", progress: bool = False, views: int = 1, seed: int = 0, unit: bool = True) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; image i has rows i * views ..., the first one unaugmented.
 
-    images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image gets the same views, so
-    its rows do not depend on its neighbours.  Gallery and queries want one precision: bf16 and fp32 differ.
-    unit=False leaves the rows as the tower gives them, as a linear layer wants them.
+    images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image gets the same views, whatever its
+    neighbours.  Gallery and queries want one precision: bf16 and fp32 differ.  unit=False: as the tower gives them.
     """
     if isinstance(images, pd.DataFrame):
         images = image_files(images)
-    few = len(images) * views < FEW
-    loader = DataLoader(_Views(images, encoder.preprocess, views, seed), max(1, batch_size // max(1, views)),
-                        num_workers=0 if few else workers, worker_init_fn=quiet_worker)
+    loader = DataLoader(images, max(1, batch_size // max(1, views)), worker_init_fn=quiet_worker,
+                        num_workers=0 if len(images) * views < FEW else workers,
+                        collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed))
     was_training, rows = encoder.training, []
     encoder.eval()  # training and evaluation may take different attention kernels: always this one
     try:

@@ -361,7 +361,7 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
     return figure
 
 
-@_needs("part", "images", "loss")
+@_needs("images")
 def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Pre-training as it went: one panel a run, a line for each of its losses."""
     figure, axes = _canvas(1, len(runs), size=(4.8 * len(runs), 3.0))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from klip import paths, towers
 from klip.augment import Preprocess
@@ -28,10 +29,7 @@ CONFIG = "open_clip_config.json"
 
 @dataclass(frozen=True)
 class Source:
-    """What `encoder.build` wants; `fetch` finds the weights (a file or tensors), `fill` gives them to a tower.
-
-    Without the two they stay random.
-    """
+    """What `encoder.build` wants; `fetch` finds the weights (a file or tensors), `fill` puts them in; else random."""
 
     arch: str
     config: dict[str, Any]
@@ -68,16 +66,15 @@ def of_open_clip(arch: str, tag: str) -> Source:
     of ARCH share is taken, or else open_clip's default."""
     import open_clip
 
-    config, tags = known(arch), open_clip.list_pretrained_tags_by_model(arch)
-    facts = open_clip.get_pretrained_cfg(arch, tag)
+    config, facts = known(arch), open_clip.get_pretrained_cfg(arch, tag)
+    tags = open_clip.list_pretrained_tags_by_model(arch)
     is_file = not facts and (Path(tag).suffix in SUFFIXES or Path(tag).is_file())
     if is_file and not Path(tag).is_file():
         raise FileNotFoundError(f"encoder: checkpoint {tag} of {arch} is missing; accepted is a .safetensors or .pt "
                                 f"file of open_clip, or a tag: {', '.join([*tags, 'none'])}")
     if is_file:
-        published = [_preprocess(1, open_clip.get_pretrained_cfg(arch, other)) for other in tags]
-        one = published[0] if len(set(published)) == 1 else _preprocess(1, {})
-        facts = {"mean": one.mean, "std": one.std, "interpolation": one.interpolation}
+        published = {_preprocess(1, open_clip.get_pretrained_cfg(arch, other)) for other in tags}
+        facts = vars(published.pop() if len(published) == 1 else _preprocess(1, {}))
     elif tag != "none" and not facts:
         raise ValueError(f"encoder: open_clip has no weights {tag!r} for {arch}; accepted: "
                          f"{', '.join([*tags, 'none'])}")
@@ -119,13 +116,24 @@ def of_schema(scheme: str, place: str) -> Source:
             towers.build(config)
         preprocess = _preprocess(config["vision_cfg"].get("image_size", 224), facts.get("preprocess_cfg", {}))
     except Exception as error:
-        raise ValueError(f"encoder: {file} is no config of open_clip that can be built ({type(error).__name__}: "
-                         f"{_last_line(error)}); accepted is one with model_cfg and preprocess_cfg") from None
+        raise ValueError(f"encoder: {file} is no config of open_clip that can be built ({_reason(error)}); "
+                         "accepted is one with model_cfg and preprocess_cfg") from None
     return Source(arch, config, preprocess, weights, partial(_fill_open_clip, arch))
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[-1].strip()
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[-1].strip()}"
+
+
+@contextmanager
+def _fitting(found: Any, arch: str) -> Iterator[None]:
+    """What goes wrong inside, where a tower of `arch` is filled from a file or from tensors, is one sentence."""
+    try:
+        yield
+    except Exception as error:
+        what = found if isinstance(found, Path) else "what timm fetched"
+        raise ValueError(f"encoder: {what} is damaged, or a checkpoint of another architecture than {arch} "
+                         f"({_reason(error)})") from None
 
 
 def _fill_open_clip(arch: str, tower: nn.Module, file: Path) -> None:
@@ -134,37 +142,43 @@ def _fill_open_clip(arch: str, tower: nn.Module, file: Path) -> None:
     from open_clip.factory import load_state_dict
     from open_clip.model import resize_pos_embed
 
-    try:
+    with _fitting(file, arch):
         model = SimpleNamespace(visual=tower)
         state = convert_state_dict(model, load_state_dict(str(file), weights_only=True))
         resize_pos_embed(state, model)
         tower.load_state_dict({name.removeprefix("visual."): value for name, value in state.items()
                                if name.startswith("visual.")})
+
+
+def _fetched(name: str, download: Callable[[], Any], where: str, build: Callable[[], nn.Module]) -> Any:
+    """The file put into CACHE/weights by hand, or else what `download` gets from `where`; `build` tells its size."""
+    files = [paths.CACHE / "weights" / f"{name.replace(':', '_')}{suffix}" for suffix in SUFFIXES]
+    if at_hand := next(filter(Path.is_file, files), None):
+        return at_hand
+    if not where:
+        raise ValueError(f"encoder: timm has no weights for {name}; use timm:{name.partition('.')[0]}:none, or a name "
+                         "of timm.list_pretrained()")
+    try:
+        return download()
     except Exception as error:
-        raise ValueError(f"encoder: {file} is damaged, or a checkpoint of another architecture than {arch} "
-                         f"({type(error).__name__}: {_last_line(error)})") from None
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in build().parameters()) * 4
+        told = f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.0f} MB"
+        raise FileNotFoundError(
+            f"encoder: the weights {name} are not here and cannot be fetched ({type(error).__name__}); get the weight "
+            f"file, {told} in fp32, from {where} and put it at {files[0]} (or .bin, .pth, .pt, as it is)") from None
 
 
 def checkpoint(arch: str, tag: str) -> Path:
-    """The file of a named checkpoint: put into CACHE/weights by hand, or else downloaded by open_clip."""
+    """The file of a checkpoint that open_clip has by name."""
     import open_clip
     from open_clip.pretrained import download_pretrained
 
-    folder, facts = paths.CACHE / "weights", open_clip.get_pretrained_cfg(arch, tag)
-    if at_hand := sorted(folder.glob(f"{arch}_{tag}.*")):
-        return at_hand[0]
-    try:
-        return Path(download_pretrained(facts))
-    except Exception as error:
-        hub = facts.get("hf_hub", "").strip("/")
-        where = f"https://huggingface.co/{hub}" if hub else facts.get("url")
-        with torch.device("meta"):
-            model = open_clip.create_model(arch, device="meta", pretrained_text=False)
-        size = sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e9
-        raise FileNotFoundError(
-            f"encoder: the weights {arch}:{tag} are not here and cannot be fetched ({type(error).__name__}); "
-            f"get the weight file, {size:.1f} GB in fp32, from {where} and put it at "
-            f"{folder / f'{arch}_{tag}.safetensors'} (or .bin, .pt, as it is)") from None
+    facts = open_clip.get_pretrained_cfg(arch, tag)
+    hub = facts.get("hf_hub", "").strip("/")
+    return _fetched(f"{arch}:{tag}", lambda: Path(download_pretrained(facts)),
+                    f"https://huggingface.co/{hub}" if hub else facts.get("url", "its publisher"),
+                    lambda: open_clip.create_model(arch, device="meta", pretrained_text=False))
 
 
 def of_timm(text: str) -> Source:
@@ -188,45 +202,20 @@ def of_timm(text: str) -> Source:
     arguments = {"model_name": facts.architecture}
     with torch.device("meta"):
         config = {"embed_dim": towers.TimmTower(arguments).dim, "timm": arguments}
-    preprocess = _preprocess(facts.input_size[-1], vars(facts))
-    made = Source(whole, config, preprocess)
+    made = Source(whole, config, _preprocess(facts.input_size[-1], vars(facts)))
+    where = f"https://huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
     return made if colon else replace(
-        made, fetch=lambda: _fetch_timm(whole, facts), fill=partial(_fill_timm, facts))
+        made, fill=partial(_fill_timm, facts), fetch=lambda: _fetched(
+            whole, lambda: timm.create_model(whole, pretrained=True, num_classes=0).state_dict(), where,
+            lambda: timm.create_model(facts.architecture)))
 
 
-def _fetch_timm(name: str, facts: Any) -> Path | dict[str, Tensor]:
-    """The file put into CACHE/weights by hand, or else the tensors that timm downloads."""
-    import timm
-
-    folder = paths.CACHE / "weights"
-    at_hand = [file for suffix in SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
-    if not (at_hand or facts.hf_hub_id or facts.url):
-        raise ValueError(f"encoder: timm has no weights for {name}; use timm:{facts.architecture}:none, or a name of "
-                         "timm.list_pretrained()")
-    if at_hand:
-        return at_hand[0]
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:
-        where = f"https://huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
-        with torch.device("meta"):
-            size = sum(p.numel() for p in timm.create_model(facts.architecture).parameters()) * 4 / 1e6
-        raise FileNotFoundError(
-            f"encoder: the weights {name} are not here and cannot be fetched ({type(error).__name__}); get the "
-            f"weight file, {size:.0f} MB in fp32, from {where} and put it at {folder / f'{name}{SUFFIXES[0]}'} "
-            "(or .bin, .pth, .pt, as it is)") from None
-
-
-def _fill_timm(facts: Any, tower: nn.Module, found: Path | dict[str, Tensor]) -> None:
-    """A file may hold a classifier, which is left out."""
+def _fill_timm(facts: Any, tower: nn.Module, found: Any) -> None:
+    """From a file or a state dict, without the classifier that a file may hold."""
     from timm.models import load_state_dict
 
-    try:
+    with _fitting(found, facts.architecture):
         state = load_state_dict(str(found), weights_only=True) if isinstance(found, Path) else found
         named = [facts.classifier] if isinstance(facts.classifier, str) else facts.classifier or ()
         classifier = tuple(f"{part}." for part in named)
         tower.trunk.load_state_dict({key: value for key, value in state.items() if not key.startswith(classifier)})
-    except Exception as error:
-        what = found if isinstance(found, Path) else "what timm fetched"
-        raise ValueError(f"encoder: {what} is damaged, or a checkpoint of another architecture than "
-                         f"{facts.architecture} ({type(error).__name__}: {_last_line(error)})") from None

@@ -93,8 +93,8 @@ def text(plan: Plan) -> str:
               f"largest micro-batch: {plan.largest[False]} without checkpointing, {plan.largest[True]} with it"
               + (f" (of the {plan.batch_size} asked)" if plan.largest[True] == plan.batch_size else ""),
               "checkpointing is " + ("needed" if plan.checkpointing else "not needed"),
-              "settings: " + " ".join(f"--set {name}={_word(value)}" for name, value in plan.settings.items()),
-              "papermill: " + " ".join(f"-p {name} {_word(value)}" for name, value in plan.settings.items()
+              "settings: " + " ".join(f"--set {name}={value}".lower() for name, value in plan.settings.items()),
+              "papermill: " + " ".join(f"-p {name} {value}".lower() for name, value in plan.settings.items()
                                        if name in Settings.model_fields)]
     return "\n".join(lines)
 
@@ -105,7 +105,3 @@ def speed_text(plan: Plan, images_per_s: float | None) -> str:
         return "speed: no GPU is here, so none was probed; run this command on the machine that will train"
     hours = plan.images / images_per_s / 3600
     return f"speed: {images_per_s:.1f} images/s by a short probe here, {hours:.1f} h for {plan.images:,} images"
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

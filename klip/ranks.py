@@ -4,14 +4,14 @@
 
 Every process draws the same plan and reads its share of each batch.  The embeddings of all of them go into one loss,
 the same in every process; only the rows of its own images carry a gradient there.  So the gradients of the tower add
-up to those of the whole batch, whatever the loss and however uneven the shares are.  In a single process nothing
-here changes or copies anything.  Axes: B images of a batch, b of them in this process, D numbers per embedding.
+up to those of the whole batch, whatever the loss and however uneven the shares.  In a single process nothing is changed
+or copied.  Axes: B images of a batch, b of them in this process, D numbers per embedding.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,9 +29,9 @@ def first() -> bool:
     return count() == 1 or distributed.get_rank() == 0
 
 
-def mine(size: int) -> range:
-    """Places of this process's images in a batch of `size`; few images leave some processes without any."""
-    return range(size) if count() == 1 else range(distributed.get_rank(), size, count())
+def mine(batch: Sequence) -> Sequence:
+    """This process's images of a batch; few images leave some processes without any."""
+    return batch if count() == 1 else batch[distributed.get_rank()::count()]
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def gathered(rows: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Embeddings (B, D) and labels (B,) of the whole batch, of b of them; the gradient stays with the own rows."""
     if count() == 1:
         return rows, labels
-    places = torch.tensor(list(mine(size)), dtype=torch.long, device=rows.device)
+    places = torch.tensor(mine(range(size)), dtype=torch.long, device=rows.device)
     own = rows.new_zeros(size, rows.shape[1]).index_copy(0, places, rows)
     others, names = own.detach().clone(), labels.new_zeros(size).index_copy(0, places, labels)
     distributed.all_reduce(others)

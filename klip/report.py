@@ -50,7 +50,6 @@ def folder(profile: str) -> Path:
 
 
 def _write(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic(path, lambda part: part.write_bytes(content.encode() if isinstance(content, str) else content))
     return path
 

@@ -19,7 +19,6 @@ def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation
           executor: str = "here", at_once: int = 0, **resources: Any) -> Iterator[train.Run]:
     """The runs of `configs`, in their order, one at a time: not all of their weights are in memory together.
 
-    Each is kept under CACHE/runs, where a second sweep finds it.
     executor: here, in this process; local, processes of this machine; slurm, jobs of a cluster that shares CACHE.
     at_once: jobs that run at the same time; 0: one on this machine, all on a cluster.  resources: submitit's, such as
     timeout_min (a day), gpus_per_node (slurm: 1), cpus_per_task, slurm_partition.
@@ -31,26 +30,19 @@ def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation
         raise ValueError(f"sweep: at_once must be a number of jobs, 0 for as many as there are, got {at_once!r}")
     if executor == "here":
         return (train.finetune(config, catalogue, validation) for config in configs)
-    jobs = _submit(configs, catalogue, validation, executor, at_once, resources)
-    return (train.read(job.result(), config) for job, config in zip(jobs, configs, strict=True))
-
-
-def _submit(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, validation: pd.DataFrame | None,
-            executor: str, at_once: int, resources: dict[str, Any]) -> list[Any]:
-    """A job of submitit for each run."""
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster=executor)
     cluster = {"slurm_array_parallelism": at_once or len(configs), "gpus_per_node": 1} if executor == "slurm" else {}
     pool.update_parameters(**{"timeout_min": 24 * 60, **cluster, **resources})
-    if executor == "slurm":
-        return pool.map_array(_job, configs, [catalogue] * len(configs), [validation] * len(configs))
     jobs: list[Any] = []
-    for config in configs:
+    if executor == "slurm":
+        jobs = pool.map_array(_job, configs, [catalogue] * len(configs), [validation] * len(configs))
+    for config in configs[len(jobs):]:
         while sum(not job.done() for job in jobs) >= max(1, at_once):
             time.sleep(0.1)
         jobs.append(pool.submit(_job, config, catalogue, validation))
-    return jobs
+    return (train.read(job.result(), config) for job, config in zip(jobs, configs, strict=True))
 
 
 def _job(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.DataFrame | None) -> Path:

@@ -84,10 +84,9 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 def resize(tower: nn.Module, pixels: int) -> None:
-    """Let a tower take images of `pixels` a side, in place.
+    """Let a tower take images of `pixels` a side, in place; ValueError: it cannot, which one image tells.
 
-    Tables of absolute positions are interpolated, bicubic as open_clip and timm do when they load; a convolutional
-    network simply takes them.  ValueError: it cannot, which one image tells.
+    Tables of absolute positions are interpolated, bicubic as open_clip and timm do when they load.
     """
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
@@ -122,10 +121,10 @@ def _stretch(owner: nn.Module, grid: tuple[int, int]) -> None:
 
 
 def channels_last(tower: nn.Module) -> bool:
-    """Is that layout safe and faster?  It is twice as fast for convolutional towers on a CPU.
+    """Is that layout safe and faster?  On a CPU convolutional towers take half the time.
 
-    But oneDNN's backward pass of a strided 1 x 1 convolution on fewer than 16 channels writes where it must not
-    (MobileCLIP-S1 and MobileCLIP2-S0 have one on the colours; the process ends): those towers stay contiguous.
+    But oneDNN's backward pass of a strided 1 x 1 convolution on fewer than 16 channels ends the process (MobileCLIP-S1
+    and MobileCLIP2-S0 have one on the colours): those towers stay contiguous.
     """
     found = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
     broken = [m for m in found if set(m.kernel_size) == {1} and max(m.stride) > 1 and m.in_channels // m.groups < 16]

@@ -1,10 +1,8 @@
 """Fine-tuning (paper §4.1): balanced draws, encoder and ArcFace, AdamW with block-wise rates.
 
-One device, or one for each process of a run started by torchrun (`ranks`).
-
-Axes: B images of an optimiser step, S pixels a side, D numbers per embedding, C products.  On a CPU a run is
-a function of its config and images, to the bit for one number of threads, whatever the number of workers and
-however often it was interrupted; on a GPU kernels may add in another order.
+Axes: B images of an optimiser step, S pixels a side, D numbers per embedding, C products.  On a CPU a run is a function
+of its config and images, to the bit for one number of threads, whatever the number of workers and however often it was
+interrupted; on a GPU kernels may add in another order.  torchrun makes the processes of a run on several (`ranks`).
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from klip import arcface, augment, balance, blocks, checkpoint, data, ranks, tri
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
+from klip.files import atomic, write_tensors
 from klip.heldout import Held, held_out, validate
 
 HARDER = 1.5
@@ -44,8 +43,7 @@ NEUTRAL = {"workers", "save_every"}
 class Run:
     """A finished run.  head: the loss with the weights it owns; label i is products[i].  history: one row a step, of
     step, images, loss, lr_<group>, images_per_s and val_top1 (a fraction, NaN where not validated; with
-    validate_every > 0, row 0 is the frozen encoder).  average: the encoder of the averaged weights, if config.ema.
-    """
+    validate_every > 0, row 0 is the frozen encoder).  average: the encoder of the averaged weights, if config.ema."""
 
     encoder: Encoder
     head: arcface.Head
@@ -63,10 +61,9 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
 
     base: an encoder to start from instead of `config.model`, which then is only its name; it is not changed.
     validation: see `held_out`.  A column `group` of the catalogue is the hierarchy of the triplet loss.
-    cache: keep the run under CACHE/runs; find it there when config, content of the images, base weights and
-    klip's code are the same; take up an interrupted one (save_every).
-    Within a torch.distributed group the processes share each batch (`batch_size` is that of them all), the first one
-    writes, and every one returns the same run; on other numbers of processes it differs by rounding.
+    cache: keep the run under CACHE/runs, find it there (`checkpoint.folder`), take up an interrupted one (save_every).
+    Within a torch.distributed group the processes share each batch (`batch_size` is that of them all), and every one
+    returns the same run; on other numbers of processes it differs by rounding.
     ValueError: wrong settings, a product without images, a damaged image, a loss that is no number.
     """
     base = encoders.load(config.model, config.resize, config.pixels) if base is None else copy.deepcopy(base)
@@ -85,7 +82,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         facts = [config.model_dump(mode="json", exclude=NEUTRAL), *start, ranks.count()]
         facts += [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]  # the hierarchy
         folder = checkpoint.folder(facts, [plan.rows, *(held or ())])
-        if ranks.agreed(checkpoint.finished(folder)):
+        if ranks.agreed((folder / "run.json").is_file()):
             return read(folder, config)
     gpus = [torch.cuda.current_device()] if device == "cuda" else []
     with encoders.at_work(base), torch.random.fork_rng(gpus), encoders.one_sentence():
@@ -99,7 +96,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         encoders.save(base, folder / "encoder.safetensors", **facts)
         if average is not None:
             encoders.save(average, folder / "average.safetensors", **facts)
-        checkpoint.write_tensors(folder / "head.safetensors", head.state_dict())
+        write_tensors(folder / "head.safetensors", head.state_dict())
         checkpoint.write(folder, history, facts | {"products": plan.products})
     ranks.wait()  # what the first process wrote is there for all
     return Run(base, head.cpu(), plan.products, history, config, trainer.seconds, folder, average)
@@ -126,8 +123,7 @@ def _name(config: FinetuneConfig) -> str:
 
 def _precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.device) -> str:
     """That of the steps; what is only embedded, centres and validation, takes `config.precision` as it is."""
-    trained = None if config.rates == "frozen" else encoder.tower
-    return encoders.resolve_precision(config.precision, device, trained)
+    return encoders.resolve_precision(config.precision, device, None if config.rates == "frozen" else encoder.tower)
 
 
 def read(folder: Path, config: FinetuneConfig) -> Run:
@@ -152,7 +148,9 @@ def _head(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan, d
     """The loss; the triplet loss gets the hierarchy of the plan's products, if the catalogue has a column `group`."""
     kin = None
     if config.loss == "triplet":
-        triplet.check_pairs(config.balanced, config.depth, config.batch_size)
+        if config.depth % 2 or config.batch_size % 2 or not config.balanced:
+            raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
+                             f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}")
         if "group" in catalogue:
             groups = catalogue.drop_duplicates("product").set_index("product")["group"]
             kin = torch.from_numpy(triplet.kinship(groups.loc[plan.products].tolist()))
@@ -241,7 +239,8 @@ class _Trainer:
             self.history.append({"step": 0, "images": 0, "val_top1": frozen.item()})
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
-        shares = [[batch[i] for i in self._share(len(batch))] for batch in self.batches[self.step:]]
+        shares = [[draw for part in self._parts_of(batch) for draw in ranks.mine(part)]
+                  for batch in self.batches[self.step:]]
         loader = DataLoader(self.draws, batch_sampler=list(filter(None, shares)), num_workers=config.workers,
                             worker_init_fn=encoders.quiet_worker, pin_memory=self.device.type == "cuda")
         seen, started = self.step * config.batch_size, time.perf_counter() - self.seconds
@@ -263,7 +262,7 @@ class _Trainer:
                 if self.held and (last or config.validate_every and not self.step % config.validate_every):
                     self.history[-1]["val_top1"] = validate(self.encoder, self.held, config.precision, config.workers)
                 if state is not None and self.step % config.save_every == 0 and not last and ranks.first():
-                    checkpoint.write_state(state, self._state())
+                    atomic(state, lambda part: torch.save(self._state(), part))
                 started = time.perf_counter() - self.seconds  # validating and saving do not count
         self.encoder.checkpointing(False)
         self.encoder.eval()
@@ -274,30 +273,25 @@ class _Trainer:
         """The encoder of the averaged weights, if there are any."""
         if self.average is None:
             return None
-        encoder = self.encoder
-        return Encoder(self.average.module.cpu(), encoder.preprocess, name, encoder.arch, encoder.config)
+        like = self.encoder
+        return Encoder(self.average.module.cpu(), like.preprocess, name, like.arch, like.config)
 
-    def _parts_of(self, size: int) -> list[int]:
-        """Sizes of the `accumulate` parts of a batch of `size` images, over all processes."""
-        part = math.ceil(size / self.config.accumulate)
-        return [min(part, size - start) for start in range(0, size, part)]
-
-    def _share(self, size: int) -> list[int]:
-        """Places in a batch of `size` of the images that this process takes: its share of each part, in order."""
-        starts = np.cumsum([0, *self._parts_of(size)]).tolist()
-        return [start + i for start, part in zip(starts, self._parts_of(size), strict=False) for i in ranks.mine(part)]
+    def _parts_of(self, batch: list) -> list[list]:
+        """The `accumulate` parts of a batch, over all processes; of each this process takes `ranks.mine`."""
+        size = math.ceil(len(batch) / self.config.accumulate)
+        return [batch[start:start + size] for start in range(0, len(batch), size)]
 
     def _step(self, images: Tensor, labels: Tensor) -> float:
         """One optimiser step on this process's images (b, 3, S, S) of a batch; the parts' gradients add up to it."""
-        device, total, batch = self.device, 0.0, len(self.batches[self.step])
-        sizes = self._parts_of(batch)
-        own = [len(ranks.mine(size)) for size in sizes]
+        device, total, batch = self.device, 0.0, self.batches[self.step]
+        sizes = [len(part) for part in self._parts_of(batch)]
+        own = [len(ranks.mine(range(size))) for size in sizes]
         for part, target, size in zip(images.split(own), labels.split(own), sizes, strict=True):
             with encoders.autocast(self.precision, device), torch.set_grad_enabled(not self.frozen):
                 embeddings = (self.forward(part.to(device, non_blocking=True)) if len(part) else
                               torch.zeros(0, self.encoder.dim, device=device))                 # (b, D)
             embeddings, target = ranks.gathered(embeddings, target.to(device, non_blocking=True), size)
-            loss = self.head(embeddings, target) * (size / batch)
+            loss = self.head(embeddings, target) * (size / len(batch))
             if loss.requires_grad:  # else all images are another process's, and the loss has no weights
                 self.scaler.scale(loss).backward()
             total += loss.item()

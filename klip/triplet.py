@@ -1,5 +1,5 @@
-"""A triplet loss that knows the hierarchy of products: what DIHE trains with (Tonioni & Di Stefano 2019), without
-the GAN that made its store-like images: ours come from the augmentation.
+"""A triplet loss that knows the hierarchy of products: DIHE's (Tonioni & Di Stefano 2019), but for the GAN that made
+its store-like images: ours come from the augmentation.
 
 Axes: B images, D numbers per embedding, C products.
 """
@@ -21,13 +21,6 @@ def kinship(groups: Sequence[str]) -> np.ndarray:
     """
     places = [{tuple(path[: n + 1]) for n in range(len(path))} for path in (g.split("/") if g else [] for g in groups)]
     return np.array([[len(a & b) / max(1, len(a)) for b in places] for a in places], np.float32)
-
-
-def check_pairs(balanced: bool, depth: int, batch_size: int) -> None:
-    """ValueError if a run with these settings would leave images without a partner of their product."""
-    if depth % 2 or batch_size % 2 or not balanced:
-        raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
-                         f"batch_size, got balanced {balanced}, {depth} and {batch_size}")
 
 
 class HierarchyTriplet(nn.Module):

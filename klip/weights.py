@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from klip import hub, imagenet, paths
 from klip.augment import Preprocess
-from klip.files import atomic
+from klip.files import write_tensors
 from klip.hub import Source
 
 SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
@@ -86,11 +86,6 @@ def write(path: str | Path, tower: nn.Module, arch: str, config: dict, preproces
           provenance: dict[str, Any]) -> Path:
     """A file of klip: tensors `visual.*`; metadata arch, config, preprocess, provenance, and, as README's recipe for
     plain open_clip wants them, `open_clip`: the arguments of its create_model and of its PreprocessCfg."""
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"visual.{name}": value.detach().cpu().contiguous() for name, value in tower.state_dict().items()}
     facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": provenance}
     if "timm" not in config:
         modes = {"squash": "squash", "pad": "longest", "crop": "shortest"}
@@ -101,5 +96,6 @@ def write(path: str | Path, tower: nn.Module, arch: str, config: dict, preproces
                            "interpolation": preprocess.interpolation, "resize_mode": modes[preprocess.resize],
                            "fill_color": preprocess.fill}}
     texts = {key: json.dumps(value, default=str) for key, value in facts.items()}
-    atomic(path, lambda part: save_file(tensors, part, {"arch": arch, **texts}))
-    return path
+    write_tensors(Path(path), {f"visual.{name}": value for name, value in tower.state_dict().items()},
+                  {"arch": arch, **texts})
+    return Path(path)
