@@ -17,7 +17,7 @@ from klip.zeroshot import Gallery, pick
 
 
 def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: str = "first", views: int = 8,
-             seed: int = 0, precision: str = "fp32", **options: Any) -> pd.DataFrame:
+             seed: int = 0, **options: Any) -> pd.DataFrame:
     """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
 
     The gallery holds all other products already.  Columns: product, added (seconds to add its packshot with all
@@ -30,12 +30,11 @@ def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: 
     known = packshots["product"].isin(queries["product"])
     order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
     with encoders.at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
-        full = Gallery.build(encoder, packshots, views, seed, precision, **options)
+        full = Gallery.build(encoder, packshots, views, seed, **options)
         rows = []
         for index in order:
             product = packshots.loc[index, "product"]
-            gallery = Gallery(full.embeddings, full.owners, full.images, full.meta, encoder)
-            gallery.remove(product)
+            gallery = full.without({product})
             started = time.perf_counter()
             gallery.add(product, [files["packshot"][index]])
             added, asked, right = time.perf_counter() - started, 0, False

@@ -1,7 +1,6 @@
 """Galleries (paper §4.2): a table of packshot embeddings, to which products come and from which they go.
 
-Axes: Q queries, G gallery rows (packshots x views), D numbers per embedding.  All rows have length 1, so
-that a dot product is the cosine.
+Axes: Q queries, G gallery rows (packshots x views), D numbers per embedding.  All rows have length 1.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +34,10 @@ SCORES = ("similarity", "margin")
 class Gallery:
     """Embeddings (G, D) of packshots and the product that owns each row; rows of one packshot are its views.
 
-    `owners` and `images` have one entry per row; `meta` says which encoder, views and seed made the rows.
-    `encoder` may be None for a gallery read from a file: then only embeddings can be classified.
-    `meta["unknown"]`, if there, is the threshold that `openset.calibrate` chose and how: `classify` uses it,
-    the file keeps it, and it stays when products come and go.
-    `descriptors`, if kept, are the keypoints of every packshot (of meta["views"] rows each), as from `keypoints.sift`.
+    `owners` and `images` have one entry per row; `meta` says which encoder, views and seed made the rows, and perhaps
+    which threshold `openset.calibrate` chose ("unknown"), which stays when products come and go.  Without `encoder`
+    only embeddings can be classified.  `descriptors`, if kept, are the keypoints of every packshot (of
+    meta["views"] rows each), as `keypoints.sift` has them.
     """
 
     def __init__(self, embeddings: Tensor, owners: Sequence[str], images: Sequence[str], meta: dict[str, Any],
@@ -59,8 +57,8 @@ class Gallery:
         """Gallery of a catalogue's images with `views` views each, all kept (the first is the plain image).
 
         `precision` holds for all that is embedded for this gallery later; fp32 is the same on every machine.
-        `keypoints` keeps the descriptors of every packshot, too, so that `classify` can re-rank.
-        `options` go to `embed` (batch_size, workers, progress).  An empty catalogue is an error.
+        `keypoints` keeps descriptors, too, for `classify` to re-rank by.  `options` go to `embed` (batch_size,
+        workers, progress).  An empty catalogue is an error.
         """
         if packshots.empty or views < 1:
             raise ValueError("gallery: at least one packshot and one view of each are needed, got "
@@ -69,7 +67,7 @@ class Gallery:
                 "precision": precision}
         rows = embed(encoder, packshots, views=views, seed=seed, precision=precision, **options)
         described = describe(image_files(packshots)) if keypoints else None
-        return cls(rows, _each(packshots["product"], views), _each(packshots["image"], views), meta, encoder, described)
+        return cls(rows, packshots["product"].repeat(views), packshots["image"].repeat(views), meta, encoder, described)
 
     @property
     def products(self) -> list[str]:
@@ -84,12 +82,12 @@ class Gallery:
         names = [str(path) for path in images]
         if not product or not names:
             raise ValueError(f"gallery: a product needs a name and images, got {product!r} and {len(names)}")
-        views = self.meta["views"]
-        rows = self._embed(names, views=views, seed=self.meta["seed"])
+        rows = self.embed(names, views=self.meta["views"], seed=self.meta["seed"])
         if self.descriptors is not None:
             self.descriptors = self.descriptors + describe(names)
         self.embeddings = torch.cat([self.embeddings, rows])
-        self.owners, self.images = self.owners + [product] * len(rows), self.images + _each(names, views)
+        self.owners = self.owners + [product] * len(rows)
+        self.images = self.images + [name for name in names for _ in range(self.meta["views"])]
 
     def remove(self, product: str) -> None:
         """Drop a product's rows; the others keep their values and order.  An unknown product is an error."""
@@ -110,6 +108,12 @@ class Gallery:
         return Gallery(self.embeddings[keep], [self.owners[row] for row in keep],
                        [self.images[row] for row in keep], self.meta, self.encoder, own)
 
+    def embed(self, images: Sequence[str | Path] | pd.DataFrame, **options: Any) -> Tensor:
+        """`encoder.embed` by the encoder that made the gallery, in its precision; ValueError where there is none."""
+        if self.encoder is None:
+            raise ValueError("gallery: images need the encoder that made it: Gallery.load(path, encoder)")
+        return embed(self.encoder, images, **{"precision": self.meta["precision"]} | options)
+
     def search(self, queries: Tensor, k: int = 1, top: int = 5) -> tuple[Tensor, Tensor]:
         """Best row of each of the `top` best products, and its cosine: (Q, top) int, (Q, top) float.
 
@@ -123,9 +127,8 @@ class Gallery:
         if queries.ndim != 2 or queries.shape[1] != self.embeddings.shape[1]:
             raise ValueError(f"gallery: queries must have {self.embeddings.shape[1]} columns, got the shape "
                              f"{tuple(queries.shape)}")
-        number = {product: index for index, product in enumerate(self.products)}
-        owners = torch.tensor([number[owner] for owner in self.owners])     # (G,)
-        return nearest.search(queries, self.embeddings, owners, k, min(top, len(number)))
+        owners, products = pd.factorize(pd.Series(self.owners))             # (G,)
+        return nearest.search(queries, self.embeddings, torch.from_numpy(owners), k, min(top, len(products)))
 
     def classify(self, images: Sequence[str | Path] | Tensor, k: int = 1, top: int = 5,
                  unknown_below: float | None = None, score: str = "", rerank: Rerank | None = None,
@@ -133,12 +136,10 @@ class Gallery:
         """One row per query and rank: `query`, `rank` (from 1), `product`, `similarity`, `packshot`, `unknown`.
 
         `images` are paths or embeddings (Q, D); a query is named by its path or by its number.  `unknown` (of the
-        whole query) is True if its score is below the threshold: its product is not in the gallery, and `product`
-        only names the nearest.  `score` is similarity or margin (see `outcome`; of the two best, whatever `top`);
-        empty: that of the gallery's own threshold, or else similarity.  Without `unknown_below` the gallery's
-        own threshold holds; where it has none, nothing is unknown.  `unknown_below` -2 accepts everything.
-        `rerank` (for images, k = 1) orders by print: `similarity` is then that of `klip.rerank`, while `unknown`
-        goes by the cosines as before, for which thresholds are chosen.
+        whole query) is True if its score is below `unknown_below` (-2 accepts everything), or else the gallery's own
+        threshold, if it has one: then `product` only names the nearest.  `score` is similarity or margin (see
+        `zeroshot.outcome`); empty: that of the gallery's own threshold, or else similarity.  `rerank` (for images,
+        k = 1) orders by print: `similarity` is then that of `klip.rerank`, while `unknown` goes by the cosines.
         """
         if rerank:
             self._can_rerank(images, k)
@@ -147,17 +148,16 @@ class Gallery:
             queries, names = images, list(range(len(images)))
         else:
             names = [str(path) for path in images]
-            queries = self._embed(names, **options)
+            queries = self.embed(names, **options)
         rows, similarities = self.search(queries, k, max(top, 2, rerank.first if rerank else 1) if top > 0 else top)
         values = similarities[:, 0].double() if score == "similarity" else nearest.margin(similarities)
         unknown = (values < below - nearest.TIE).tolist()
         if rerank and len(names):
             rows, similarities = self._reranked(names, rows, similarities, rerank, options.get("workers", 0))
         return pd.DataFrame([
-            {"query": name, "rank": rank, "product": self.owners[row], "similarity": value,
-             "packshot": self.images[row], "unknown": out}
-            for name, best, cosines, out in zip(names, rows.tolist(), similarities.tolist(), unknown, strict=True)
-            for rank, (row, value) in enumerate(zip(best[:top], cosines[:top], strict=True), start=1)
+            (name, rank, self.owners[row], value, self.images[row], out)
+            for name, best, values, out in zip(names, rows.tolist(), similarities.tolist(), unknown, strict=True)
+            for rank, (row, value) in enumerate(zip(best[:top], values[:top], strict=True), start=1)
         ], columns=["query", "rank", "product", "similarity", "packshot", "unknown"])
 
     def save(self, path: str | Path) -> Path:
@@ -236,12 +236,3 @@ class Gallery:
             found = np.array(list(pool.map(shares, images, rows[:, :how.first].tolist())))
         places, scores = order(cosine.double().numpy(), found, how.weight)
         return rows.gather(1, torch.from_numpy(places)), torch.from_numpy(scores)
-
-    def _embed(self, images: list[str], **options: Any) -> Tensor:
-        if self.encoder is None:
-            raise ValueError("gallery: images need the encoder that made it: Gallery.load(path, encoder)")
-        return embed(self.encoder, images, **{"precision": self.meta["precision"]} | options)
-
-
-def _each(values: Iterable[str], views: int) -> list[str]:
-    return [value for value in values for _ in range(views)]

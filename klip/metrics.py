@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -59,33 +58,28 @@ def score(frame: pd.DataFrame) -> Score:
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a fraction of independent queries (Wilson 1927): also sound at none and at all correct."""
+    from scipy.stats import binomtest
+
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"wilson: needs 0 <= correct <= total and a query, got {correct} of {total}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    centre = (correct + z * z / 2) / (total + z * z)
-    half = z / (total + z * z) * (correct * (total - correct) / total + z * z / 4) ** 0.5
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == total else centre + half)
+    low, high = binomtest(correct, total).proportion_ci(confidence, "wilson")
+    return float(low), float(high)
 
 
-def bootstrap_products(frame: pd.DataFrame, stat: str = "top1", n: int = 2000, seed: int = 0,
-                       confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of one of STATS, whole products resampled with replacement.
-
-    One product says nothing about others: the interval is (0, 1).
-    """
+def bootstrap_products(frame: pd.DataFrame, stat: str = "top1", n: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of one of STATS, whole products resampled with replacement; (0, 1) for one product."""
     sums = _sums(frame, stat)
-    low, high = _interval(*_weighed(sums["correct"], sums["total"], stat), n, seed, confidence)
+    low, high = _interval(*_weighed(sums["correct"], sums["total"], stat), n, seed)
     return max(low, 0.0), high
 
 
 def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame | Sequence[pd.DataFrame],
-                      stat: str = "top1_per_product", n: int = 2000, seed: int = 0,
-                      confidence: float = 0.95) -> Difference:
+                      stat: str = "top1_per_product", n: int = 2000, seed: int = 0) -> Difference:
     """a minus b on the same queries, each a frame or one frame per seed, paired by product.
 
-    A product's difference is the difference of its means over the seeds; then whole products are resampled.
-    `top1` and `top5` weigh products by their queries (pooled accuracy), `..._per_product` all alike.  The
-    interval is about products, not about seeds.  With one product it is (-1, 1).
+    A product's difference is that of its means over the seeds; then whole products are resampled: the interval is
+    about products, not about seeds.  `top1` and `top5` weigh products by their queries (pooled accuracy),
+    `..._per_product` all alike.  With one product it is (-1, 1).
     """
     mine, theirs = _over_seeds(a, stat), _over_seeds(b, stat)
     if not mine["total"].equals(theirs["total"]):
@@ -93,30 +87,29 @@ def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame 
                          f"{int(mine['total'].sum())} queries of {len(mine)} products and "
                          f"{int(theirs['total'].sum())} of {len(theirs)}")
     part, whole = _weighed(mine["correct"] - theirs["correct"], mine["total"], stat)
-    return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, n, seed, confidence))
+    return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, n, seed))
 
 
-def unpaired_difference(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], stat: str = "top1", n: int = 2000,
-                        seed: int = 0, confidence: float = 0.95) -> Difference:
-    """a minus b where they answer different queries: each side's products are resampled by themselves."""
-    sides = []
-    for frames, own in ((a, seed), (b, seed + 1)):
-        sums = _over_seeds(frames, stat)
-        part, whole = _weighed(sums["correct"], sums["total"], stat)
-        sides.append((part.sum() / whole.sum(), _resampled(part, whole, n, own)))
-    (x, many), (y, other) = sides
-    low, high = np.quantile(many - other, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Difference(float(x - y), float(low), float(high))
+def unpaired_difference(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame]) -> Difference:
+    """Top-1 of a minus that of b where they answer different queries: each side's products are resampled alone."""
+    sides = [_over_seeds(frames, "top1").to_numpy(float).T for frames in (a, b)]
+    x, y = (part.sum() / whole.sum() for part, whole in sides)
+    many, other = (_resampled(*side, 2000, seed) for seed, side in enumerate(sides))
+    return Difference(float(x - y), *percentiles(many - other))
 
 
-def mean_interval(values: Sequence[float], n: int = 2000, seed: int = 0, confidence: float = 0.95) -> Difference:
-    """Mean of some measurements with its percentile bootstrap interval."""
+def mean_interval(values: Sequence[float], n: int = 2000) -> Difference:
+    """Mean of some measurements with its 95 % percentile bootstrap interval."""
     values = np.asarray(values, float)
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"mean interval: needs at least 2 finite values, got {values.tolist()}")
-    low, high = np.quantile(_resampled(values, np.ones_like(values), n, seed),
-                            [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Difference(float(values.mean()), float(low), float(high))
+    return Difference(float(values.mean()), *percentiles(_resampled(values, np.ones_like(values), n, seed=0)))
+
+
+def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """What the middle 95 % of some values lie between."""
+    low, high = np.quantile(values, [0.5 - 0.95 / 2, 0.5 + 0.95 / 2])
+    return float(low), float(high)
 
 
 class McNemar(NamedTuple):
@@ -130,9 +123,8 @@ class McNemar(NamedTuple):
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
     """Exact two-sided McNemar test (1947) of two methods on the same queries, matched by column `image`.
 
-    Only the queries on which the two disagree count: if neither is better, each side wins such a query like
-    a fair coin.  It takes queries for independent, which near-duplicate photographs of a product are not: read
-    it beside the interval of `paired_difference`, never alone.
+    Only queries on which the two disagree count.  It takes queries for independent, which near-duplicate photographs
+    of a product are not: read it beside the interval of `paired_difference`, never alone.
     """
     from scipy.stats import binomtest
 
@@ -144,9 +136,9 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
     return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0)
 
 
-def over_seeds(frames: Sequence[pd.DataFrame], stat: str = "top1") -> Difference:
-    """Mean of one of STATS over the seeds' frames with its range (lowest, highest): how much luck there was."""
-    values = [getattr(score(frame), stat) for frame in frames]
+def over_seeds(frames: Sequence[pd.DataFrame]) -> Difference:
+    """Mean of top1 over the seeds' frames with its range (lowest, highest): how much luck there was."""
+    values = [score(frame).top1 for frame in frames]
     return Difference(float(np.mean(values)), min(values), max(values))
 
 
@@ -165,30 +157,29 @@ def row(frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     return found | {"lowest": lowest, "highest": highest, "per_product": pooled.top1_per_product, "top5": pooled.top5}
 
 
-def by_part(frame: pd.DataFrame, parts: pd.Series, stat: str = "top1") -> pd.DataFrame:
-    """One row per part of `longtail.parts` (product -> head, middle, tail): products, queries, value, low, high.
+def by_part(frame: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
+    """One row per part of `longtail.parts` (product -> head, middle, tail): products, queries, top1, low, high.
 
-    Products of the frame that have no part are left out; `stat` and its interval as in `bootstrap_products`.
+    Products of the frame that have no part are left out; the interval is that of `bootstrap_products`.
     """
     own = frame.assign(part=frame["product"].map(parts)).dropna(subset="part")
-    rows = [(name, each["product"].nunique(), len(each), getattr(score(each), stat), *bootstrap_products(each, stat))
+    rows = [(name, each["product"].nunique(), len(each), score(each).top1, *bootstrap_products(each))
             for name, each in own.groupby("part", sort=False)]
-    return pd.DataFrame(rows, columns=["part", "products", "queries", stat, "low", "high"])
+    return pd.DataFrame(rows, columns=["part", "products", "queries", "top1", "low", "high"])
 
 
-def compare(outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, others: Sequence[str] = (),
-            stat: str = "top1") -> pd.DataFrame:
+def compare(outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, others: Sequence[str] = ()) -> pd.DataFrame:
     """Row `a` of a results table against the other rows (all of them, or `others`), each a list of seeds' frames.
 
-    Columns: a, b, difference (fraction), low, high (paired bootstrap over products), only_a, only_b and p (exact
-    McNemar; with several seeds of the pairing whose p is largest, so that a small p held for every seed).
+    Columns: a, b, difference (of top1, fraction), low, high (`paired_difference`), only_a, only_b and p (`mcnemar`;
+    with several seeds of the pairing whose p is largest, so that a small p held for every seed).
     """
     rows = []
     for b in others or [name for name in outcomes if name != a]:
         if missing := [name for name in (a, b) if not len(outcomes.get(name, ()))]:
             raise ValueError(f"compare: no outcomes of {missing[0]!r}; there are {', '.join(outcomes)}")
         worst = max((mcnemar(x, y) for x in outcomes[a] for y in outcomes[b]), key=lambda test: test.p)
-        rows.append((a, b, *paired_difference(outcomes[a], outcomes[b], stat), *worst))
+        rows.append((a, b, *paired_difference(outcomes[a], outcomes[b], "top1"), *worst))
     return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "only_a", "only_b", "p"])
 
 
@@ -207,8 +198,7 @@ def _sums(frame: pd.DataFrame, stat: str) -> pd.DataFrame:
         raise ValueError(f"metrics: stat must be one of {', '.join(STATS)}, got {stat!r}")
     column = stat.removesuffix("_per_product")
     if missing := {"product", column} - set(frame.columns):
-        raise ValueError("metrics: an outcome frame has product, top1, top5; "
-                         f"missing: {', '.join(sorted(missing))}")
+        raise ValueError(f"metrics: an outcome frame has product, top1, top5; missing: {', '.join(sorted(missing))}")
     if frame.empty or frame[["product", column]].isna().any(axis=None):
         raise ValueError(f"metrics: needs at least one query and no missing value in product and {column}")
     sums = frame[column].astype(float).groupby(frame["product"].astype(str), sort=True).agg(["sum", "size"])
@@ -219,8 +209,7 @@ def _over_seeds(frames: pd.DataFrame | Sequence[pd.DataFrame], stat: str) -> pd.
     """`_sums` averaged over the seeds' frames, which must ask the same queries."""
     each = [_sums(f, stat) for f in ([frames] if isinstance(frames, pd.DataFrame) else frames)]
     if not each or any(not sums["total"].equals(each[0]["total"]) for sums in each):
-        raise ValueError("paired difference: every seed needs a frame with the same queries, "
-                         f"got {len(each)} frames")
+        raise ValueError(f"paired difference: every seed needs a frame with the same queries, got {len(each)} frames")
     return each[0].assign(correct=sum(sums["correct"] for sums in each) / len(each))
 
 
@@ -230,13 +219,9 @@ def _weighed(correct: pd.Series, total: pd.Series, stat: str) -> tuple[np.ndarra
     return (part / whole, np.ones_like(whole)) if stat.endswith("_per_product") else (part, whole)
 
 
-def _interval(part: np.ndarray, whole: np.ndarray, n: int, seed: int,
-              confidence: float) -> tuple[float, float]:
+def _interval(part: np.ndarray, whole: np.ndarray, n: int, seed: int) -> tuple[float, float]:
     """Percentile bootstrap of sum(part) / sum(whole) over products; (-1, 1) for a single product."""
-    if len(part) < 2:
-        return -1.0, 1.0
-    low, high = np.quantile(_resampled(part, whole, n, seed), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+    return percentiles(_resampled(part, whole, n, seed)) if len(part) > 1 else (-1.0, 1.0)
 
 
 def _resampled(part: np.ndarray, whole: np.ndarray, n: int, seed: int) -> np.ndarray:

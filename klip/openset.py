@@ -60,14 +60,13 @@ def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", vie
     number the smaller half is kept out; products without queries stay in.  Fewer than four with queries: an error.
     """
     from klip import zeroshot
-    from klip.encoder import embed
 
     chosen, asked = zeroshot.pick(catalogue, rule, seed, embeddings)
     shown = set(chosen["product"])      # a product without a packshot is unknown in any case
-    out = _kept_out(asked[asked["product"].isin(shown)], seed)
+    out = _kept_out(asked, shown, seed)
     gallery = zeroshot.Gallery.build(encoder, chosen[~chosen["product"].isin(out)], views, seed, precision, **options)
     if embeddings is None:
-        embeddings = embed(encoder, asked, precision=precision, **options)
+        embeddings = gallery.embed(asked, **options)
     frame = zeroshot.outcome(gallery, asked, embeddings).assign(known=asked["product"].isin(shown - out))
     frame.attrs = {**catalogue.attrs, "gallery": rule, "views": views, "seed": seed,
                    "fingerprint": gallery.meta["fingerprint"]}
@@ -85,22 +84,18 @@ def calibrate(gallery: Gallery, catalogue: pd.DataFrame, score: str = "similarit
     import torch
 
     from klip import zeroshot
-    from klip.encoder import embed
 
     _check(accepts)     # before the work, not after it
     if score not in zeroshot.SCORES:
         raise ValueError(f"open set: score must be {' or '.join(zeroshot.SCORES)}, got {score!r}")
-    if gallery.encoder is None:
-        raise ValueError("open set: images need the encoder that made the gallery: Gallery.load(path, encoder)")
     chosen, asked = zeroshot.pick(catalogue)
     shown = set(chosen["product"])
-    outs = [_kept_out(asked[asked["product"].isin(shown)], draw) for draw in range(draws)]
-    meta, encoder = gallery.meta, gallery.encoder
-    joining = zeroshot.Gallery.build(encoder, chosen, meta["views"], meta["seed"], meta["precision"], **options)
+    outs = [_kept_out(asked, shown, draw) for draw in range(draws)]
+    embeddings, meta = gallery.embed(asked, **options), gallery.meta
+    joining = zeroshot.Gallery.build(gallery.encoder, chosen, meta["views"], meta["seed"], meta["precision"], **options)
     others = gallery.without(joining.products)
     whole = zeroshot.Gallery(torch.cat([others.embeddings, joining.embeddings]), others.owners + joining.owners,
                              others.images + joining.images, meta)
-    embeddings = embed(encoder, asked, precision=meta["precision"], **options)
     frames = [zeroshot.outcome(whole.without(out), asked, embeddings).assign(known=asked["product"].isin(shown - out))
               for out in outs]
     return choose(frames, score, accepts) | {"set": catalogue.attrs["name"], "beside": len(others.products)}
@@ -132,13 +127,11 @@ def rates(frame: pd.DataFrame, score: str, threshold: float) -> Rates:
 def curve(frame: pd.DataFrame, score: str = "similarity") -> pd.DataFrame:
     """All there is to choose from: threshold, false_accepts, correct_accepts, from none accepted (an infinite
     threshold) to all; one row per value that the score takes."""
-    known, unknown = _sides(frame, score)
-    cuts = np.append(np.inf, np.unique(frame[score])[::-1])
+    from sklearn.metrics import roc_curve
 
-    def share(side: pd.DataFrame) -> np.ndarray:
-        return 1 - np.searchsorted(np.sort(side[score]), cuts) / len(side)
-
-    return pd.DataFrame({"threshold": cuts, "false_accepts": share(unknown), "correct_accepts": share(known)})
+    _sides(frame, score)
+    false, correct, cuts = roc_curve(frame["known"].astype(bool), frame[score], drop_intermediate=False)
+    return pd.DataFrame({"threshold": cuts, "false_accepts": false, "correct_accepts": correct})
 
 
 def choose(frames: Sequence[pd.DataFrame], score: str = "similarity", accepts: float = 0.95) -> dict[str, Any]:
@@ -183,26 +176,23 @@ def table(frames: Mapping[str, Sequence[pd.DataFrame]], chosen: Mapping[str, Map
     return pd.DataFrame(rows)
 
 
-def auroc_interval(frame: pd.DataFrame, score: str = "similarity", n: int = 2000, seed: int = 0,
-                   confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of `auroc`, whole products resampled; (0, 1) with a single known or unknown product."""
+def auroc_interval(frame: pd.DataFrame, score: str = "similarity", n: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of `auroc`, whole products resampled; (0, 1) with a single known or unknown product."""
     known, unknown = _sides(frame, score)
     codes, times = _resampled(frame, n, seed)
     if times is None:
         return 0.0, 1.0
-    own, counts = known["product"].map(codes), np.zeros((2, len(codes)))
+    own, other = (side["product"].map(codes) for side in (known, unknown))
     wins = np.zeros((len(codes), len(codes)))           # (P, P): pairs that a known product's queries win
     for product, theirs in unknown.groupby("product")[score]:
         below = [np.searchsorted(np.sort(theirs), known[score], side) for side in ("left", "right")]     # (2, K)
         wins[:, codes[product]] = np.bincount(own, sum(below) / 2, len(codes))
-    for row, side in zip(counts, (known, unknown), strict=True):
-        row += np.bincount(side["product"].map(codes), minlength=len(codes))
-    pairs = (times @ counts[0]) * (times @ counts[1])
-    return _percentiles(((times @ wins) * times).sum(axis=1) / pairs, confidence)
+    pairs = (times @ np.bincount(own, minlength=len(codes))) * (times @ np.bincount(other, minlength=len(codes)))
+    return metrics.percentiles(((times @ wins) * times).sum(axis=1) / pairs)
 
 
 def oracle_interval(frame: pd.DataFrame, score: str = "similarity", accepts: float = 0.95, n: int = 2000,
-                    seed: int = 0, confidence: float = 0.95) -> tuple[float, float]:
+                    seed: int = 0) -> tuple[float, float]:
     """As `auroc_interval`, of the false accepts at the frame's own `threshold`, chosen anew in each resample."""
     known, unknown = (side.sort_values(score, ascending=False) for side in _sides(frame, score))
     codes, times = _resampled(frame, n, seed)
@@ -215,12 +205,12 @@ def oracle_interval(frame: pd.DataFrame, score: str = "similarity", accepts: flo
         accepted, false = weight[mine].cumsum(), np.append(0, weight[theirs].cumsum())
         last = np.searchsorted(accepted, accepts * accepted[-1] - 1e-9)
         found.append(false[reach[last]] / false[-1])
-    return _percentiles(np.array(found), confidence)
+    return metrics.percentiles(np.array(found))
 
 
-def _kept_out(asked: pd.DataFrame, seed: int) -> set[str]:
-    """The products to keep out of the gallery: a seeded half of those that are asked for."""
-    products = sorted(set(asked["product"]))
+def _kept_out(asked: pd.DataFrame, shown: set[str], seed: int) -> set[str]:
+    """The products to keep out of the gallery: a seeded half of those that are shown and asked for."""
+    products = sorted(shown & set(asked["product"]))
     if len(products) < FEWEST:
         raise ValueError(f"open set: half of the products is kept out of the gallery, which wants at least {FEWEST} "
                          f"products with a packshot and queries, got {len(products)}")
@@ -265,8 +255,3 @@ def _resampled(frame: pd.DataFrame, n: int, seed: int) -> tuple[dict[str, int], 
         times[:, own.index.map(codes)] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n)
     enough = roles["any"].sum() >= 2 and (~roles["all"]).sum() >= 2
     return codes, times if enough else None
-
-
-def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)

@@ -11,7 +11,6 @@ import pandas as pd
 from torch import Tensor
 
 from klip import data, nearest, outcomes
-from klip.encoder import embed
 from klip.gallery import SCORES, Gallery
 
 if TYPE_CHECKING:
@@ -42,9 +41,8 @@ def pick(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0,
 
     `embeddings` (Q, D), if there are any already, must be those of `queries(catalogue)`: as many.
     """
-    if embeddings is not None and len(embeddings) != len(queries(catalogue)):
-        raise ValueError(f"evaluate: one embedding per query is needed, got {len(embeddings)} for "
-                         f"{len(queries(catalogue))} queries")
+    if embeddings is not None and len(embeddings) != (count := len(queries(catalogue))):
+        raise ValueError(f"evaluate: one embedding per query is needed, got {len(embeddings)} for {count} queries")
     picked = data.pick_gallery(catalogue, rule, seed)
     return _part(picked, "gallery"), _part(picked, "query")
 
@@ -53,15 +51,13 @@ def outcome(gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 
     """What the gallery answers to the queries `asked` with these embeddings (Q, D); one row per query.
 
     Columns: image, product, predicted, top1, top5 (among five distinct products), similarity (cosine of the best
-    product), margin (that minus the cosine of the second product; below 0 only where k > 1 votes; in a gallery
-    of one product as if a second lay opposite, at cosine -1), packshot (of the predicted product: the wrong
-    neighbour, if it is wrong).  keep = T > 0, for `rerank`: also products, cosines and packshots, lists of the
-    first T (at least 5, of fewer products all) of every query, the best first.
+    product), margin (that minus the cosine of the second; below 0 only where k > 1 votes; see `nearest.margin`),
+    packshot (of the predicted product).  keep = T > 0, for `rerank`: also products, cosines and packshots, lists of
+    the first T (at least 5, of fewer products all) of every query, the best first.
     """
     rows, similarity = gallery.search(embeddings, k, top=max(5, keep))
-    best = rows.tolist()
-    found = [[gallery.owners[row] for row in own] for own in best]
-    shown = [[gallery.images[row] for row in own] for own in best]
+    found = [[gallery.owners[row] for row in own] for own in rows.tolist()]
+    shown = [[gallery.images[row] for row in own] for own in rows.tolist()]
     lists = {"products": found, "cosines": similarity.double().tolist(), "packshots": shown} if keep else {}
     return outcomes.frame(asked, found, similarity=similarity[:, 0].numpy(), margin=nearest.margin(similarity).numpy(),
                           packshot=[own[0] for own in shown], **lists)
@@ -72,14 +68,13 @@ def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", vie
              **options: Any) -> pd.DataFrame:
     """Classify a set's queries against one packshot per product (§4.2); the columns are those of `outcome`.
 
-    `rule` picks the packshot: first (= web1), largest or random (by `seed`).  `embeddings` (Q, D) of
-    `queries(catalogue)` in the same precision spare embedding them anew for another rule or seed.  Queries
-    without a packshot: see `data.pick_gallery`.
+    `rule` and queries without a packshot: see `data.pick_gallery`.  `embeddings` (Q, D) of `queries(catalogue)` in the
+    same precision spare embedding them anew for another rule or seed.
     """
     chosen, asked = pick(catalogue, rule, seed, embeddings)
     gallery = Gallery.build(encoder, chosen, views, seed, precision, **options)
     if embeddings is None:
-        embeddings = embed(encoder, asked, precision=precision, **options)
+        embeddings = gallery.embed(asked, **options)
     frame = outcome(gallery, asked, embeddings, k, keep)
     frame.attrs = {**catalogue.attrs, "gallery": rule, "views": views, "seed": seed, "k": k, "keep": keep,
                    "fingerprint": gallery.meta["fingerprint"]}

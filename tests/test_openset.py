@@ -289,7 +289,7 @@ def test_calibrate_pools_its_draws_beside_the_other_products_of_the_gallery(colo
     for draw in range(3):
         out = set(np.random.default_rng(draw).permutation([f"p{i}" for i in range(3, 9)])[:3])
         inside = Gallery.build(colours, packshots[~packshots["product"].isin(out)], views=2, seed=4)
-        best = inside.classify(zeroshot.embed(colours, queries, precision="fp32"), top=2)
+        best = inside.classify(embed(colours, queries, precision="fp32"), top=2)
         both = [best.loc[best["rank"] == rank, "similarity"].to_numpy() for rank in (1, 2)]
         frames.append(pd.DataFrame({"product": queries["product"].to_numpy(), "margin": both[0] - both[1], "top1": True,
                                     "known": ~queries["product"].isin(out).to_numpy()}))
