@@ -20,16 +20,22 @@ from tqdm.auto import tqdm
 
 from klip import paths
 from klip.augment import Preprocess, padded
+from klip.shop.design import caption, design
+from klip.shop.packshot import packshot
+from klip.shop.photo import STYLES, cut_out, on_white, photograph
 
 cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
 
 CORPUS_PIXELS = 176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
 
 
+def preprocess(pixels: int) -> Preprocess:
+    """How the towers that learn from the corpus see: as the ImageNet weights want it, and true to shape."""
+    return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
+
+
 def _packshots(file: str, start: int, products: list, seed: int) -> int:
     """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
-    from klip.shop.packshot import packshot
-
     cv2.setNumThreads(1)
     rows = np.load(file, mmap_mode="r+")
     for row, product in enumerate(products, start):
@@ -41,8 +47,6 @@ def _packshots(file: str, start: int, products: list, seed: int) -> int:
 
 def corpus(config: Any, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
     """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
-    from klip.shop.design import design
-
     products = design("pretrain", config.lines, (1, 3), config.seed)
     name = f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
     file = paths.CACHE / "nano" / name
@@ -61,11 +65,14 @@ def corpus(config: Any, workers: int = 2, progress: bool = True) -> tuple[list, 
 
 
 class Batches(torch.utils.data.Dataset):
-    """Item `step`: packshots and photographs (B, S, S, 3) uint8 and token ids (B, L), drawn from (seed, step) alone."""
+    """Item `step`: the pictures and the captions' token ids (B, L) of B products, drawn from (seed, step) alone.
+
+    Pictures are (2B, S, S, 3) uint8: all packshots, then a photograph of each product, in the same order.
+    """
 
     def __init__(self, config: Any, products: list, packshots: np.ndarray, tokenize) -> None:
         self.config, self.products, self.packshots, self.tokenize = config, products, packshots, tokenize
-        self.preprocess = Preprocess(config.pixels, (0.5,) * 3, (0.5,) * 3, "pad")
+        self.preprocess = preprocess(config.pixels)
         lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
         self.siblings = [rows for rows in lines.groupby(lines).indices.values() if len(rows) > 1]
 
@@ -82,8 +89,6 @@ class Batches(torch.utils.data.Dataset):
 
     def pair(self, row: int, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3) uint8 each."""
-        from klip.shop.photo import STYLES, cut_out, on_white, photograph
-
         config, product = self.config, self.products[row]
         one, other = self.packshots[row, rng.integers(config.views, size=2)]
         around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]
@@ -99,11 +104,9 @@ class Batches(torch.utils.data.Dataset):
             shop = padded(cut_out(shop, other, rng), self.preprocess)
         return clean, shop
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        from klip.shop.design import caption
-
+    def __getitem__(self, step: int) -> tuple[np.ndarray, Tensor]:
         rng = np.random.default_rng((self.config.seed, step))
         rows = self.rows(rng)
         pairs = [self.pair(row, rows, rng) for row in rows]
-        clean, shop = (np.stack(side) for side in zip(*pairs, strict=True))
-        return clean, shop, self.tokenize([caption(self.products[row], rng) for row in rows])
+        pictures = np.stack([picture for side in zip(*pairs, strict=True) for picture in side])
+        return pictures, self.tokenize([caption(self.products[row], rng) for row in rows])

@@ -3,32 +3,36 @@
 `nanoclip` is an open_clip model whose image tower starts as EfficientNet-Lite0 with ImageNet weights and then learns,
 with CLIP's contrastive loss and low block-wise rates, to match packshots, photographs and captions of the range
 `pretrain`, whose brands no other range shares.  `nanovit` is a small Vision Transformer that is taught its embeddings.
-Axis letters: B products in a batch, S pixels, D embedding, N products in the corpus, V views.
+Axis letters: B products in a batch, S pixels, L tokens, D embedding, N products in the corpus.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from klip import blocks, paths
-from klip.augment import Preprocess
-from klip.corpus import CORPUS_PIXELS, Batches, corpus
+from klip import blocks, data, encoder, imagenet, metrics, paths, zeroshot
+from klip.corpus import CORPUS_PIXELS, Batches, corpus, preprocess
+from klip.device import autocast
+from klip.encoder import Encoder
+from klip.files import atomic
 from klip.prompts import build, fill, tokenizer
-
-MEAN = STD = (0.5, 0.5, 0.5)
-"""Those of the ImageNet weights."""
-RESIZE = "pad"
+from klip.shop.design import colour_name, design
+from klip.shop.packshot import packshot
+from klip.shop.photo import on_white
+from klip.shop.sets import source_hash
+from klip.train import rate_factor
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,12 @@ class PretrainConfig:
     lr: float = 2e-4  # of the last block of the image tower
     decay: float = 0.85  # each earlier block has this times the rate
     frozen_blocks: int = 5  # low blocks that keep their ImageNet weights, the stem with them
-    text_lr: float = 1e-3  # of the text tower, which starts from nothing
+    text_lr: float = 1e-3  # of the text tower, which starts from nothing, and of the temperatures
+    text_weight: float = 0.1  # of the image-caption loss while both towers learn; the packshot-photograph loss has 1
     text_steps: int = 120  # steps whose pictures the text tower learns to name once the image tower is finished
     text_passes: int = 8  # times that it goes through them
     weight_decay: float = 0.05
     warmup: int = 20  # steps
-    text_weight: float = 0.1  # of the image-caption loss; the packshot-photograph loss has 1
     temperature: float = 0.07  # start of the learnt temperatures, as in CLIP
     strength: tuple[float, float] = (0.2, 1.0)  # how hard the photographs are, see klip.shop.photo
     cut: float = 0.5  # share of the pictures cut to the product's shape, as a detector does, and padded
@@ -63,27 +67,8 @@ class PretrainConfig:
 
 # ---------------------------------------------------------------------------------------------- training
 
-def normalise(images: np.ndarray | Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 to (B, 3, S, S) float, channels last in memory."""
-    pixels = torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-
-
-def losses(model, image_scale: Tensor, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-    """Contrastive losses (Radford et al. 2021, open_clip's ClipLoss) of images (2B, 3, S, S), packshots first."""
-    from open_clip.loss import ClipLoss
-
-    packshots, photographs = model.encode_image(images, normalize=True).float().chunk(2)  # (B, D) each
-    text = model.encode_text(tokens, normalize=True).float()  # (B, D)
-    clip = ClipLoss()
-    return {"pair": clip(packshots, photographs, image_scale.exp().clamp(max=100)),
-            "text": clip(photographs, text, model.logit_scale.exp().clamp(max=100))}
-
-
-def start(config: PretrainConfig) -> torch.nn.Module:
+def start(config: PretrainConfig) -> nn.Module:
     """The open_clip model to be trained: a timm image tower has ImageNet weights, all else random ones."""
-    from klip import imagenet
-
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
@@ -91,150 +76,126 @@ def start(config: PretrainConfig) -> torch.nn.Module:
         tower = {name: value for name, value in state.items() if not name.startswith(imagenet.CLASSIFIER)}
         model.visual.trunk.load_state_dict(tower)
         blocks.freeze(model.visual, config.frozen_blocks)
-    return model.to(memory_format=torch.channels_last)
+    return model
 
 
 def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log_every: int = 50,
              sets: dict[str, pd.DataFrame] | None = None) -> pd.DataFrame:
-    """Train `config.arch` and write `out` (safetensors, fp16); the loss history.
+    """Train `config.arch` and write `out` (safetensors, fp16); the history of its losses.
 
-    Both towers learn together, the image tower is mixed with what it started as, and the text tower learns what that
-    sees (`caption`).  A pupil has an image tower alone.  sets: those of `judges`; what `choices` finds on them is kept
-    in the file.
-
-    AdamW, warm-up, cosine, gradients clipped to 1, statistics of batch normalisation as ImageNet left them.  fp32; a
-    pupil without depthwise convolutions in bf16, where the CPU computes in it.
+    Packshots, photographs and captions must find each other.  Then the image tower is mixed with what it started as
+    and locked, and the text tower learns to name its embeddings (LiT, Zhai et al. 2022).  A pupil of `config.teacher`
+    has an image tower alone.  sets: those of `judges`; what `choices` finds on them is kept in the file.
     """
-    from klip import encoder
-    from klip.train import rate_factor
-
-    model = start(config)
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    teacher = encoder.load(config.teacher) if config.teacher else None
-    steps = config.steps * (config.passes if teacher else 1)
-    image_scale = torch.nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
-    rest = [p for name, p in model.named_parameters() if not name.startswith("visual.")] + [image_scale]
-    decay = 1.0 if teacher else config.decay
-    groups = blocks.parameter_groups(model.visual, "blockwise", config.lr, decay, config.weight_decay)
-    groups.append({"params": rest, "lr": config.text_lr, "weight_decay": 0.0, "name": "text"})
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: rate_factor(step, steps, config.warmup / steps))
-    trained = [parameter for group in groups for parameter in group["params"]]
-
-    products, packshots = corpus(config, progress=progress)
+    model, chosen = start(config), []
+    facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
+    tower = Encoder(model.visual, preprocess(config.test_pixels), config.arch, config.arch, facts).train()
     loader = torch.utils.data.DataLoader(
-        Batches(config, products, packshots, tokenizer(config.arch)), batch_size=None, num_workers=2,
+        Batches(config, *corpus(config, progress=progress), tokenizer(config.arch)), batch_size=None, num_workers=2,
         prefetch_factor=4, worker_init_fn=encoder.quiet_worker)
-    lessons = taught(loader, teacher, config) if teacher else loader
-    history, started = [], time.perf_counter()
-    for step, (clean, shop, words) in enumerate(tqdm(lessons, total=steps, disable=not progress), 1):
-        images = torch.cat([normalise(clean), normalise(shop)])
-        if teacher is None:
-            parts = losses(model, image_scale, images, words)
-            loss = parts["pair"] + config.text_weight * parts["text"]
-        else:
-            with encoder.autocast("auto", "cpu", model.visual):
-                embedded = model.visual(images)
-            loss = imitation(embedded, words)
-            parts = {"teacher": loss}
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % log_every == 0 or step == steps:
-            rate = step * 2 * config.batch / (time.perf_counter() - started)
-            history.append({"step": step, "images": step * 2 * config.batch, "images_per_s": rate,
-                            **{name: part.item() for name, part in parts.items()}})
-            print(json.dumps(history[-1]), flush=True)
-    chosen = choices(model, config, sets).to_dict("records") if sets else []
-    model.load_state_dict(mixed(model, config, config.wise), strict=False)
-    if teacher is None:
-        history += caption(model, loader, config, progress)
+    decay = 1.0 if config.teacher else config.decay
+    rates = blocks.parameter_groups(tower.tower, "blockwise", config.lr, decay, config.weight_decay)
+    scale = nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
+    text = [parameter for name, parameter in model.named_parameters() if not name.startswith("visual.")]
+    how = {"warmup": config.warmup, "log_every": log_every, "progress": progress}
+
+    def together(images: np.ndarray, words: Tensor) -> dict[str, Tensor]:
+        packshots, photographs = seen(tower, images).chunk(2)
+        said = model.encode_text(words, normalize=True)
+        return {"pair": contrastive(packshots, photographs, scale),
+                "text": contrastive(photographs, said, model.logit_scale)}
+
+    if config.teacher:
+        lessons = answered(loader, encoder.load(config.teacher), config.passes, config.seed)
+        history = learn(lambda images, _, target: {"teacher": imitation(seen(tower, images), target)}, lessons,
+                        config.steps * config.passes, rates, **how)
+    else:
+        before, named = copy.deepcopy(tower), {"params": text, "lr": config.text_lr, "weight_decay": 0.0}
+        history = learn(together, loader, config.steps, [*rates, named | {"params": [*text, scale]}],
+                        weights={"text": config.text_weight}, **how)
+        if sets:
+            chosen = choices(before, tower, sets).to_dict("records")
+        tower = encoder.interpolate(before, tower, config.wise)
+        model.visual = tower.tower
+        lessons = answered(itertools.islice(loader, config.text_steps), tower, config.text_passes, config.seed)
+        told = learn(lambda _, words, target: {"caption": captioned(model, words, target)}, lessons,
+                     config.text_steps * config.text_passes, [named], **how)
+        history += [row | {"images": history[-1]["images"] + row["images"]} for row in told]
     write(model, config, history, out, chosen)
     return pd.DataFrame(history)
 
 
-def caption(model: torch.nn.Module, loader: Iterable, config: PretrainConfig, progress: bool = True) -> list[dict]:
-    """Let the text tower learn what the image tower, mixed and locked, sees (LiT, Zhai et al. 2022); the loss history.
+def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], steps: int, groups: list[dict],
+          warmup: int, log_every: int, progress: bool, weights: Mapping[str, float] = {}) -> list[dict]:  # noqa: B006
+    """Train what is in `groups` on `steps` lessons by the weighted sum of their losses, told every `log_every` steps.
 
-    The pictures of `text_steps` steps are embedded once and gone through `text_passes` times.
+    AdamW, warm-up, cosine, gradients clipped to 1.  A loss without a weight has 1.
     """
-    from open_clip.loss import ClipLoss
-
-    from klip.train import rate_factor
-
-    model.eval()
-    with torch.no_grad():
-        lessons = [(model.encode_image(normalise(np.concatenate([clean, shop])), normalize=True), words)
-                   for clean, shop, words in itertools.islice(loader, config.text_steps)]
-    order = np.random.default_rng(config.seed).permuted(
-        np.tile(np.arange(len(lessons)), (config.text_passes, 1)), axis=1).ravel()
-    text = [parameter for name, parameter in model.named_parameters() if not name.startswith("visual.")]
-    optimiser = torch.optim.AdamW(text, config.text_lr, (0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: rate_factor(step, len(order), config.warmup / len(order)))
-    history, clip = [], ClipLoss()
-    for step, lesson in enumerate(tqdm(order, "captions", disable=not progress), config.steps + 1):
-        images, words = lessons[lesson]
-        said, scale = model.encode_text(words, normalize=True), model.logit_scale.exp().clamp(max=100)
-        loss = sum(clip(part, said, scale) for part in images.chunk(2)) / 2
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, steps, warmup / steps))
+    trained = [parameter for group in groups for parameter in group["params"]]
+    history, images, started = [], 0, time.perf_counter()
+    for step, lesson in enumerate(tqdm(lessons, "lessons", steps, disable=not progress), 1):
+        parts = losses(*lesson)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        sum(weights.get(name, 1) * part for name, part in parts.items()).backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
-        if (step - config.steps) % len(lessons) == 0:
-            history.append({"step": step, "images": step * 2 * config.batch, "caption": loss.item()})
+        images += len(lesson[0])
+        if step % log_every == 0 or step == steps:
+            history.append({"step": step, "images": images, "images_per_s": images / (time.perf_counter() - started),
+                            **{name: part.item() for name, part in parts.items()}})
+            print(json.dumps(history[-1]), flush=True)
     return history
 
 
-def taught(loader: Iterable, teacher: torch.nn.Module, config: PretrainConfig) -> Iterator[tuple]:
-    """Packshots, photographs and what the teacher makes of them, unit rows (2B, D); all are kept for later passes."""
-    from klip.encoder import autocast
+def seen(tower: Encoder, images: np.ndarray) -> Tensor:
+    """Unit embeddings (2B, D) of pictures (2B, S, S, 3) uint8, in the numbers fastest for it."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (tower.preprocess.mean, tower.preprocess.std))
+    pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    with autocast("auto", "cpu", tower.tower if torch.is_grad_enabled() else None):
+        return nn.functional.normalize(tower(pixels), dim=1)
 
-    kept = []
-    for clean, shop, _ in loader:
-        with torch.no_grad(), autocast("auto", "cpu"):
-            target = teacher(torch.cat([normalise(clean), normalise(shop)]))
-        kept.append((clean, shop, torch.nn.functional.normalize(target.float(), dim=1)))
-        yield kept[-1]
-    rng = np.random.default_rng(config.seed)
-    for _ in range(1, config.passes):
-        yield from (kept[k] for k in rng.permutation(len(kept)))
+
+def contrastive(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss (Radford et al. 2021) of unit rows (B, D), row i of one belonging to row i of the other."""
+    from open_clip.loss import ClipLoss
+
+    return ClipLoss()(left, right, scale.exp().clamp(max=100))
+
+
+def captioned(model: nn.Module, words: Tensor, target: Tensor) -> Tensor:
+    """Mean loss of captions (B, L) against locked embeddings of packshots and of photographs, (2B, D) in that order."""
+    said = model.encode_text(words, normalize=True)
+    return sum(contrastive(images, said, model.logit_scale) for images in target.chunk(2)) / 2
 
 
 def imitation(embedded: Tensor, target: Tensor) -> Tensor:
-    """How far a pupil is from its teacher: 1 - cosine of the embeddings (2B, D), and of their similarities (2B, 2B).
+    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and of their similarities.
 
     The second part is what recognition uses (relational distillation, Park et al. 2019, with cosines).
     """
-    embedded = torch.nn.functional.normalize(embedded.float(), dim=1)
     apart = (embedded @ embedded.T - target @ target.T).square().mean()
     return (1 - (embedded * target).sum(1)).mean() + 10 * apart
 
 
-def mixed(model: torch.nn.Module, config: PretrainConfig, share: float) -> dict[str, Tensor]:
-    """Tensors of the model whose image tower is `share` trained, the rest as it started (Wortsman et al. 2022)."""
-    state = {name: value.detach() for name, value in model.state_dict().items() if name != "attn_mask"}
-    if config.teacher or share == 1:
-        return state
-    for name, before in start(config).state_dict().items():
-        if name.startswith("visual.") and before.is_floating_point():
-            state[name] = torch.lerp(before, state[name], share)
-    return state
+def answered(lessons: Iterable[tuple], teacher: Encoder, passes: int, seed: int) -> Iterator[tuple]:
+    """Pictures, words and what the teacher makes of the pictures, unit rows (2B, D); all are kept for later passes."""
+    kept = []
+    for images, words in lessons:
+        with torch.no_grad():
+            kept.append((images, words, seen(teacher, images)))
+        yield kept[-1]
+    rng = np.random.default_rng(seed)
+    for _ in range(1, passes):
+        yield from (kept[k] for k in rng.permutation(len(kept)))
 
 
-def write(model, config: PretrainConfig, history: list[dict], out: str | Path,
-          chosen: list[dict] | None = None) -> None:
+def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path,
+          chosen: Sequence[dict] = ()) -> None:
     """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
     from safetensors.torch import save_file
-
-    from klip.files import atomic
-    from klip.shop.sets import source_hash
 
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: (value.half() if value.is_floating_point() else value).contiguous()
@@ -242,17 +203,15 @@ def write(model, config: PretrainConfig, history: list[dict], out: str | Path,
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
     recipe = asdict(config) | {"teacher": Path(config.teacher).name}
     made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history,
-            "chosen": chosen or []}
-    preprocess = Preprocess(config.test_pixels, MEAN, STD, RESIZE).to_dict()
-    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess), "provenance": json.dumps(made)}
+            "chosen": list(chosen)}
+    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
+             "provenance": json.dumps(made)}
     atomic(Path(out), lambda part: save_file(tensors, part, facts))
 
 
 def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFrame]:
     """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA has them: GroZi-120 with at
     most `per_product` seeded crops of each product, and that many of GroceryStore's *training* photographs."""
-    from klip import data
-
     found = {}
     if (paths.data_root() / "grozi-120").is_dir():
         grozi = data.load("grozi-120")
@@ -269,21 +228,17 @@ def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFr
     return found
 
 
-def choices(model: torch.nn.Module, config: PretrainConfig, sets: dict[str, pd.DataFrame],
-            pixels: Sequence[int] = (128, 160, 192), shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)) -> pd.DataFrame:
+def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame],
+            pixels: Sequence[int] = (128, 160, 192, 224), shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)
+            ) -> pd.DataFrame:
     """Top-1 (a fraction) of each judge at each resolution and share of the trained weights, one packshot, one view."""
-    from klip import encoder, metrics, zeroshot
-
-    size, rows = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text()), []
-    for share in shares:
-        tensors = mixed(model, config, share)
-        tower = {name.removeprefix("visual."): value for name, value in tensors.items() if name.startswith("visual.")}
-        for side in pixels:
-            judge = encoder.build(size, Preprocess(side, MEAN, STD, RESIZE), config.arch)
-            judge.tower.load_state_dict(tower)
-            for name, catalogue in sets.items():
-                answers = zeroshot.evaluate(judge, catalogue, views=1, precision="auto")
-                rows.append({"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1})
+    rows = []
+    for share, side in itertools.product(shares, pixels):
+        judge = encoder.interpolate(before, after, share)
+        judge.preprocess = replace(judge.preprocess, size=side)
+        for name, catalogue in sets.items():
+            answers = zeroshot.evaluate(judge, catalogue, views=1, precision="auto")
+            rows.append({"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1})
     return pd.DataFrame(rows, columns=["set", "pixels", "wise", "top1"])
 
 
@@ -302,23 +257,18 @@ def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, s
 
     One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
     """
-    from klip.shop.design import colour_name, design
-    from klip.shop.packshot import packshot
-    from klip.shop.photo import on_white
-
-    model, tokenize = build(arch), tokenizer(arch)
-    fill(model, file or paths.WEIGHTS / f"{arch}.safetensors")
+    model, tokenize, file = build(arch), tokenizer(arch), Path(file or paths.WEIGHTS / f"{arch}.safetensors")
+    fill(model, file)
     model.eval()
     products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
-    size = PretrainConfig().test_pixels
+    size = encoder.load(file).preprocess.size
     clean = np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
     questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
                  "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
                  "kind of goods": ("a packshot of {}", [product.noun for product in products])}
     rows = []
     with torch.no_grad():
-        images = torch.cat([model.encode_image(normalise(part), normalize=True)
-                            for part in np.array_split(clean, max(1, len(clean) // 64))])  # (N, D)
+        images = encoder.embed(encoder.load(file), list(clean))  # (N, D)
         for attribute, (prompt, truth) in questions.items():
             answers = sorted(set(truth))
             text = model.encode_text(tokenize([prompt.format(answer) for answer in answers]), normalize=True)

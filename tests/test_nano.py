@@ -35,11 +35,11 @@ def unit(rows):
 def test_batches_have_the_size_asked_for_and_come_again_the_same(corpus):
     batches = pictures.Batches(SMALL, *corpus, prompts.tokenizer())
     assert len(batches) == 2
-    clean, shop, tokens = batches[1]
-    assert clean.shape == shop.shape == (5, 64, 64, 3) and clean.dtype == shop.dtype == np.uint8
+    images, tokens = batches[1]
+    assert images.shape == (10, 64, 64, 3) and images.dtype == np.uint8
     assert len(tokens) == 5
-    assert all(np.array_equal(a, b) for a, b in zip(batches[1], (clean, shop, tokens), strict=True))
-    assert not np.array_equal(clean, batches[0][0])
+    assert all(np.array_equal(a, b) for a, b in zip(batches[1], (images, tokens), strict=True))
+    assert not np.array_equal(images, batches[0][0])
     rows = batches.rows(np.random.default_rng(0))
     assert len(set(rows.tolist())) == 5
 
@@ -49,7 +49,7 @@ def test_a_picture_cut_out_has_the_shape_of_its_product_and_is_padded_with_grey(
     cut = np.zeros((64, 64, 4), np.uint8)
     cut[:height, :width, 3] = 255
     part = photo.cut_out(np.full((64, 64, 3), 255, np.uint8), cut, np.random.default_rng(0))
-    seen = augment.padded(part, augment.Preprocess(64, (0.5,) * 3, (0.5,) * 3, "pad"))
+    seen = augment.padded(part, pictures.preprocess(64))
     kept = (seen == 255).all(axis=2)
     rows, columns = kept.any(axis=1).sum(), kept.any(axis=0).sum()
     assert kept.sum() == rows * columns and (seen[~kept] == 128).all()
@@ -58,40 +58,46 @@ def test_a_picture_cut_out_has_the_shape_of_its_product_and_is_padded_with_grey(
 
 def test_losses_are_the_cross_entropies_of_their_definition():
     model = nano.build("nanoclip").eval()
-    images, tokens = torch.randn(6, 3, 64, 64), prompts.tokenizer()(["a red box", "tea", "a can"])
-    scale = torch.tensor(2.0)
-    found = nano.losses(model, scale, images, tokens)
-    shown, said = unit(model.encode_image(images)), unit(model.encode_text(tokens))
-    for name, left, right, factor in [("pair", shown[:3], shown[3:], scale.exp()),
-                                      ("text", shown[3:], said, model.logit_scale.exp())]:
+    tokens, shown = prompts.tokenizer()(["a red box", "tea", "a can"]), unit(torch.randn(6, 1280))
+    said = unit(model.encode_text(tokens))
+
+    def defined(left, right, factor):
         total = 0.0
         for i in range(3):
             for own, others in ((left, right), (right, left)):
                 logits = factor * (others @ own[i])
                 total += (logits.logsumexp(0) - logits[i]) / 6
-        torch.testing.assert_close(found[name], total, rtol=1e-4, atol=1e-5)
+        return total
+
+    scale = torch.tensor(2.0)
+    left, right = shown.chunk(2)
+    torch.testing.assert_close(nano.contrastive(left, right, scale), defined(left, right, scale.exp()), rtol=1e-4,
+                               atol=1e-5)
+    wanted = sum(defined(images, said, model.logit_scale.exp()) for images in (left, right)) / 2
+    torch.testing.assert_close(nano.captioned(model, tokens, shown), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_tower_sees_is_what_it_sees_in_evaluation():
+    tower = encoder.load("nano", pixels=64)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(nano.seen(tower, images), encoder.embed(tower, list(images)), rtol=0, atol=2e-2)
 
 
 def test_a_pupil_that_repeats_its_teacher_has_no_loss():
     said = unit(torch.randn(5, 4))
-    assert nano.imitation(3 * said, said).item() == pytest.approx(0, abs=1e-5)  # length does not matter
+    assert nano.imitation(said, said).item() == pytest.approx(0, abs=1e-5)
     assert nano.imitation(-said, said).item() == pytest.approx(2, abs=1e-5)  # opposite, but alike among themselves
 
 
-def test_a_teacher_is_asked_once_and_every_pass_shows_all_pictures():
+def test_a_teacher_is_asked_once_and_every_pass_shows_all_pictures(monkeypatch):
     asked = []
-
-    def teacher(images):
-        asked.append(len(images))
-        return images.flatten(1)[:, :3]
-
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 2, 8, 8, 3), dtype=np.uint8)
-    loader = [(one, one, None) for one in pictures]
-    lessons = list(nano.taught(loader, teacher, replace(SMALL, passes=3)))
-    assert asked == [4] * 4 and len(lessons) == 12
+    monkeypatch.setattr(nano, "seen", lambda _, images: asked.append(len(images)) or torch.ones(len(images), 3))
+    shown = np.random.default_rng(0).integers(0, 256, (4, 2, 8, 8, 3), dtype=np.uint8)
+    lessons = list(nano.answered([(one, None) for one in shown], None, passes=3, seed=0))
+    assert asked == [2] * 4 and len(lessons) == 12
     for part in (lessons[:4], lessons[4:8], lessons[8:]):
-        assert sorted(clean.sum() for clean, _, _ in part) == sorted(one.sum() for one in pictures)
-    torch.testing.assert_close(lessons[0][2].norm(dim=1), torch.ones(4))
+        assert sorted(images.sum() for images, _, _ in part) == sorted(one.sum() for one in shown)
 
 
 def test_the_image_tower_starts_as_imagenet_left_it():
@@ -108,8 +114,8 @@ def test_two_steps_write_a_file_that_reads_back_with_equal_embeddings(corpus, tm
     monkeypatch.setattr(nano, "corpus", lambda *_, **__: corpus)
     file = tmp_path / "made.safetensors"
     history = nano.pretrain(SMALL, file, progress=False, log_every=1)
-    assert history["images"].tolist() == [10, 20, 40, 60]
-    assert history["caption"].isna().tolist() == [True, True, False, False]
+    assert history["images"].tolist() == [10, 20, 30, 40, 50, 60]
+    assert history["caption"].isna().tolist() == [True] * 2 + [False] * 4
     assert np.isfinite(history[["pair", "text"]][:2]).all(axis=None) and np.isfinite(history["caption"][2:]).all()
     read = encoder.load(file)
     assert read.preprocess.resize == "pad" and read.preprocess.size == 64
@@ -118,7 +124,7 @@ def test_two_steps_write_a_file_that_reads_back_with_equal_embeddings(corpus, tm
     assert torch.equal(after["conv_stem.weight"], before["conv_stem.weight"].half().float())  # is frozen
     assert torch.equal(after["bn1.running_mean"], before["bn1.running_mean"].half().float())
     facts = nano.provenance(file=file)
-    assert facts["recipe"]["steps"] == 2 and len(facts["renderer"]) == 64 and len(facts["history"]) == 4
+    assert facts["recipe"]["steps"] == 2 and len(facts["renderer"]) == 64 and len(facts["history"]) == 6
     pupil = replace(SMALL, arch="nanovit", teacher=str(file), pixels=112, test_pixels=112)
     taught = tmp_path / "pupil.safetensors"
     assert nano.pretrain(pupil, taught, progress=False, log_every=1)["teacher"].notna().all()
