@@ -1,7 +1,7 @@
 """The loss of the fine-tuning: PML's ArcFace (paper §4.1), or what it is compared with.
 
-Axis letters: B images, D embedding, C products.  Always in fp32: PML casts its weights, in place, to the
-type of the embeddings, and AdamW on fp16 weights gives values that are not finite.
+Axes: B images, D numbers per embedding, C products.  Always in fp32: PML casts its weights, in place, to the type of
+the embeddings, and AdamW on fp16 weights gives values that are not finite.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """What RetailKLIP is compared with and what has to be trained (paper §2, Tables 1 and 2): one recipe a row.
 
-All rows learn the very products that they are asked about, from the packshots of the gallery: none is zero-shot.  A row
-is trained for its budget, the images per product at which its accuracy on validation products stops rising (`budgets`).
-Whole networks train by `train.finetune`.  A frozen tower embeds VIEWS augmented views of each packshot once, and the
-linear layer learns from these, a fixed set of augmented images, in a fraction of the time.
-
-Axes: N views of all packshots, D numbers of a feature, P products.
+All rows learn the very products that they are asked about, from the packshots of the gallery: none is zero-shot.  Each
+is trained for its budget (`budgets`): whole networks by `train.finetune`, a linear layer on features that the frozen
+tower makes once.  Axes: N views of all packshots, D numbers of a feature, P products.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ from klip.config import FinetuneConfig
 from klip.encoder import Encoder
 
 WHOLE = {"rates": "common", "loss": "softmax", "top_lr": 3e-4, "head_lr": 3e-4}
-"""Full fine-tuning: every layer at one rate."""
+"""Full fine-tuning: every layer at one rate, chosen among 1e-4, 3e-4 and 1e-3 (head: also 5e-3) for `imagenet`, by 8
+images of each product that `budgets.validation` takes: a higher one spoils what ImageNet taught."""
 FROZEN = {"rates": "frozen", "loss": "softmax", "head_lr": 1e-3}
 """A linear layer on a frozen tower."""
 MAXENT = WHOLE | {"entropy": 1.0}
-"""With the MaxEnt loss (A: gamma).  The rates of WHOLE were chosen among 1e-4, 3e-4 and 1e-3 (head: also 5e-3) for
-`imagenet`, by 8 images of each product that `budgets.validation` takes: a higher one spoils what ImageNet taught."""
+"""With the MaxEnt loss (A: gamma)."""
 VIEWS = 8
 """Views of a packshot that a linear layer on a frozen tower learns from; the strength is that of all training."""
 BARE = {"resnext": "frozen ResNeXt", "semi": "frozen semi-supervised ResNeXt", "clip": "frozen encoder"}
@@ -107,10 +104,9 @@ def label(row: str, backbone: Mapping[str, Encoder]) -> str:
 
 
 def under_frozen(own: Mapping[str, Sequence[pd.DataFrame]], bare: Mapping[str, str]) -> list[str]:
-    """Trained rows that ended under their tower's row `bare`, both lists of seeds' frames of one set.
+    """Trained rows that ended under their tower's row `bare`, by mean top-1 over the seeds' frames of one set.
 
-    By the plain level of top-1, the mean over the seeds, and not by an interval: a row that did not get above where it
-    began is no rival, even by little.
+    No interval is asked: a row that did not get above where it began is no rival, even by little.
     """
     level = {row: metrics.over_seeds(frames).value for row, frames in own.items()}
     return [one.row for one in RECIPES if one.row in own and level[one.row] < level.get(bare[one.tower], 0)]
@@ -118,20 +114,15 @@ def under_frozen(own: Mapping[str, Sequence[pd.DataFrame]], bare: Mapping[str, s
 
 def missing(recipe: Recipe, catalogue: pd.DataFrame) -> str:
     """Why a row cannot be filled for a set; empty if it can."""
-    if recipe.split == "train" and not catalogue["split"].eq("train").any():
-        return "the set has no training images"
-    return ""
+    lacks = recipe.split == "train" and not catalogue["split"].eq("train").any()
+    return "the set has no training images" if lacks else ""
 
 
 def training_images(recipe: Recipe, catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) -> pd.DataFrame:
-    """The catalogue that a row is trained on, all of it split `train`: the packshots picked, or the training split.
-
-    With the training split go the candidates of the gallery: a product without any other image has those.
-    """
-    if recipe.split == "train":
-        rows = catalogue[catalogue["split"].isin(["train", "gallery"])]
-    else:
-        rows, _ = zeroshot.pick(catalogue, rule, seed)
+    """The catalogue that a row is trained on, all of it split `train`: the packshots picked, or the training split with
+    all candidates of the gallery, since a product may have no other image."""
+    whole = catalogue[catalogue["split"].isin(["train", "gallery"])]
+    rows = whole if recipe.split == "train" else zeroshot.pick(catalogue, rule, seed)[0]
     rows = rows.assign(split="train").reset_index(drop=True)
     rows.attrs = catalogue.attrs
     return rows
@@ -148,8 +139,7 @@ def fit(recipe: Recipe, tower: Encoder, catalogue: pd.DataFrame, budget: int, ru
     task = FinetuneConfig(**{"model": tower.name, "depth": budget, "images": images} | given | recipe.changes)
     if task.rates == "frozen":
         return _fit_head(task, tower, rows, embed(tower, rows, task) if features is None else features)
-    base = with_lca(tower) if recipe.lca else tower
-    return train.finetune(task, rows, progress=progress, cache=cache, base=base)
+    return train.finetune(task, rows, progress=progress, cache=cache, base=with_lca(tower) if recipe.lca else tower)
 
 
 def embed(tower: Encoder, rows: pd.DataFrame, how: FinetuneConfig) -> Tensor:
@@ -172,18 +162,17 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, featur
     batches = torch.from_numpy(np.concatenate(passes)[: config.images]).split(config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: train.rate_factor(step, len(batches), config.warmup))
-    history, started = [], time.perf_counter()
+    losses, started = [], time.perf_counter()
     for batch in batches:
         loss = head(features[batch], labels[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-        history.append(loss.item())
-    seconds = time.perf_counter() - started
-    seen = np.cumsum([len(batch) for batch in batches])
-    table = pd.DataFrame({"step": range(1, len(batches) + 1), "images": seen, "loss": history})
-    return train.Run(tower, head, list(products), table, config, seconds, None)
+        losses.append(loss.item())
+    seconds, seen = time.perf_counter() - started, np.cumsum([len(batch) for batch in batches])
+    history = pd.DataFrame({"step": range(1, len(batches) + 1), "images": seen, "loss": losses})
+    return train.Run(tower, head, list(products), history, config, seconds, None)
 
 
 def answer(recipe: Recipe, run: train.Run, catalogue: pd.DataFrame, rule: str = "first", views: int = 8, seed: int = 0,

@@ -1,7 +1,5 @@
-"""Block-wise learning rates (paper §4.1.2): partition first, policy second, absolute rates in the end.
-
-A tower is cut into groups `stem | block 0 .. block n-1 | top` ("blocks of transformers and other layers
-labelled in OpenCLIP's code"); the rates follow from the position alone.
+"""Block-wise learning rates (paper §4.1.2): a tower is cut into groups `stem | block 0 .. block n-1 | top` ("blocks of
+transformers and other layers labelled in OpenCLIP's code"); the rates follow from the position alone.
 """
 
 from __future__ import annotations
@@ -30,9 +28,8 @@ class Group(NamedTuple):
 def partition(tower: nn.Module, reading: str = "blockwise") -> list[Group]:
     """Groups from stem to top; every trainable parameter of the tower is in exactly one.
 
-    A frozen group stays, empty, so that freezing moves no rate.  A tower without a projection has no top.
-    The final norm rides with the last block, as in open_clip's `lock()`; `layerwise` puts a ViT's on top, as
-    FT-CLIP does.
+    A frozen group stays, empty, so that freezing moves no rate.  A tower without a projection has no top.  The final
+    norm rides with the last block, as in open_clip's `lock()`; `layerwise` puts a ViT's on top, as FT-CLIP does.
     """
     blocks, top, position = _layout(tower, reading)
     names = ["stem", *(f"block {i}" for i in range(blocks)), top]
@@ -53,19 +50,13 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
 
     if isinstance(tower, VisionTransformer):
         n = len(tower.transformer.resblocks)
-        first = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
-        first["ln_post"] = n + (reading == "layerwise")
-
-        def of_vit(name: str) -> int:
-            parts = name.split(".")
-            return int(parts[2]) + 1 if parts[0] == "transformer" else first.get(parts[0], n + 1)
-
-        return n, "proj", of_vit
+        places = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
+        places |= {f"transformer.resblocks.{i}": i + 1 for i in range(n)} | {"ln_post": n + (reading == "layerwise")}
+        return n, "proj", lambda name: _under(name, places, n + 1)
     if isinstance(tower, ModifiedResNet):
         labels = [f"layer{i}.{k}" for i in range(1, 5) for k in range(len(getattr(tower, f"layer{i}")))]
         places = {label: i for i, label in enumerate(labels, start=1)} | {"attnpool": len(labels) + 1}
-        return len(labels), "attnpool", lambda name: next(
-            (place for label, place in places.items() if name.startswith(label + ".")), 0)
+        return len(labels), "attnpool", lambda name: _under(name, places, 0)
     if isinstance(tower, TimmModel | TimmTower):
         from timm.models import group_parameters
 
@@ -78,24 +69,24 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
                      "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower")
 
 
+def _under(name: str, places: dict[str, int], other: int) -> int:
+    """The place of the module or parameter that `name` is or is part of."""
+    return next((place for label, place in places.items() if f"{name}.".startswith(f"{label}.")), other)
+
+
 def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
     """Stop the training of the `low` first blocks and of the stem; the parameters that this froze.  0: nothing.
 
-    The other groups keep their rates, and the backward pass ends above the frozen ones.  Under the paper's rates
-    blocks 0-8 of ViT-L/14 stay under 1e-6.
+    The other groups keep their rates.  Under the paper's rates blocks 0-8 of ViT-L/14 stay under 1e-6.
     """
     count = _layout(tower, READINGS[0])[0]
     if not 0 <= low <= count:
         raise ValueError(f"frozen_blocks must be at most the {count} blocks of the tower, got {low}")
-    named, found = dict(tower.named_parameters()), partition(tower)[:low + 1 if low else 0]
-    frozen = [named[name] for group in found for name in group.parameters]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return frozen
+    groups = partition(tower)[:low + 1 if low else 0]
+    return [tower.get_parameter(name).requires_grad_(False) for group in groups for name in group.parameters]
 
 
-def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,
-          decay: float = 0.7) -> list[float]:
+def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7) -> list[float]:
     """The rate of each group.
 
     blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the stem last; the
@@ -123,15 +114,12 @@ def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float
     A group is split in two of the same name and rate: weights, and those that never decay (at most one
     dimension, class and position embeddings).  Empty halves are left out.
     """
-    named = dict(tower.named_parameters())
-    groups = partition(tower, reading)
-    found = []
+    named, groups, found = dict(tower.named_parameters()), partition(tower, reading), []
     for group, lr in zip(groups, rates(groups, reading, top_lr, decay), strict=True):
         free = [n for n in group.parameters if named[n].ndim <= 1 or n.split(".")[-1] in _EMBEDDINGS]
         for names, decays in (([n for n in group.parameters if n not in free], weight_decay), (free, 0.0)):
-            if names:
-                found.append({"params": [named[n] for n in names], "lr": lr, "weight_decay": decays,
-                              "name": group.name})
+            rows = [named[n] for n in names]
+            found += [{"params": rows, "lr": lr, "weight_decay": decays, "name": group.name}] if rows else []
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found
@@ -151,10 +139,9 @@ def optimiser(groups: list[dict], kind: str = "adamw") -> Optimizer:
     return AdamW8bit(groups)
 
 
-def table(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4,
-          decay: float = 0.7) -> pd.DataFrame:
+def table(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7) -> pd.DataFrame:
     """group, parameters (trainable numbers in it) and lr, from stem to top."""
-    named, groups = dict(tower.named_parameters()), partition(tower, reading)
-    return pd.DataFrame({"group": [g.name for g in groups],
-                         "parameters": [sum(named[n].numel() for n in g.parameters) for g in groups],
+    groups = partition(tower, reading)
+    counts = [sum(tower.get_parameter(name).numel() for name in group.parameters) for group in groups]
+    return pd.DataFrame({"group": [group.name for group in groups], "parameters": counts,
                          "lr": rates(groups, reading, top_lr, decay)})

@@ -51,11 +51,6 @@ def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.T
     return read_tensors(file)["value"]
 
 
-def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """History and facts of a finished run, which has a run.json."""
-    return pd.read_csv(path / "history.csv"), json.loads((path / "run.json").read_text())
-
-
 def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
     """Keep a finished run, whose encoder is there already; it counts from the moment run.json is there."""
     atomic(path / "history.csv", lambda part: history.to_csv(part, index=False))

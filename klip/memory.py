@@ -55,12 +55,12 @@ def plan(model: str, gpu_gb: float = 11.0, images: int = 325_000, batch: int = 6
 
     ValueError: an unknown model, a number out of range, a GPU too small for one image at a time.
     """
-    limits = {"gpu_gb": (gpu_gb, 0), "images": (images, 1), "batch": (batch, 1), "products": (products, 2),
-              "frozen_blocks": (frozen_blocks, 0), "reserve_gb": (reserve_gb, 0)}
-    for name, (value, least) in limits.items():
-        if not (math.isfinite(value) and value >= least) or name == "gpu_gb" and value == 0:
-            least = "above 0" if name == "gpu_gb" else f"at least {least}"
-            raise ValueError(f"plan: {name} must be {least}, got {value!r}")
+    if not 0 < gpu_gb < math.inf:
+        raise ValueError(f"plan: gpu_gb must be above 0, got {gpu_gb!r}")
+    for name, value, least in (("images", images, 1), ("batch", batch, 1), ("products", products, 2),
+                               ("frozen_blocks", frozen_blocks, 0), ("reserve_gb", reserve_gb, 0)):
+        if not least <= value < math.inf:
+            raise ValueError(f"plan: {name} must be at least {least}, got {value!r}")
     found = need(model, precision, products, frozen_blocks)
     budget = (gpu_gb - reserve_gb) * GIB
 
@@ -83,13 +83,12 @@ def plan(model: str, gpu_gb: float = 11.0, images: int = 325_000, batch: int = 6
 def text(plan: Plan) -> str:
     """The plan for people: parts in GiB, what fits, and the settings to give."""
     rows = [*plan.parts.items(), ("peak", plan.peak), ("reserve", plan.reserve), ("GPU", plan.gpu_bytes)]
-    how = "with" if plan.checkpointing else "without"
-    lines = [f"{plan.model}: {plan.need.parameters:,} parameters, {plan.need.trained:,} of them trained, "
+    how, model = "with" if plan.checkpointing else "without", plan.need
+    lines = [f"{plan.model}: {model.parameters:,} parameters, {model.trained:,} of them trained, "
              f"{plan.products:,} products, {plan.micro} images at a time {how} checkpointing (predicted)"]
     lines += [f"  {name:<28}{size / GIB:7.2f} GiB" for name, size in rows]
-    once, again = plan.need.kept, plan.need.between
-    lines += [f"an image keeps {once.per_image / 1e6:.0f} MB for its backward pass, {again.per_image / 1e6:.0f} MB "
-              "with checkpointing",
+    lines += [f"an image keeps {model.kept.per_image / 1e6:.0f} MB for its backward pass, "
+              f"{model.between.per_image / 1e6:.0f} MB with checkpointing",
               f"largest micro-batch: {plan.largest[False]} without checkpointing, {plan.largest[True]} with it"
               + (f" (of the {plan.batch_size} asked)" if plan.largest[True] == plan.batch_size else ""),
               "checkpointing is " + ("needed" if plan.checkpointing else "not needed"),

@@ -1,6 +1,6 @@
 """Recognition by name: CLIP's text tower against the image tower, no packshot at all (Radford et al. 2021).
 
-Axes: P products, D numbers per embedding, L tokens.
+Axes: P products, D numbers per embedding, T templates, L tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from klip import encoder, hub, paths, zeroshot
 from klip.encoder import Encoder
+from klip.files import atomic
 
 TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
 """Embedded each, and their mean taken, as CLIP's prompt ensembles are (A)."""
@@ -24,14 +25,12 @@ TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
 
 def words(product: str) -> str:
     """A product's name as people would write it: "zola-0-Gold-ice_tea-mint-1" -> "zola Gold ice tea mint"."""
-    parts = [part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal()]
-    return " ".join(parts)
+    return " ".join(part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal())
 
 
 def missing(catalogue: pd.DataFrame) -> str:
     """Why a set cannot be asked by name: its products have numbers only; empty if it can."""
-    nameless = [product for product in catalogue["product"].unique() if not words(product)]
-    return "its products have numbers, not names" if nameless else ""
+    return "" if all(map(words, catalogue["product"].unique())) else "its products have numbers, not names"
 
 
 def tokenizer(arch: str = "nanoclip") -> Any:
@@ -46,8 +45,7 @@ def tokenizer(arch: str = "nanoclip") -> Any:
     merges = gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]  # line 0: version
     short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
     if not short.exists():
-        short.parent.mkdir(parents=True, exist_ok=True)
-        short.write_bytes(gzip.compress("\n".join(merges).encode()))
+        atomic(short, lambda part: part.write_bytes(gzip.compress("\n".join(merges).encode())))
     return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
 
 

@@ -46,9 +46,7 @@ def joined() -> Iterator[None]:
             raise ValueError(f"torchrun: process {local} of this machine has no GPU, there are {gpus}; give "
                              f"--nproc-per-node {gpus}")
         torch.cuda.set_device(local)
-        distributed.init_process_group("cpu:gloo,cuda:nccl")
-    else:
-        distributed.init_process_group("gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     finally:
@@ -104,10 +102,9 @@ def gathered(rows: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def add_gradients(shared: list[torch.nn.Parameter], copied: list[torch.nn.Parameter]) -> None:
-    """Gradients of the whole batch: the sum over processes for `shared`, the mean for `copied`.
+    """Gradients of the whole batch: the sum over processes for `shared`, the mean for `copied`, the loss's own weights.
 
-    copied: weights of the loss, whose gradient every process has found for the whole batch.  A parameter that has no
-    gradient in any process keeps none, so that no weight decay touches it.
+    A parameter that has no gradient in any process keeps none, so that no weight decay touches it.
     """
     if count() == 1:
         return

@@ -72,9 +72,12 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     if config.train_pixels and any("pos" in name for name, _ in base.tower.named_parameters()):
         raise ValueError(f"fine-tuning: {base.name} has a table of positions and is trained at the size it has, "
                          f"{base.preprocess.size} pixels; take train_pixels 0, or another size by pixels")
+    if config.loss == "triplet" and (config.depth % 2 or config.batch_size % 2 or not config.balanced):
+        raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
+                         f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}")
     plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
     plan.rows.attrs["root"] = catalogue.attrs["root"]
-    head, held, folder = _head(config, catalogue, plan, base.dim), held_out(catalogue, validation), None
+    head, held, folder = _head(config, plan.products, base.dim, catalogue), held_out(catalogue, validation), None
     device, start = encoders.default_device(), None
     precision = _precision(config, base, device)
     if cache:
@@ -90,7 +93,8 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
         trainer = _Trainer(config, base, head, plan, catalogue, held, start)
         trainer.run(folder, progress and ranks.first())
     base.name, history = _name(config), pd.DataFrame(trainer.history, columns=list(trainer.history[-1]))
-    average = trainer.averaged(f"{base.name}, averaged weights")
+    average = None if trainer.average is None else Encoder(
+        trainer.average.module.cpu(), base.preprocess, f"{base.name}, averaged weights", base.arch, base.config)
     if folder is not None and ranks.first():
         facts = {"config": config.model_dump(mode="json"), "seconds": trainer.seconds, "precision": precision}
         encoders.save(base, folder / "encoder.safetensors", **facts)
@@ -128,33 +132,25 @@ def _precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.dev
 
 def read(folder: Path, config: FinetuneConfig) -> Run:
     """The finished run of `config` that `folder` holds."""
-    history, facts = checkpoint.read(folder)
+    history, facts = pd.read_csv(folder / "history.csv"), json.loads((folder / "run.json").read_text())
     encoder, average, products = encoders.load(folder / "encoder.safetensors"), None, facts["products"]
     encoder.name = _name(config)
     if config.ema:
         average = encoders.load(folder / "average.safetensors")
         average.name = f"{encoder.name}, averaged weights"
-    head = _new_head(config, len(products), encoder.dim)
+    head = _head(config, products, encoder.dim)
     head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
     return Run(encoder, head, products, history, config, facts["seconds"], folder, average)
 
 
-def _new_head(config: FinetuneConfig, products: int, dim: int, kin: Tensor | None = None) -> arcface.Head:
-    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
-        return arcface.Head(config.loss, products, dim, config.margin_deg, config.scale, config.entropy, kin)
-
-
-def _head(config: FinetuneConfig, catalogue: pd.DataFrame, plan: balance.Plan, dim: int) -> arcface.Head:
-    """The loss; the triplet loss gets the hierarchy of the plan's products, if the catalogue has a column `group`."""
+def _head(config: FinetuneConfig, products: list[str], dim: int, catalogue: pd.DataFrame | None = None) -> arcface.Head:
+    """The loss; the triplet loss gets the hierarchy of the products, if the catalogue has a column `group`."""
     kin = None
-    if config.loss == "triplet":
-        if config.depth % 2 or config.batch_size % 2 or not config.balanced:
-            raise ValueError("fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
-                             f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}")
-        if "group" in catalogue:
-            groups = catalogue.drop_duplicates("product").set_index("product")["group"]
-            kin = torch.from_numpy(triplet.kinship(groups.loc[plan.products].tolist()))
-    return _new_head(config, len(plan.products), dim, kin)
+    if config.loss == "triplet" and catalogue is not None and "group" in catalogue:
+        groups = catalogue.drop_duplicates("product").set_index("product")["group"]
+        kin = torch.from_numpy(triplet.kinship(groups.loc[products].tolist()))
+    with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
+        return arcface.Head(config.loss, len(products), dim, config.margin_deg, config.scale, config.entropy, kin)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -269,13 +265,6 @@ class _Trainer:
         for parameter in self.low:  # frozen for this run only
             parameter.requires_grad_(True)
 
-    def averaged(self, name: str) -> Encoder | None:
-        """The encoder of the averaged weights, if there are any."""
-        if self.average is None:
-            return None
-        like = self.encoder
-        return Encoder(self.average.module.cpu(), like.preprocess, name, like.arch, like.config)
-
     def _parts_of(self, batch: list) -> list[list]:
         """The `accumulate` parts of a batch, over all processes; of each this process takes `ranks.mine`."""
         size = math.ceil(len(batch) / self.config.accumulate)
@@ -284,9 +273,9 @@ class _Trainer:
     def _step(self, images: Tensor, labels: Tensor) -> float:
         """One optimiser step on this process's images (b, 3, S, S) of a batch; the parts' gradients add up to it."""
         device, total, batch = self.device, 0.0, self.batches[self.step]
-        sizes = [len(part) for part in self._parts_of(batch)]
-        own = [len(ranks.mine(range(size))) for size in sizes]
-        for part, target, size in zip(images.split(own), labels.split(own), sizes, strict=True):
+        parts = self._parts_of(batch)
+        own = [len(ranks.mine(part)) for part in parts]
+        for part, target, size in zip(images.split(own), labels.split(own), map(len, parts), strict=True):
             with encoders.autocast(self.precision, device), torch.set_grad_enabled(not self.frozen):
                 embeddings = (self.forward(part.to(device, non_blocking=True)) if len(part) else
                               torch.zeros(0, self.encoder.dim, device=device))                 # (b, D)
