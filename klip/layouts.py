@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from klip.images import IMAGES
 from klip.sources import SOURCES
 
 SPLITS = ("train", "val", "test", "gallery", "query")
+COLUMNS = ["image", "product", "split"]
 
 
 def shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.DataFrame:
@@ -52,10 +54,9 @@ def grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFrame
         if not path.is_file():
             raise FileNotFoundError(f"{name}: {path} is missing; {SOURCES[name].place}")
     classes = pd.read_csv(lists[0], dtype=str, skipinitialspace=True, keep_default_na=False).map(str.strip)
-    products = {fine: product for product, fine in classes.iloc[:, :2].itertuples(index=False)}
-    groups = dict(classes.iloc[:, [0, 2]].itertuples(index=False))
-    rows = [(icon.lstrip("/"), product, "gallery")
-            for product, icon in classes.iloc[:, [0, 4]].itertuples(index=False)]
+    names, numbers, groups, _, icons = (classes.iloc[:, column] for column in range(5))
+    products = dict(zip(numbers, names, strict=True))
+    rows = [(icon, product, "gallery") for icon, product in zip(icons, names, strict=True)]
     for path in lists[1:]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             image, fine, *_ = [*map(str.strip, line.split(",")), "", ""]
@@ -63,10 +64,11 @@ def grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFrame
                 raise ValueError(f"{name}: line {number} of {path} wants `path, id, coarse id` with an id of "
                                  f"classes.csv, got {line!r}")
             if line.strip():
-                rows.append((image.lstrip("/"), products[fine], path.stem.replace("test", "query")))
-    catalogue = frame(root, rows)
+                rows.append((image, products[fine], path.stem.replace("test", "query")))
+    catalogue = frame(root, pd.DataFrame(rows, columns=COLUMNS))
+    catalogue["image"] = catalogue["image"].str.lstrip("/")
     catalogue["packaged"] = catalogue["image"].str.contains("/Packages/")
-    catalogue["group"] = catalogue["product"].map(groups)
+    catalogue["group"] = catalogue["product"].map(dict(zip(names, groups, strict=True)))
     return only_packaged(catalogue, name) if packaged else catalogue
 
 
@@ -91,14 +93,14 @@ def grozi(name: str, root: Path) -> pd.DataFrame:
                 found[int(product), int(match[1])] = path
         if not found:
             raise FileNotFoundError(f"{name}: no image {pattern} in {root}; {SOURCES[name].place}")
-        rows += [(path.relative_to(root).as_posix(), str(product), split, number if split == "gallery" else 0)
+        rows += [(path, product, split, number if split == "gallery" else 0)
                  for (product, number), path in sorted(found.items())]
     index = [(path.parent.parent.name, path) for path in root.glob("inVitro/*/Index/*")]
     index += [(path.stem, path) for path in root.glob("Index/*")]
-    rows += [(path.relative_to(root).as_posix(), str(int(product)), "index", 0)
-             for product, path in sorted(index, key=lambda pair: natural(str(pair[1])))
+    rows += [(path, int(product), "index", 0) for product, path in sorted(index, key=lambda pair: natural(str(pair[1])))
              if product.isdecimal() and path.suffix.lower() in IMAGES]
-    return frame(root, rows, ("packshot",))
+    rows = [(path.relative_to(root).as_posix(), str(product), *others) for path, product, *others in rows]
+    return frame(root, pd.DataFrame(rows, columns=[*COLUMNS, "packshot"]))
 
 
 def rp2k(name: str, root: Path, others: bool = False) -> pd.DataFrame:
@@ -120,8 +122,8 @@ def folders(name: str, root: Path, mangled: bool = False, dropped: tuple[str, ..
     """
     found = inner(root) if tops is None else tops
     split_up = bool(found) and all(folder.name.lower() in SPLITS for folder in found)
-    rows, images_of, names_of, left_out = [], dict[str, int](), dict[str, set[str]](), dict[str, int]()
-    empty = []
+    rows, empty, names_of = [], [], defaultdict[str, set[str]](set)
+    images_of, left_out = Counter[str](), Counter[str]()
     for top in found if split_up else [root]:
         split = top.name.lower().replace("test", "query") if split_up else "train"
         for folder in inner(top):
@@ -130,26 +132,25 @@ def folders(name: str, root: Path, mangled: bool = False, dropped: tuple[str, ..
             files = sorted((file for file in files_in(folder) if Path(file).suffix.lower() in IMAGES
                             and not file.startswith(".")), key=natural)
             if product in dropped:
-                left_out[product] = left_out.get(product, 0) + len(files)
+                left_out[product] += len(files)
                 continue
             within = folder.relative_to(root).as_posix()
             rows += [(f"{within}/{file}", product, split) for file in files]
-            images_of[product] = images_of.get(product, 0) + len(files)
-            names_of.setdefault(product, set()).add(folder.name)
+            images_of[product] += len(files)
+            names_of[product].add(folder.name)
             empty += [] if files else [f"{within}/"]
     if not rows:
         raise ValueError(f"{name}: {root} must hold one folder of images per product, found "
                          f"{len(images_of)} product folders and no image in them")
-    catalogue = frame(root, rows)
+    catalogue = frame(root, pd.DataFrame(rows, columns=COLUMNS))
     if not mangled:
         catalogue.attrs["empty"] = [product for product, count in images_of.items() if not count]
         return catalogue
+    twice = [product for product, names in names_of.items() if len(names) > 1]
     notes = [f"{product}/ left out, {count} images" for product, count in left_out.items()]
     notes += [f"{len(empty)} folders are empty: {named(empty)}"] if empty else []
-    twice = [product for product, names in names_of.items() if len(names) > 1]
     notes += [f"{len(twice)} products have folders of several names: {named(twice)}"] if twice else []
-    catalogue.attrs["notes"] = notes
-    return catalogue
+    return frame(root, catalogue, notes)
 
 
 def decoded(name: str) -> str:
@@ -158,25 +159,19 @@ def decoded(name: str) -> str:
     RP2K's archive holds UTF-8 without the flag that says so, in copies GBK.  A name is taken for GBK only if it has
     line drawings, which that reading makes of Chinese and which no name has otherwise.
     """
-    try:
-        raw = name.encode("cp437")
-    except UnicodeEncodeError:  # Chinese already
-        return name
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    try:
-        return raw.decode("gbk") if any("\u2500" <= sign <= "\u259f" for sign in name) else name
-    except UnicodeDecodeError:
-        return name
+    drawn = any("\u2500" <= sign <= "\u259f" for sign in name)
+    for encoding in ("utf-8", "gbk") if drawn else ("utf-8",):
+        try:
+            return name.encode("cp437").decode(encoding)
+        except UnicodeError:  # Chinese already, or in another encoding
+            continue
+    return name
 
 
-def frame(root: Path, rows: list[tuple], extra: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A catalogue of rows image, product, split and what is `extra`."""
-    made = pd.DataFrame(rows, columns=["image", "product", "split", *extra])
-    made.attrs.update(root=str(root), empty=[])
-    return made
+def frame(root: Path, table: pd.DataFrame, notes: Sequence[str] = ()) -> pd.DataFrame:
+    """A table as catalogue of a folder, with notes on what was left out or put together."""
+    table.attrs.update(root=str(root), notes=list(notes))
+    return table
 
 
 def files_in(folder: str | Path) -> set[str]:

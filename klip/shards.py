@@ -57,7 +57,7 @@ def shards(name: str, root: Path) -> pd.DataFrame:
     if table.empty or not {"image", "product", "split"} <= set(table.columns):
         raise ValueError(f"{name}: {root} must hold tar files of images, each with a .json that names its product; "
                          "`klip data pack` writes such")
-    table.attrs.update(root=str(root), empty=[])
+    table.attrs["root"] = str(root)
     return table
 
 

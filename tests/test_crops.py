@@ -66,7 +66,7 @@ def test_folders_and_boxes_together(shelf, picture):
     ("store1_1.png,a,0,2,5,tea,\n", "row 1 of .* has box a, 0, 2, 5, accepted are numbers"),
     ("store1_1.png,inf,0,2,5,tea,\n", "accepted are numbers"),
     ("store9.png,0,0,2,5,tea,\n", "row 1 of .* has image 'store9.png', accepted are photographs below"),
-    ("../boxes.csv,0,0,2,5,tea,\n", "accepted are photographs below"),
+    ("../boxes.csv,0,0,2,5,tea,\n", "accepted are paths below"),
     ("store1_1.png,0,0,2,5,,\n", "row 1 of .* has no product"),
     ("store1_1.png,0,0,2,5,tea,later\n", "has split 'later', accepted are train"),
     ("", "wants columns image, x1, .* and 0 rows"),
