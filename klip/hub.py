@@ -97,14 +97,13 @@ def of_schema(scheme: str, place: str) -> Source:
                 f"encoder: hf-hub:{place} is not here and cannot be fetched ({type(error).__name__}); get {CONFIG} "
                 f"and the weights from https://huggingface.co/{place} into a folder, take local-dir:FOLDER") from None
 
-    def weights() -> Path:
-        found = at_hub() if scheme == "hf-hub" else _find_checkpoint_in_dir(Path(place))
-        if not found:
-            raise FileNotFoundError(f"encoder: {place} holds {CONFIG} and no weights; accepted beside it is "
-                                    "open_clip_model.safetensors (or .bin, .pth)")
-        return Path(found)
+    def in_folder() -> Path:
+        if found := _find_checkpoint_in_dir(Path(place)):
+            return Path(found)
+        raise FileNotFoundError(f"encoder: {place} holds {CONFIG} and no weights; accepted beside it is "
+                                "open_clip_model.safetensors (or .bin, .pth)")
 
-    file = at_hub(filename=CONFIG) if scheme == "hf-hub" else Path(place) / CONFIG
+    file, weights = (at_hub(filename=CONFIG), at_hub) if scheme == "hf-hub" else (Path(place) / CONFIG, in_folder)
     if not file.is_file():
         raise FileNotFoundError(f"encoder: {file} is missing; local-dir:FOLDER takes a folder with {CONFIG} and "
                                 "weights beside it, as open_clip publishes them")
@@ -131,7 +130,7 @@ def _fitting(found: Any, arch: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        what = found if isinstance(found, Path) else "what timm fetched"
+        what = found if isinstance(found, Path) else "what was fetched"
         raise ValueError(f"encoder: {what} is damaged, or a checkpoint of another architecture than {arch} "
                          f"({_reason(error)})") from None
 
@@ -204,18 +203,17 @@ def of_timm(text: str) -> Source:
         config = {"embed_dim": towers.TimmTower(arguments).dim, "timm": arguments}
     made = Source(whole, config, _preprocess(facts.input_size[-1], vars(facts)))
     where = f"https://huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
+    classifier = (facts.classifier,) if isinstance(facts.classifier, str) else facts.classifier or ()
     return made if colon else replace(
-        made, fill=partial(_fill_timm, facts), fetch=lambda: _fetched(
-            whole, lambda: timm.create_model(whole, pretrained=True, num_classes=0).state_dict(), where,
-            lambda: timm.create_model(facts.architecture)))
+        made, fill=partial(fill_timm, facts.architecture, tuple(f"{part}." for part in classifier)),
+        fetch=lambda: _fetched(whole, lambda: timm.create_model(whole, pretrained=True, num_classes=0).state_dict(),
+                               where, lambda: timm.create_model(facts.architecture)))
 
 
-def _fill_timm(facts: Any, tower: nn.Module, found: Any) -> None:
-    """From a file or a state dict, without the classifier that a file may hold."""
+def fill_timm(arch: str, classifier: str | tuple[str, ...], tower: nn.Module, found: Any) -> None:
+    """From a file or a state dict, without the classifier: what names of its weights begin with."""
     from timm.models import load_state_dict
 
-    with _fitting(found, facts.architecture):
+    with _fitting(found, arch):
         state = load_state_dict(str(found), weights_only=True) if isinstance(found, Path) else found
-        named = [facts.classifier] if isinstance(facts.classifier, str) else facts.classifier or ()
-        classifier = tuple(f"{part}." for part in named)
         tower.trunk.load_state_dict({key: value for key, value in state.items() if not key.startswith(classifier)})

@@ -133,14 +133,14 @@ def _precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.dev
 def read(folder: Path, config: FinetuneConfig) -> Run:
     """The finished run of `config` that `folder` holds."""
     history, facts = pd.read_csv(folder / "history.csv"), json.loads((folder / "run.json").read_text())
-    encoder, average, products = encoders.load(folder / "encoder.safetensors"), None, facts["products"]
+    encoder, average = encoders.load(folder / "encoder.safetensors"), None
     encoder.name = _name(config)
     if config.ema:
         average = encoders.load(folder / "average.safetensors")
         average.name = f"{encoder.name}, averaged weights"
-    head = _head(config, products, encoder.dim)
+    head = _head(config, facts["products"], encoder.dim)
     head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
-    return Run(encoder, head, products, history, config, facts["seconds"], folder, average)
+    return Run(encoder, head, facts["products"], history, config, facts["seconds"], folder, average)
 
 
 def _head(config: FinetuneConfig, products: list[str], dim: int, catalogue: pd.DataFrame | None = None) -> arcface.Head:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from klip import hub, imagenet, paths
 from klip.augment import Preprocess
@@ -36,7 +37,7 @@ def source(model: str) -> Source:
         # Lite0's pooled 1,280 features; normalised by a half, 224 pixels, as it was trained
         config = {"embed_dim": 1280, "timm": {"model_name": imagenet.ARCH}}
         return Source(imagenet.ARCH, config, Preprocess(224, (0.5,) * 3, (0.5,) * 3), imagenet.state_dict,
-                      _fill_imagenet)
+                      partial(hub.fill_timm, imagenet.ARCH, imagenet.CLASSIFIER))
     if scheme == "timm":
         return hub.of_timm(rest)
     if scheme in ("hf-hub", "local-dir"):
@@ -46,10 +47,6 @@ def source(model: str) -> Source:
     if file.suffix == ".safetensors":
         raise FileNotFoundError(f"encoder: {file} is missing; `klip finetune` and notebook 03 write such")
     raise ValueError(f"encoder: unknown model {model!r}; accepted are {FORMS}")
-
-
-def _fill_imagenet(tower: nn.Module, state: dict[str, Tensor]) -> None:
-    tower.trunk.load_state_dict({k: v for k, v in state.items() if not k.startswith(imagenet.CLASSIFIER)})
 
 
 def _of_klip(path: Path) -> Source:
