@@ -34,7 +34,7 @@ class Rerank:
     The defaults were chosen on the rendered validation products of profile `nano`: results/nano/tables/04_weights.
     """
 
-    weight: float = 0.2
+    weight: float = 0.5
     """What all votes together are worth, in units of cosine."""
     first: int = 20
     """Products, the best by cosine, among which the keypoints vote; of fewer, all."""
