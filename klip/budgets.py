@@ -16,13 +16,11 @@ from klip.baselines import Recipe
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
 
-PRODUCTS = 60
-"""Validation products that a budget is chosen on."""
 LEAST, LONGEST = 2, 512
 """Images of a product to begin with; the most of one for a linear layer, whose features are there already."""
 
 
-def validation(finetuning: pd.DataFrame, products: int = PRODUCTS, seed: int = 0) -> pd.DataFrame:
+def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> pd.DataFrame:
     """A set to choose budgets on: `products` seeded validation products of the fine-tuning set (loaded with
     `validation`), each with a packshot (split gallery), held-out photographs (query) and its other images (train)."""
     judged = heldout.validation(finetuning, products, seed)

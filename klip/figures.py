@@ -28,9 +28,7 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555", "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.7, "legend.frameon": False,
     "lines.linewidth": 1.6, "lines.markersize": 5, "figure.dpi": 90, "figure.facecolor": "white",
-}  # fmt: skip
-
-
+}
 _styled = style.context(["default", STYLE])  # whatever the reader's matplotlibrc says
 
 
@@ -42,9 +40,8 @@ def _needs(*columns: str) -> Callable[[Callable[..., Figure]], Callable[..., Fig
             if len(given) == 0:
                 raise ValueError(f"{draw.__name__}: nothing to draw, got an empty table; give at least one row")
             for table in given.values() if isinstance(given, Mapping) else [given]:
-                if missing := [name for name in columns if name not in table]:
-                    raise ValueError(f"{draw.__name__}: needs columns {', '.join(columns)}; "
-                                     f"missing {', '.join(missing)}")
+                if missing := ", ".join(name for name in columns if name not in table):
+                    raise ValueError(f"{draw.__name__}: needs columns {', '.join(columns)}; missing {missing}")
             return _styled(draw)(given, *args, **options)
 
         return checked
@@ -69,8 +66,8 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None =
     images, rank, part = counts.to_numpy(), np.arange(1, len(counts) + 1), parts.reindex(counts.index).to_numpy()
     for name, colour in PART_COLOURS.items():
         own = part == name
-        label = f"{name}: {own.sum():,} products, {images[own].sum():,} images"
-        ax.plot(rank[own], images[own], "o", color=colour, markersize=4, label=label)
+        ax.plot(rank[own], images[own], "o", color=colour, markersize=4,
+                label=f"{name}: {own.sum():,} products, {images[own].sum():,} images")
     if exponent is not None:
         level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
         ax.plot(rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$")
@@ -82,7 +79,7 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None =
 @_styled
 def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), side: int = 96) -> Figure:
     """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white; column titles above."""
-    columns = max((len(images) for images in rows.values()), default=0)
+    columns = max(map(len, rows.values()), default=0)
     if columns == 0:
         raise ValueError("sheet: nothing to draw, got no image; give at least one row with one image")
     figure, axes = _canvas(len(rows), columns, size=(0.6 + 1.05 * columns, 0.25 + 1.08 * len(rows)))
@@ -212,8 +209,7 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
 def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None) -> Figure:
     """Correct against false accepts, products in the gallery against others: one line per label.
 
-    curves: as `openset.curve` makes them, thresholds falling; chosen: a threshold for any of the labels, marked on its
-    line, for 95 % correct accepts.
+    curves: as `openset.curve` makes them; chosen, for 95 % correct accepts: thresholds by label, marked on their lines.
     """
     figure, ((ax,),) = _canvas(size=(6.8, 4.2))
     ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="chance")
@@ -310,8 +306,7 @@ def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figur
 def trade(table: pd.DataFrame, across: str) -> Figure:
     """What is gained on set `across` (x) against what is gained on each other set (y, a panel each).
 
-    Fractions gained over the frozen encoder: below the line a variant loses.  Each point is named at the right edge of
-    its panel, the names in the order of the points.
+    Fractions gained over the frozen encoder: below the line a variant loses.  Names stand in the order of the points.
     """
     others = [name for name in dict.fromkeys(table["set"]) if name != across]
     if across not in set(table["set"]) or not others:
@@ -343,8 +338,8 @@ def tail_accuracy(table: pd.DataFrame) -> Figure:
 def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()) -> Figure:
     """Two-dimensional maps side by side, e.g. before and after; each array is (N, 2), products has N names.
 
-    The products in `shown` (up to 12 differ in colour or marker) stand out, the others are grey.  A long name loses its
-    beginning: flavours of one line differ at the end.
+    Those in `shown` (up to 12 differ in colour or marker) stand out.  A long name loses its beginning: flavours of one
+    line differ at the end.
     """
     figure, axes = _canvas(1, len(points), (1.4 + 3.9 * len(points), 3.9))
     names = np.asarray(products)
