@@ -60,7 +60,7 @@ def _percent(axis, sign: str = " %") -> None:
 
 
 @_needs()
-def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None = None) -> Figure:
+def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figure:
     """Images per product against rank, both logarithmic (paper §3); the line is rank to the power -exponent."""
     figure, ((ax,),) = _canvas(size=(6.4, 3.6))
     images, rank, part = counts.to_numpy(), np.arange(1, len(counts) + 1), parts.reindex(counts.index).to_numpy()
@@ -68,17 +68,16 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None =
         own = part == name
         ax.plot(rank[own], images[own], "o", color=colour, markersize=4,
                 label=f"{name}: {own.sum():,} products, {images[own].sum():,} images")
-    if exponent is not None:
-        level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
-        ax.plot(rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$")
+    level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
+    ax.plot(rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$")
     ax.set(xscale="log", yscale="log", xlabel="rank of the product", ylabel="images", title="Images per product")
     ax.legend(loc="lower left")
     return figure
 
 
 @_styled
-def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), side: int = 96) -> Figure:
-    """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white; column titles above."""
+def sheet(rows: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white squares of 96 pixels."""
     columns = max(map(len, rows.values()), default=0)
     if columns == 0:
         raise ValueError("sheet: nothing to draw, got no image; give at least one row with one image")
@@ -89,16 +88,14 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), 
     for line, (label, images) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label)
         for ax, image in zip(line, images, strict=False):
-            ax.imshow(ImageOps.pad(Image.fromarray(image), (side, side), color="white"))
-    for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=7.5, fontweight="normal", loc="center")
+            ax.imshow(ImageOps.pad(Image.fromarray(image), (96, 96), color="white"))
     return figure
 
 
-def confusions(triples: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = ()) -> Figure:
+def confusions(triples: Sequence[Sequence[np.ndarray]]) -> Figure:
     """Mistakes side by side, one column each: query, the wrong neighbour, the right packshot (RGB uint8)."""
     query, wrong, right = zip(*triples, strict=True) if triples else ((), (), ())
-    return sheet({"query": query, "wrong\nneighbour": wrong, "right\npackshot": right}, titles)
+    return sheet({"query": query, "wrong\nneighbour": wrong, "right\npackshot": right})
 
 
 def show(figure: Figure, images: bool = False) -> display.Image:
@@ -119,14 +116,12 @@ def _curve(ax: Axes, table: pd.DataFrame, x: str, number: int, label: str) -> No
 
 
 @_needs("depth", *SPAN)
-def depth_curve(table: pd.DataFrame, points: pd.DataFrame | None = None, chosen: int | None = None) -> Figure:
+def depth_curve(table: pd.DataFrame, points: pd.DataFrame, chosen: int) -> Figure:
     """Validation accuracy against depth (paper §4.1.3); points: depth, top1 of each seed; chosen: the depth to mark."""
     figure, ((ax,),) = _canvas()
     _curve(ax, table, "depth", 0, "mean of the seeds, 95 % interval")
-    if points is not None:
-        ax.plot(points["depth"], points["top1"], "o", color=GREY, markersize=3, zorder=1.5, label="one seed")
-    if chosen is not None:
-        ax.axvline(chosen, color=ORANGE, linestyle=":", label=f"chosen depth {chosen}")
+    ax.plot(points["depth"], points["top1"], "o", color=GREY, markersize=3, zorder=1.5, label="one seed")
+    ax.axvline(chosen, color=ORANGE, linestyle=":", label=f"chosen depth {chosen}")
     ax.set_xscale("log", base=2)
     ax.set_xticks(table["depth"], [str(depth) for depth in table["depth"]])
     ax.set(xlabel="depth (images per product and epoch)", ylabel="validation top-1", title="Depth sweep")
@@ -206,7 +201,7 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
 
 
 @_needs("threshold", "false_accepts", "correct_accepts")
-def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None) -> Figure:
+def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
     """Correct against false accepts, products in the gallery against others: one line per label.
 
     curves: as `openset.curve` makes them; chosen, for 95 % correct accepts: thresholds by label, marked on their lines.
@@ -218,12 +213,11 @@ def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
     for number, (name, table) in enumerate(curves.items()):
         ax.plot(table["false_accepts"], table["correct_accepts"], color=COLOURS[number % 6], label=str(name),
                 linestyle="-" if number < 6 else "--")
-        if chosen and name in chosen:
+        if name in chosen:
             last = table[table["threshold"] >= chosen[name]].tail(1)
             ax.plot(last["false_accepts"], last["correct_accepts"], **_look(number), **point)
     ax.set(xlabel="false accepts (products not in the gallery)", ylabel="correct accepts", title="Open set")
-    if chosen:
-        ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
+    ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
     _percent(ax.xaxis)
     _percent(ax.yaxis)
     figure.legend(loc="outside right center", fontsize=8)
