@@ -19,8 +19,7 @@ app.add_typer(shop_app, name="shop", help="The rendered shop.")
 
 @data_app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name of the set, e.g. grocery-store.")],
-    root: options.Root = "",
+    name: Annotated[str, typer.Argument(help="Name of the set, e.g. grocery-store.")], root: options.Root = "",
 ) -> None:
     """Download a set that may be downloaded, and check its fingerprint; else say what to put where."""
     from klip import fetch as fetcher
