@@ -34,8 +34,8 @@ def build(
     gallery = Gallery.build(encoder_of(model, resize, pixels, also), packshots(catalogue), views, seed,
                             keypoints=keypoints)
     file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
-    gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels, "also": also,
-                     **({"rerank": asdict(Rerank())} if keypoints else {})}
+    gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels, "also": also}
+    gallery.meta |= {"rerank": asdict(Rerank())} if keypoints else {}
     _report(gallery, gallery.save(file))
 
 
