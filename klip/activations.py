@@ -130,37 +130,35 @@ def fill(module: nn.Module) -> None:
 def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     """What one forward pass of a batch (B, 3, S, S) keeps for its backward pass."""
     encoder.train()
-    places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
-    inside, inputs = defaultdict[int, Storages](dict), dict[int, Tensor]()  # by block, -1 outside of all
-    own, now = _storages(encoder), -1
+    inside, inputs = defaultdict[nn.Module | None, Storages](dict), dict[nn.Module, Tensor]()  # by block, None: outside
+    own, now = _storages(encoder), None
 
     def pack(tensor: Tensor) -> Tensor:
         return _note(tensor, inside[now], own)
 
     def enter(module: nn.Module, given: tuple) -> None:
         nonlocal now
-        now = places[module]
-        inputs[now] = given[0]
+        now, inputs[module] = module, given[0]
 
     def leave(*_: object) -> None:
         nonlocal now
-        now = -1
+        now = None
 
     with ExitStack() as during:
-        for module in places:
+        for module in _checkpointed(encoder.tower):
             during.enter_context(module.register_forward_pre_hook(enter))
             during.enter_context(module.register_forward_hook(leave))
         during.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
         during.enter_context(_autocast(precision, images.device))
         during.enter_context(mock.patch.object(nn.functional, ATTENTION.__name__, _fused_attention))
         encoder(images)
-    between = dict(inside.get(-1, {}))
-    for place, tensor in inputs.items():
-        if place in inside:  # a frozen block keeps nothing
+    between = dict(inside.get(None, {}))
+    for module, tensor in inputs.items():
+        if module in inside:  # a frozen block keeps nothing
             _note(tensor, between, own)
     everything = {key: item for part in inside.values() for key, item in part.items()}
     alone = [{key: item for key, item in part.items() if key not in between}
-             for place, part in inside.items() if place >= 0]
+             for module, part in inside.items() if module is not None]
     return Saved([size for _, size in everything.values()], _total(between), max(map(_total, alone), default=0))
 
 

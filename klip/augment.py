@@ -1,9 +1,8 @@
-"""From an image to what the encoder sees: the plain view of evaluation, training views, gallery views.
+"""From an image (uint8 RGB) to what the encoder sees: the plain view of evaluation, training views, gallery views.
 
-Axes: H, W of a source image (uint8 RGB), S = preprocess.size, C = 3.  Assumption (A): the paper says that it
-augments (§4.1.3, §4.2), not how; these transforms imitate what a shop does to a packshot.  No mirror images:
-packages carry text.  All randomness comes from the generator given; a training sample's generator is
-`np.random.default_rng((seed, epoch, index))`, so the number of workers changes nothing.
+Assumption (A): the paper says that it augments (§4.1.3, §4.2), not how; these transforms imitate what a shop does to a
+packshot.  No mirror images: packages carry text.  A training sample's generator is
+`np.random.default_rng((seed, epoch, index))`, so the number of workers changes nothing.  S = preprocess.size.
 """
 
 from __future__ import annotations
@@ -73,8 +72,7 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         short = min(width, height)  # sizes and offsets rounded as torchvision's Resize and CenterCrop do
         width, height = size * width // short, size * height // short
         left, top = round((width - size) / 2), round((height - size) / 2)
-        view = picture.resize((width, height), how)
-        view = view.crop((left, top, left + size, top + size))
+        view = picture.resize((width, height), how).crop((left, top, left + size, top + size))
     else:
         ratio = max(width, height) / size
         inner = max(1, round(width / ratio)), max(1, round(height / ratio))
@@ -82,16 +80,14 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return _normalised(np.asarray(view), preprocess)
 
 
-def training(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator,
-             strength: float = 1.0) -> np.ndarray:
+def training(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
     """A randomly changed view, float32 (3, S, S).  Strength 0 is the plain view, 2 the most."""
     if not 0 <= strength <= 2:
         raise ValueError(f"augmentation: strength must lie between 0 and 2, got {strength!r}")
     if strength == 0:
         return evaluation(image, preprocess)
-    view = _geometry(_checked(image), preprocess, rng, strength)
-    view = _camera(_light(view, rng, strength), rng, strength)
-    return _normalised(padded(view, preprocess), preprocess)
+    view = _light(_geometry(_checked(image), preprocess, rng, strength), rng, strength)
+    return _normalised(padded(_camera(view, rng, strength), preprocess), preprocess)
 
 
 def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.ndarray:
@@ -101,13 +97,11 @@ def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.nd
     """
     if k < 1:
         raise ValueError(f"gallery views: at least 1 per packshot, got {k!r}")
-    generators = [np.random.default_rng((seed, view)) for view in range(1, k)]
-    mild = [training(image, preprocess, rng, VIEW_STRENGTH) for rng in generators]
+    mild = [training(image, preprocess, np.random.default_rng((seed, view)), VIEW_STRENGTH) for view in range(1, k)]
     return np.stack([evaluation(image, preprocess), *mild])
 
 
-def _geometry(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator,
-              strength: float) -> np.ndarray:
+def _geometry(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Crop, rotation and perspective as one warp: uint8 (S, S, 3), or for `pad` the part inside."""
     size, (height, width) = preprocess.size, image.shape[:2]
     scale, stretch = rng.uniform(0.4 ** strength, 1), np.exp(rng.uniform(-0.2, 0.2) * strength)
@@ -121,7 +115,9 @@ def _geometry(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generato
     corners = (corners + rng.uniform(-0.06, 0.06, (4, 2)) * strength) * sides
     turn = np.radians(np.clip(rng.normal(0, 4), -12, 12) * strength)
     quad = corners @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]] + centre
-    inner = _inside(sides[0] / sides[1], size) if preprocess.resize == "pad" else (size, size)
+    inner, aspect = (size, size), sides[0] / sides[1]
+    if preprocess.resize == "pad":
+        inner = max(1, round(size * min(1, aspect))), max(1, round(size * min(1, 1 / aspect)))
 
     low = np.clip(np.floor(quad.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
     high = np.clip(np.ceil(quad.max(axis=0)), low + 1, (width, height)).astype(int)
@@ -158,7 +154,6 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
         sides = np.sqrt(rng.uniform(0.02, 0.2) * np.exp(rng.uniform(-1, 1) * np.array([1, -1]))) * frame
         left, top = (rng.random(2) * frame - sides / 2).astype(int)
         box = slice(max(0, top), top + int(sides[1]) + 1), slice(max(0, left), left + int(sides[0]) + 1)
-        view = view.copy()
         view[box] = rng.integers(0, 256, 3)
     if blur:
         spread = rng.uniform(0.3, 2.0) * strength * frame.max() / 96
@@ -184,21 +179,12 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
     return view
 
 
-def _inside(aspect: float, size: int) -> tuple[int, int]:
-    """Width and height of an image of the given aspect (W / H) when its long side is `size`."""
-    return max(1, round(size * min(1, aspect))), max(1, round(size * min(1, 1 / aspect)))
-
-
 def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour, 0 after normalisation."""
     size, (height, width) = preprocess.size, view.shape[:2]
-    if height == width == size:
-        return view
-    square = np.empty((size, size, 3), np.uint8)
-    square[:] = preprocess.fill
     top, left = (size - height) // 2, (size - width) // 2
-    square[top:top + height, left:left + width] = view
-    return square
+    edges = top, size - height - top, left, size - width - left
+    return cv2.copyMakeBorder(view, *edges, cv2.BORDER_CONSTANT, value=preprocess.fill)
 
 
 def _normalised(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -91,17 +92,11 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def klip_step(model: str, device: str, batch: int, accumulate: int, steps: int, products: int, precision: str,
-              checkpointing: bool) -> dict[str, Any]:
-    """Images/s, seconds of the parts and peak memory of klip's step on synthetic tensors."""
-    with _trainer(model, device, steps, batch, accumulate, checkpointing, precision, products, 0) as trainer:
-        return _synthetic(trainer, steps)
-
-
 def probe(plan: memory.Plan, steps: int = 4) -> float:
     """Images/s of a plan's settings on the GPU here, by a few steps with few products and synthetic tensors."""
-    return klip_step(plan.model, "cuda", plan.batch_size, plan.accumulate, steps, min(plan.products, 64),
-                     plan.precision, plan.checkpointing)["images_per_s"]
+    with _trainer(plan.model, "cuda", steps, plan.batch_size, plan.accumulate, plan.checkpointing, plan.precision,
+                  min(plan.products, 64), workers=0) as trainer:
+        return _synthetic(trainer, steps)["images_per_s"]
 
 
 def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) -> float:
@@ -177,13 +172,10 @@ def _synthetic(trainer: train._Trainer, steps: int) -> dict[str, Any]:
 
     seconds = [one() for _ in range(steps)][1:]
     parts = _parts(trainer, one, steps)
-    peak = {}
-    if device.type == "cuda":
-        peak = {"peak_allocated_bytes": torch.cuda.max_memory_allocated(),
-                "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
-    trainer.step = 0
-    return {"images_per_s": len(images) / statistics.median(seconds), "step_s": statistics.median(seconds),
-            "parts_s": parts, **peak}
+    peak = {"peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+            "peak_reserved_bytes": torch.cuda.max_memory_reserved()} if device.type == "cuda" else {}
+    step_s = statistics.median(seconds)
+    return {"images_per_s": len(images) / step_s, "step_s": step_s, "parts_s": parts, **peak}
 
 
 def _parts(trainer: train._Trainer, one: Callable[[], float], steps: int) -> dict[str, float]:
@@ -198,17 +190,13 @@ def _parts(trainer: train._Trainer, one: Callable[[], float], steps: int) -> dic
         _wait(trainer.device)
         marks.append((part, time.perf_counter()))
 
-    hooks = [trainer.encoder.register_forward_pre_hook(lambda *_: mark("forward")),
-             trainer.head.register_forward_hook(lambda *_: mark("backward")),
-             trainer.optimiser.register_step_pre_hook(lambda *_: mark("optimiser"))]
-    try:
+    with (trainer.encoder.register_forward_pre_hook(lambda *_: mark("forward")),
+          trainer.head.register_forward_hook(lambda *_: mark("backward")),
+          trainer.optimiser.register_step_pre_hook(lambda *_: mark("optimiser"))):
         for _ in range(steps):
             mark("copy")
             one()
             mark("end")
-    finally:
-        for hook in hooks:
-            hook.remove()
     table = pd.DataFrame(marks, columns=["part", "at"])
     table = table.assign(seconds=-table["at"].diff(-1), step=table["part"].eq("copy").cumsum())
     sums = table[table["part"] != "end"].groupby(["part", "step"], sort=False)["seconds"].sum()
@@ -230,29 +218,15 @@ def _loop(trainer: train._Trainer, idle: bool = False) -> float:
         ends.append(time.perf_counter())
         return loss
 
-    trainer.step, trainer.seconds, trainer._step = 0, 0.0, watched
+    trainer.step, trainer.seconds = 0, 0.0
     trainer.history.clear()
-    try:
+    with mock.patch.object(trainer, "_step", watched):
         trainer.run(None, progress=False)
-    finally:
-        del trainer._step
     return _rate(trainer, ends)
 
 
 def _rate(trainer: train._Trainer, ends: list[float]) -> float:
     return trainer.config.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])
-
-
-class _Autocast(nn.Module):
-    """A trunk in the precision of klip's run: PML's trainer has no switch of its own."""
-
-    def __init__(self, encoder: encoders.Encoder, precision: str) -> None:
-        super().__init__()
-        self.encoder, self.precision = encoder, precision
-
-    def forward(self, images: Tensor) -> Tensor:
-        with encoders.autocast(self.precision, images.device):
-            return self.encoder(images)
 
 
 def _beside(trainer: train._Trainer, rounds: int) -> dict[str, Any]:
@@ -277,6 +251,7 @@ def _metric_loss_only(trainer: train._Trainer) -> float:
     from pytorch_metric_learning.trainers import MetricLossOnly
 
     config, encoder, ends = trainer.config, copy.deepcopy(trainer.encoder), list[float]()
+    encoder.forward = encoders.autocast(trainer.precision, trainer.device)(encoder.forward)  # PML has no switch for it
     loss = ArcFaceLoss(trainer.head.products, encoder.dim, margin=config.margin_deg, scale=config.scale)
     loss.to(trainer.device)
     groups = blocks.parameter_groups(encoder.tower, config.rates, config.top_lr, config.decay, config.weight_decay)
@@ -292,8 +267,8 @@ def _metric_loss_only(trainer: train._Trainer) -> float:
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # a progress bar without a switch
         warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
         MetricLossOnly(
-            models={"trunk": _Autocast(encoder, trainer.precision)}, optimizers=optimisers,
-            batch_size=config.batch_size, loss_funcs={"metric_loss": loss}, dataset=images,
+            models={"trunk": encoder}, optimizers=optimisers, batch_size=config.batch_size,
+            loss_funcs={"metric_loss": loss}, dataset=images,
             data_device=trainer.device, dataloader_num_workers=config.workers, end_of_iteration_hook=end,
             gradient_clippers={"trunk_grad_clipper": lambda: nn.utils.clip_grad_norm_(everything, config.clip)},
         ).train(num_epochs=1)

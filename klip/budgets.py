@@ -6,7 +6,6 @@ are held out, as the evaluation has it: trained on one packshot of each, judged 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,13 +15,11 @@ from klip.baselines import Recipe
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
 
-PRODUCTS = 60
-"""Validation products that a budget is chosen on."""
 LEAST, LONGEST = 2, 512
 """Images of a product to begin with; the most of one for a linear layer, whose features are there already."""
 
 
-def validation(finetuning: pd.DataFrame, products: int = PRODUCTS, seed: int = 0) -> pd.DataFrame:
+def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> pd.DataFrame:
     """A set to choose budgets on: `products` seeded validation products of the fine-tuning set (loaded with
     `validation`), each with a packshot (split gallery), held-out photographs (query) and its other images (train)."""
     judged = heldout.validation(finetuning, products, seed)
@@ -44,18 +41,15 @@ def curve(recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given
         how = FinetuneConfig(**{"depth": LEAST} | given)
         most, features = LONGEST * products, baselines.embed(tower, baselines.training_images(recipe, held), how)
     budget, options = LEAST, {name: given[name] for name in ("precision", "workers") if name in given}
-    while budget == LEAST or (budget * products <= most and _rising([row["mean"] for row in found])):
+    while budget == LEAST or budget * products <= most:
         run = baselines.fit(recipe, tower, held, budget, progress=False, features=features, **given)
         frame = baselines.answer(recipe, run, held, **options)
         low, high = metrics.bootstrap_products(frame)
         found.append({"row": recipe.row, "budget": budget, "images": budget * products,
                       "mean": metrics.score(frame).top1, "low": low, "high": high})
-        budget *= 2
+        means, budget = [row["mean"] for row in found], 2 * budget
+        if len(means) > 2 and max(means[-2:]) <= max(means[:-2]):
+            break
     table = pd.DataFrame(found)
     best = table["mean"].idxmax()  # the first of the best
     return table.assign(chosen=table.index == best, rising=best == len(table) - 1)
-
-
-def _rising(means: Sequence[float]) -> bool:
-    """Has one of the last two doublings brought a rise?"""
-    return len(means) < 3 or max(means[-2:]) > max(means[:-2])

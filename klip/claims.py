@@ -10,17 +10,14 @@ A row holds when its whole interval lies on the claimed side: above, low > 0; be
 It fails when the whole interval lies on the other side, and is open when the interval touches both.
 The verdict of a claim is the first of these that is true:
 `not tested`      it has no row, or all its rows are not tested;
-`not upheld`      one compared row at least fails;
+`not upheld`      one compared row at least fails (by chance the likelier, the more rows there are: read them);
 `not comparable`  one row at least is not comparable;
 `upheld`          each of its tests was measured and all compared rows hold;
 `undecided`       else.
-The more rows, the rarer is a claim upheld by chance, and the likelier one not upheld by chance: read that verdict with
-its rows.
 
-The ends of the depth sweep (C6).  A depth against itself is 0 with interval 0 to 0: open, it could neither uphold nor
-refute the claim.  Hence the tests set the best *inner* depth against either end, whichever depth was chosen: where an
-end is best, the difference to it is negative.  The best depth is picked on the very queries that it is compared on,
-which flatters it a little.
+C6 sets the best *inner* depth against either end of the sweep, whichever depth was chosen: a depth against itself
+would be open, and where an end is best, the difference to it is negative.  The best depth is picked on the very
+queries that it is compared on, which flatters it a little.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class Settings(_Checked):
     top_lr: Positive = 3e-4
     """Rate of the top block: 2e-4 in the paper, more for a small young tower (A)."""
     decay: Decay = 0.7
+    """Each earlier block has this times the rate (§4.1.2)."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
     wise: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -121,7 +122,8 @@ class Settings(_Checked):
     pixels: CountOrNone = 112
     """Sides of the images that `model` sees; 0: as stored with its weights."""
     train_pixels: CountOrNone = 0
-    """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019)."""
+    """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019); a
+    tower with a table of positions sees one size."""
     ask_pixels: CountOrNone = 0
     """Their sides in notebooks 04 and 05, where every set is asked in full; 0: the same."""
     ask_also: CountOrNone = 0
@@ -133,11 +135,11 @@ class Settings(_Checked):
     accumulate: Count = 1
     """Parts that the batch of a step is cut into: less memory, the same step.  `klip plan` tells what fits."""
     frozen_blocks: CountOrNone = 5
-    """Low blocks of `model` that are not trained, with the stem: under the paper's rates they hardly move."""
+    """Low blocks, and the stem, not trained: no gradient, no optimiser state; the paper's rates hardly move them."""
     decode: Decode = "full"
-    """scaled: JPEGs are decoded at a fraction of their sides where that is enough; faster, not the same pixels."""
+    """scaled: JPEGs at the smallest fraction of their sides that keeps twice the tower's: faster, other pixels."""
     compile: bool = False
-    """torch.compile the tower."""
+    """torch.compile: faster steps after a slow first one; needs a C++ compiler."""
     save_every: CountOrNone = 0
     """Steps between the states from which an interrupted run goes on; 0 means none are kept."""
     executor: Executor = "here"
@@ -151,24 +153,15 @@ class Settings(_Checked):
             value = " ".join(map(str, value))
         return " ".join(re.split(r"[\s,\[\]]+", value)).strip() if isinstance(value, str) else value
 
-    @field_validator("profile")
+    @field_validator("profile", "depths", "breadths")
     @classmethod
-    def _known_profile(cls, value: str) -> str:
-        if value not in profiles():
+    def _accepted(cls, value: str, info: Any) -> str:
+        name, words = info.field_name, value.split()
+        if name == "profile" and value not in profiles():
             raise ValueError(f"must be one of the profiles {', '.join(profiles())}")
-        return value
-
-    @field_validator("depths")
-    @classmethod
-    def _whole_depths(cls, value: str) -> str:
-        if not all(word.isdecimal() and int(word) >= 1 for word in value.split()):
+        if name == "depths" and not all(word.isdecimal() and int(word) >= 1 for word in words):
             raise ValueError("must be whole numbers of at least 1 image per product")
-        return value
-
-    @field_validator("breadths")
-    @classmethod
-    def _shares(cls, value: str) -> str:
-        if not all(re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in value.split()):
+        if name == "breadths" and not all(re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in words):
             raise ValueError("must be shares of the products, above 0 and at most 1")
         return value
 
@@ -210,7 +203,10 @@ def settings(namespace: Mapping[str, Any]) -> Settings:
 
 
 class FinetuneConfig(_Checked):
-    """One fine-tuning run (paper §4.1): everything that decides its weights, except the images themselves."""
+    """One fine-tuning run (paper §4.1): everything that decides its weights, except the images themselves.
+
+    Fields that say nothing here are those of `Settings`.
+    """
 
     model: Text = "nano"
     images: Count = 6000
@@ -233,11 +229,9 @@ class FinetuneConfig(_Checked):
     top_lr: Positive = 2e-4
     """Rate of the top block (§4.1.2)."""
     decay: Decay = 0.7
-    """Each earlier block has this times the rate (§4.1.2)."""
     head_lr: Positive = 1e-3
     """Rate of the class centres (A): five times the top block's; AdamW turns a centre by about 1 degree a step."""
     frozen_blocks: CountOrNone = 0
-    """Low blocks that are not trained, and with them the stem; 0 means all are.  No gradient, no optimiser state."""
     proj: Literal["keep", "drop"] = "keep"
     """CLIP's projection of the pooled token (A); without it an embedding is as wide as the tower."""
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
@@ -253,19 +247,13 @@ class FinetuneConfig(_Checked):
     precision: Precision = "auto"
     checkpointing: bool = False
     decode: Decode = "full"
-    """scaled: JPEGs at the smallest fraction of their sides that keeps twice the tower's; other pixels, faster."""
     compile: bool = False
-    """torch.compile: faster steps after a slow first one; needs a C++ compiler."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the averaged weights, kept beside the last ones (A); 0 means none are kept."""
     resize: Resize = "squash"
     pixels: CountOrNone = 0
-    """Sides of the images; 0: as stored with the model."""
     train_pixels: CountOrNone = 0
-    """Sides of the images that the steps see; 0: the same.  For towers without a table of positions."""
     seed: CountOrNone = 0
     workers: CountOrNone = 2
     validate_every: CountOrNone = 0
     """Steps between validations; 0 means only at the end."""
     save_every: CountOrNone = 0
-    """Steps between states to resume from; 0 means none."""

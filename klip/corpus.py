@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -24,8 +23,6 @@ from klip.shop.design import caption, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import STYLES, cut_out, on_white, photograph
 
-cv2.setNumThreads(0)  # its threads would not survive the fork of the loader's workers
-
 CORPUS_PIXELS = 176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
 
 
@@ -36,7 +33,6 @@ def preprocess(pixels: int) -> Preprocess:
 
 def _packshots(file: str, start: int, products: list, seed: int) -> int:
     """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
-    cv2.setNumThreads(1)
     rows = np.load(file, mmap_mode="r+")
     for row, product in enumerate(products, start):
         rng = np.random.default_rng((seed, row))

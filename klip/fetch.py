@@ -1,7 +1,7 @@
 """Which image sets are at hand, and the one that klip may fetch by itself: GroceryStoreDataset (MIT), pinned.
 
-GitHub's archives are not byte-stable, so what is checked is their content: a SHA-256 over the sorted relative
-paths and SHA-256s of the files that klip reads.  A set appears in its place whole and checked, or not at all.
+GitHub's archives are not byte-stable, so what is checked is the `fingerprint` of the files that klip reads.  A set
+appears in its place whole and checked, or not at all.
 """
 
 from __future__ import annotations
@@ -28,21 +28,16 @@ CONTENT = "be4d0e27fdbf8a6e04f0d7ca230abc6f9b9caee1a2f16ef44a75aab2c5627a43"
 """Fingerprint of the lists and the 5,502 images they name."""
 
 
-def fingerprint(folder: str | Path, files: Iterable[str] | None = None) -> str:
-    """SHA-256 (hex) over sorted relative paths and SHA-256s: of the files given, or of all below a folder."""
-    folder, total = Path(folder), hashlib.sha256()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"fingerprint: folder {folder} is missing")
-    if files is None:
-        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
+    """SHA-256 (hex) over sorted relative paths and SHA-256s of files in a folder."""
+    total = hashlib.sha256()
     for name in sorted(set(files)):
-        with (folder / name).open("rb") as file:
+        with Path(folder, name).open("rb") as file:
             total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
 
 
-def at_hand(names: Sequence[str], root: str | Path = "", url: str = URL, content: str = CONTENT) \
-        -> tuple[list[str], str]:
+def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str]:
     """Those of `names`, as `data.load` takes them, that are in their place, and one line on the others, or "".
 
     GroceryStore is downloaded where the network allows; rendered sets are always at hand.  root: the folder of all
@@ -55,7 +50,7 @@ def at_hand(names: Sequence[str], root: str | Path = "", url: str = URL, content
         lost[name] = "not at hand"
         if name == "grocery-store":
             try:
-                fetch(name, folder / name, url, content, timeout=10)
+                fetch(name, folder / name, timeout=10)
                 del lost[name]
             except FileNotFoundError:
                 lost[name] = "cannot be downloaded"
@@ -67,7 +62,7 @@ def at_hand(names: Sequence[str], root: str | Path = "", url: str = URL, content
     return found, f"left out: {line}; `klip data list` says where it comes from" if lost else ""
 
 
-def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTENT, timeout: float = 60) -> Path:
+def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
     """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
 
     root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing
@@ -82,29 +77,29 @@ def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTE
             return target
         raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint} (the folder is {target})")
     if target.is_dir() and any(target.iterdir()):
-        _verify(target, content, f"fetch: {target}", "move it away and fetch again")
+        _verify(target, f"fetch: {target}", "move it away and fetch again")
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
         try:
-            _unpack(url, Path(work), timeout)
+            _unpack(Path(work), timeout)
         except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise FileNotFoundError(f"fetch: {name} cannot be downloaded from {url} ({reason}); check the "
-                                    f"network, or {hint} (the folder is {target})") from None
+            raise FileNotFoundError(f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, or "
+                                    f"{hint} (the folder is {target})") from None
         found = [path for path in Path(work).glob("*/dataset") if path.is_dir()]
         if len(found) != 1:
-            raise ValueError(f"fetch: {url} wants one folder */dataset/ inside, found {len(found)}")
-        _verify(found[0], content, f"fetch: what came from {url}", "nothing was kept; try again later")
+            raise ValueError(f"fetch: {URL} wants one folder */dataset/ inside, found {len(found)}")
+        _verify(found[0], f"fetch: what came from {URL}", "nothing was kept; try again later")
         if target.is_dir():  # empty, see above: Windows cannot rename over it
             target.rmdir()
         os.replace(found[0], target)
     return target
 
 
-def _unpack(url: str, folder: Path, timeout: float) -> None:
-    """Download an archive and unpack what lies in its folder */dataset/ into a folder; timeout in seconds."""
-    with urlopen(url, timeout=timeout) as response, (folder / "archive.zip").open("wb") as file:
+def _unpack(folder: Path, timeout: float) -> None:
+    """Download the archive and unpack what lies in its folder */dataset/ into a folder; timeout in seconds."""
+    with urlopen(URL, timeout=timeout) as response, (folder / "archive.zip").open("wb") as file:
         size = response.headers["Content-Length"]  # GitHub gives none
         with tqdm.wrapattr(file, "write", total=int(size) if size else None, desc="download") as bar:
             shutil.copyfileobj(response, bar)
@@ -114,11 +109,11 @@ def _unpack(url: str, folder: Path, timeout: float) -> None:
                 packed.extract(member, folder)
 
 
-def _verify(folder: Path, content: str, what: str, remedy: str) -> None:
+def _verify(folder: Path, what: str, remedy: str) -> None:
     """Raise unless the lists and images below a folder are those of the pinned commit."""
     catalogue = data.load("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
     found = fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])
-    if found != content:
+    if found != CONTENT:
         raise ValueError(f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
-                         f"{content[:16]}; {remedy}")
+                         f"{CONTENT[:16]}; {remedy}")

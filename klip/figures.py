@@ -28,9 +28,7 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555", "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.7, "legend.frameon": False,
     "lines.linewidth": 1.6, "lines.markersize": 5, "figure.dpi": 90, "figure.facecolor": "white",
-}  # fmt: skip
-
-
+}
 _styled = style.context(["default", STYLE])  # whatever the reader's matplotlibrc says
 
 
@@ -42,9 +40,8 @@ def _needs(*columns: str) -> Callable[[Callable[..., Figure]], Callable[..., Fig
             if len(given) == 0:
                 raise ValueError(f"{draw.__name__}: nothing to draw, got an empty table; give at least one row")
             for table in given.values() if isinstance(given, Mapping) else [given]:
-                if missing := [name for name in columns if name not in table]:
-                    raise ValueError(f"{draw.__name__}: needs columns {', '.join(columns)}; "
-                                     f"missing {', '.join(missing)}")
+                if missing := ", ".join(name for name in columns if name not in table):
+                    raise ValueError(f"{draw.__name__}: needs columns {', '.join(columns)}; missing {missing}")
             return _styled(draw)(given, *args, **options)
 
         return checked
@@ -63,26 +60,25 @@ def _percent(axis, sign: str = " %") -> None:
 
 
 @_needs()
-def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float | None = None) -> Figure:
+def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figure:
     """Images per product against rank, both logarithmic (paper §3); the line is rank to the power -exponent."""
     figure, ((ax,),) = _canvas(size=(6.4, 3.6))
     images, rank, part = counts.to_numpy(), np.arange(1, len(counts) + 1), parts.reindex(counts.index).to_numpy()
     for name, colour in PART_COLOURS.items():
         own = part == name
-        label = f"{name}: {own.sum():,} products, {images[own].sum():,} images"
-        ax.plot(rank[own], images[own], "o", color=colour, markersize=4, label=label)
-    if exponent is not None:
-        level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
-        ax.plot(rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$")
+        ax.plot(rank[own], images[own], "o", color=colour, markersize=4,
+                label=f"{name}: {own.sum():,} products, {images[own].sum():,} images")
+    level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
+    ax.plot(rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$")
     ax.set(xscale="log", yscale="log", xlabel="rank of the product", ylabel="images", title="Images per product")
     ax.legend(loc="lower left")
     return figure
 
 
 @_styled
-def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), side: int = 96) -> Figure:
-    """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white; column titles above."""
-    columns = max((len(images) for images in rows.values()), default=0)
+def sheet(rows: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white squares of 96 pixels."""
+    columns = max(map(len, rows.values()), default=0)
     if columns == 0:
         raise ValueError("sheet: nothing to draw, got no image; give at least one row with one image")
     figure, axes = _canvas(len(rows), columns, size=(0.6 + 1.05 * columns, 0.25 + 1.08 * len(rows)))
@@ -92,16 +88,14 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (), 
     for line, (label, images) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label)
         for ax, image in zip(line, images, strict=False):
-            ax.imshow(ImageOps.pad(Image.fromarray(image), (side, side), color="white"))
-    for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=7.5, fontweight="normal", loc="center")
+            ax.imshow(ImageOps.pad(Image.fromarray(image), (96, 96), color="white"))
     return figure
 
 
-def confusions(triples: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = ()) -> Figure:
+def confusions(triples: Sequence[Sequence[np.ndarray]]) -> Figure:
     """Mistakes side by side, one column each: query, the wrong neighbour, the right packshot (RGB uint8)."""
     query, wrong, right = zip(*triples, strict=True) if triples else ((), (), ())
-    return sheet({"query": query, "wrong\nneighbour": wrong, "right\npackshot": right}, titles)
+    return sheet({"query": query, "wrong\nneighbour": wrong, "right\npackshot": right})
 
 
 def show(figure: Figure, images: bool = False) -> display.Image:
@@ -122,14 +116,12 @@ def _curve(ax: Axes, table: pd.DataFrame, x: str, number: int, label: str) -> No
 
 
 @_needs("depth", *SPAN)
-def depth_curve(table: pd.DataFrame, points: pd.DataFrame | None = None, chosen: int | None = None) -> Figure:
+def depth_curve(table: pd.DataFrame, points: pd.DataFrame, chosen: int) -> Figure:
     """Validation accuracy against depth (paper §4.1.3); points: depth, top1 of each seed; chosen: the depth to mark."""
     figure, ((ax,),) = _canvas()
     _curve(ax, table, "depth", 0, "mean of the seeds, 95 % interval")
-    if points is not None:
-        ax.plot(points["depth"], points["top1"], "o", color=GREY, markersize=3, zorder=1.5, label="one seed")
-    if chosen is not None:
-        ax.axvline(chosen, color=ORANGE, linestyle=":", label=f"chosen depth {chosen}")
+    ax.plot(points["depth"], points["top1"], "o", color=GREY, markersize=3, zorder=1.5, label="one seed")
+    ax.axvline(chosen, color=ORANGE, linestyle=":", label=f"chosen depth {chosen}")
     ax.set_xscale("log", base=2)
     ax.set_xticks(table["depth"], [str(depth) for depth in table["depth"]])
     ax.set(xlabel="depth (images per product and epoch)", ylabel="validation top-1", title="Depth sweep")
@@ -209,11 +201,10 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
 
 
 @_needs("threshold", "false_accepts", "correct_accepts")
-def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None) -> Figure:
+def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
     """Correct against false accepts, products in the gallery against others: one line per label.
 
-    curves: as `openset.curve` makes them, thresholds falling; chosen: a threshold for any of the labels, marked on its
-    line, for 95 % correct accepts.
+    curves: as `openset.curve` makes them; chosen, for 95 % correct accepts: thresholds by label, marked on their lines.
     """
     figure, ((ax,),) = _canvas(size=(6.8, 4.2))
     ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="chance")
@@ -222,12 +213,11 @@ def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
     for number, (name, table) in enumerate(curves.items()):
         ax.plot(table["false_accepts"], table["correct_accepts"], color=COLOURS[number % 6], label=str(name),
                 linestyle="-" if number < 6 else "--")
-        if chosen and name in chosen:
+        if name in chosen:
             last = table[table["threshold"] >= chosen[name]].tail(1)
             ax.plot(last["false_accepts"], last["correct_accepts"], **_look(number), **point)
     ax.set(xlabel="false accepts (products not in the gallery)", ylabel="correct accepts", title="Open set")
-    if chosen:
-        ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
+    ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
     _percent(ax.xaxis)
     _percent(ax.yaxis)
     figure.legend(loc="outside right center", fontsize=8)
@@ -310,8 +300,7 @@ def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figur
 def trade(table: pd.DataFrame, across: str) -> Figure:
     """What is gained on set `across` (x) against what is gained on each other set (y, a panel each).
 
-    Fractions gained over the frozen encoder: below the line a variant loses.  Each point is named at the right edge of
-    its panel, the names in the order of the points.
+    Fractions gained over the frozen encoder: below the line a variant loses.  Names stand in the order of the points.
     """
     others = [name for name in dict.fromkeys(table["set"]) if name != across]
     if across not in set(table["set"]) or not others:
@@ -343,8 +332,8 @@ def tail_accuracy(table: pd.DataFrame) -> Figure:
 def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()) -> Figure:
     """Two-dimensional maps side by side, e.g. before and after; each array is (N, 2), products has N names.
 
-    The products in `shown` (up to 12 differ in colour or marker) stand out, the others are grey.  A long name loses its
-    beginning: flavours of one line differ at the end.
+    Those in `shown` (up to 12 differ in colour or marker) stand out.  A long name loses its beginning: flavours of one
+    line differ at the end.
     """
     figure, axes = _canvas(1, len(points), (1.4 + 3.9 * len(points), 3.9))
     names = np.asarray(products)

@@ -29,8 +29,8 @@ SIFT_SIDE, BRISK_SIDE = 160, 256
 
 Like the numbers above, SIFT_CONTRAST, BRISK_THRESHOLD and HSV_BINS they were chosen on ten seeded crops of each of
 the first 20 products of GroZi-120 (200 of its queries) and three training photographs of each of GroceryStore's.
-Asked again for SIFT on eight crops of each of the products 1 to 60 and the same photographs, nothing was better on
-both: 256 pixels, as many keypoints of packshots, equalised contrast (CLAHE), no enlarging, half the contrast.
+On eight crops of each of the products 1 to 60 and the same photographs nothing was better for SIFT on both: 256
+pixels, as many keypoints of packshots, equalised contrast (CLAHE), no enlarging, half the contrast.
 """
 SIFT_CONTRAST = 0.02
 """Half of OpenCV's default: shop video is dark."""
@@ -58,20 +58,18 @@ def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first",
     picked = data.pick_gallery(catalogue, rule, seed)
     packshots, asked = (picked[picked["split"] == split].reset_index(drop=True) for split in ("gallery", "query"))
     products, root = packshots["product"].to_numpy(object), Path(catalogue.attrs["root"])
-    look, compare, few, many = {
-        "sift": (sift, sift_scores, PACKSHOT, QUERY), "brisk": (brisk, brisk_scores, PACKSHOT, QUERY),
-        "hsv": (hsv_histogram, intersections, 0, 0)}[method]
-
-    def described(image: str, most: int) -> np.ndarray:
-        return look(data.read(root / image), *([most] if most else []))
+    look_at_packshot, look, compare = {
+        "sift": (partial(sift, most=PACKSHOT), sift, sift_scores),
+        "brisk": (partial(brisk, most=PACKSHOT), brisk, brisk_scores),
+        "hsv": (hsv_histogram, hsv_histogram, intersections)}[method]
 
     def answer(image: str) -> tuple[list[str], float]:
-        scores = compared(described(image, many))
+        scores = compared(look(data.read(root / image)))
         best = np.argsort(-scores, kind="stable")[:5]
         return products[best].tolist(), float(scores[best[0]])
 
     with threads(workers) as pool:
-        compared = compare(list(pool.map(partial(described, most=few), packshots["image"])))
+        compared = compare(list(pool.map(lambda image: look_at_packshot(data.read(root / image)), packshots["image"])))
         found = list(tqdm(pool.map(answer, asked["image"]), method, len(asked), disable=not progress))
     frame = outcomes.frame(asked, [best for best, _ in found], similarity=[score for _, score in found])
     frame.attrs = {**catalogue.attrs, "gallery": rule, "seed": seed, "method": method}

@@ -56,14 +56,14 @@ def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
 
 def fresh(file: Path) -> dict[str, Any]:
     """`here` in a new process, so that nothing of this one is counted."""
-    code = "import sys; from klip import measure; measure.main(sys.argv[1])"
+    code = "import json, sys; from klip import measure; print(json.dumps(measure.here(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"measure: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)
 
 
-def here(file: Path) -> dict[str, Any]:
+def here(file: str | Path) -> dict[str, Any]:
     """Load (all files are looked for), plan, first batch (draws and pixels) in this process.
 
     load_s, plan_s, batch_s: seconds; before_mib and peak_mib: most memory held since the process began (MiB), once
@@ -94,7 +94,3 @@ def peak_mib() -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def main(file: str) -> None:
-    print(json.dumps(here(Path(file))))

@@ -22,17 +22,18 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from klip import blocks, data, encoder, imagenet, metrics, paths, zeroshot
+from klip import blocks, data, encoder, heldout, metrics, paths, zeroshot
 from klip.corpus import CORPUS_PIXELS, Batches, corpus, preprocess
 from klip.device import autocast
 from klip.encoder import Encoder
-from klip.files import atomic
+from klip.files import write_tensors
 from klip.prompts import build, fill, tokenizer
 from klip.shop.design import colour_name, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import on_white
 from klip.shop.sets import source_hash
 from klip.train import rate_factor
+from klip.weights import source
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,8 @@ def start(config: PretrainConfig) -> nn.Module:
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
-        state = imagenet.state_dict()
-        tower = {name: value for name, value in state.items() if not name.startswith(imagenet.CLASSIFIER)}
-        model.visual.trunk.load_state_dict(tower)
+        imagenet = source("imagenet")
+        imagenet.fill(model.visual, imagenet.fetch())
         blocks.freeze(model.visual, config.frozen_blocks)
     return model
 
@@ -195,18 +195,12 @@ def answered(lessons: Iterable[tuple], teacher: Encoder, passes: int, seed: int)
 def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path,
           chosen: Sequence[dict] = ()) -> None:
     """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
-    from safetensors.torch import save_file
-
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: (value.half() if value.is_floating_point() else value).contiguous()
-               for name, value in model.state_dict().items()
+    tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
-    recipe = asdict(config) | {"teacher": Path(config.teacher).name}
-    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history,
-            "chosen": list(chosen)}
-    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
-             "provenance": json.dumps(made)}
-    atomic(Path(out), lambda part: save_file(tensors, part, facts))
+    made = {"recipe": asdict(config) | {"teacher": Path(config.teacher).name},
+            "renderer": source_hash(("sets.py", "store.py")), "history": history, "chosen": list(chosen)}
+    write_tensors(Path(out), tensors, {"arch": config.arch, "provenance": json.dumps(made),
+                                       "preprocess": json.dumps(preprocess(config.test_pixels).to_dict())})
 
 
 def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFrame]:
@@ -214,26 +208,20 @@ def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFr
     most `per_product` seeded crops of each product, and that many of GroceryStore's *training* photographs."""
     found = {}
     if (paths.data_root() / "grozi-120").is_dir():
-        grozi = data.load("grozi-120")
-        asked = grozi["split"] == "query"
-        crops = grozi[asked].sample(frac=1, random_state=0).groupby("product", sort=False).head(per_product)
-        found["grozi-120 web1"] = pd.concat([grozi[~asked], crops], ignore_index=True)
-        found["grozi-120 web1"].attrs = grozi.attrs
+        found["grozi-120 web1"] = heldout.few_queries(data.load("grozi-120"), per_product)
     if (paths.data_root() / "grocery-store").is_dir():
         grocery = data.load("grocery-store")
         shown, train = grocery[grocery["split"] == "gallery"], grocery[grocery["split"] == "train"]
         asked = train.sample(min(photographs, len(train)), random_state=0).assign(split="query")
-        found["grocery-store, training photographs"] = pd.concat([shown, asked], ignore_index=True)
-        found["grocery-store, training photographs"].attrs = grocery.attrs
+        found["grocery-store, training photographs"] = judge = pd.concat([shown, asked], ignore_index=True)
+        judge.attrs = grocery.attrs
     return found
 
 
-def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame],
-            pixels: Sequence[int] = (128, 160, 192, 224), shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)
-            ) -> pd.DataFrame:
+def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Top-1 (a fraction) of each judge at each resolution and share of the trained weights, one packshot, one view."""
     rows = []
-    for share, side in itertools.product(shares, pixels):
+    for share, side in itertools.product((0, 0.25, 0.5, 0.75, 1), (128, 160, 192, 224)):
         judge = encoder.interpolate(before, after, share)
         judge.preprocess = replace(judge.preprocess, size=side)
         for name, catalogue in sets.items():
@@ -257,18 +245,17 @@ def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, s
 
     One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
     """
-    model, tokenize, file = build(arch), tokenizer(arch), Path(file or paths.WEIGHTS / f"{arch}.safetensors")
+    model, file = build(arch).eval(), Path(file or paths.WEIGHTS / f"{arch}.safetensors")
     fill(model, file)
-    model.eval()
+    tokenize, tower = tokenizer(arch), encoder.load(file)
     products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
-    size = encoder.load(file).preprocess.size
-    clean = np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
+    clean = [on_white(packshot(product, CORPUS_PIXELS), rng, tower.preprocess.size) for product in products]
     questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
                  "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
                  "kind of goods": ("a packshot of {}", [product.noun for product in products])}
     rows = []
     with torch.no_grad():
-        images = encoder.embed(encoder.load(file), list(clean))  # (N, D)
+        images = encoder.embed(tower, clean)  # (N, D)
         for attribute, (prompt, truth) in questions.items():
             answers = sorted(set(truth))
             text = model.encode_text(tokenize([prompt.format(answer) for answer in answers]), normalize=True)

@@ -66,12 +66,9 @@ class Claim:
     def paper(self) -> str:
         """The paper's figures for the rows and sets of the tests; empty where it prints none."""
         rows = dict.fromkeys(name for test in self.tests for name in (test.a, test.b) if name in PUBLISHED)
-        shown = []
-        for name in self.sets:
-            found = {row: PUBLISHED[row][name] for row in rows if name in PUBLISHED[row]}
-            shown.append(f"{name}: " + "; ".join(f"{row}: {said}" if isinstance(said, str) else f"{row} {said:g}"
-                                                 for row, said in found.items()))
-        return " / ".join(shown)
+        told = {name: [f"{row}: {said}" if isinstance(said := PUBLISHED[row][name], str) else f"{row} {said:g}"
+                       for row in rows if name in PUBLISHED[row]] for name in self.sets}
+        return " / ".join(f"{name}: {'; '.join(own)}" for name, own in told.items())
 
 
 _CLOSE = '"accuracy close to or exceeding full finetuning" (abstract)'

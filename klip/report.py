@@ -146,7 +146,8 @@ def read_metrics(name: str, profile: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _all_metrics(profile: str) -> dict[str, dict[str, Any]]:
+def all_metrics(profile: str) -> dict[str, dict[str, Any]]:
+    """What the notebooks of a profile have written so far, by name."""
     files = sorted((folder(profile) / "metrics").glob("*.json"))
     return {file.stem: json.loads(file.read_text()) for file in files}
 
@@ -156,13 +157,13 @@ def paper_number(label: str) -> float | None:
     return published.of_row(label.split()[0])
 
 
-def _sets(profile: str) -> list[tuple[str, dict[str, Any]]]:
-    """`sets` of 04_zero_shot.json: label -> queries, products, and frozen, fine_tuned, difference, low, high.
+def _sets(profile: str) -> dict[str, dict[str, Any]]:
+    """`sets` of 04_zero_shot.json: label -> queries, products, and fractions frozen, fine_tuned, difference, low, high.
 
-    The last five are fractions; a label is a set's name, perhaps with more words after it (the gallery rule).
-    Where measured there are also floor (SIFT, the same queries and packshots) and reranked, each with its _low, _high.
+    A label is a set's name, perhaps with more words after it (the gallery rule).  Where measured there are also floor
+    (SIFT, the same queries and packshots) and reranked, each with its _low and _high.
     """
-    return list(_all_metrics(profile).get("04_zero_shot", {}).get("sets", {}).items())
+    return all_metrics(profile).get("04_zero_shot", {}).get("sets", {})
 
 
 def _percent(value: float | None, sign: str = "") -> str:
@@ -177,12 +178,12 @@ def summary(profile: str) -> str:
     """The closing table of a run: fine-tuned minus frozen top-1 with 95 % interval, chosen depth, times."""
     lines = [f"profile {profile}: top-1 accuracy in percent, one packshot per product",
              f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval"]
-    for label, row in _sets(profile):
+    for label, row in _sets(profile).items():
         shown = _percent(row["frozen"]), _percent(row["fine_tuned"]), _percent(row["difference"], "+")
         numbers = "".join(f"{text:>8}" for text in (row["queries"], *shown))
         note = "" if row["low"] is None or row["low"] > 0 else "   not above 0"
         lines.append(f"{label:<28}{numbers}  {_interval(row)}{note}")
-    found = _all_metrics(profile)
+    found = all_metrics(profile)
     if (depth := found.get("02_depth", {}).get("depth")) is not None:
         lines.append(f"chosen depth: {depth} images per product")
     times = [f"{name} {values['seconds']:.0f} s" for name, values in found.items() if values.get("seconds")]
@@ -195,26 +196,25 @@ def _results_table(profile: str) -> str:
         return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
     lines = ["| set | products | queries | chance | SIFT | frozen | fine-tuned | difference (95 % interval) "
              "| re-ranked | paper |", "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|"]
-    for label, row in _sets(profile):
+    for label, row in _sets(profile).items():
         paper, mirrored = paper_number(label), published.PAPER_SET.get(label.split()[0])
         shown = "-" if paper is None else f"{paper} ({mirrored})" if mirrored else str(paper)
         gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
         size = row["products"], row["queries"], _percent(1 / row["products"]), _percent(row.get("floor"))
         ours = _percent(row["frozen"]), _percent(row["fine_tuned"]), gain, _percent(row.get("reranked"))
         lines.append("| " + " | ".join(map(str, (label, *size, *ours, shown))) + " |")
-    left_out = _all_metrics(profile)["04_zero_shot"].get("left_out")
+    left_out = all_metrics(profile)["04_zero_shot"].get("left_out")
     return "\n".join(lines + [f"\n{left_out}"] * bool(left_out)) + "\n"
 
 
 def save_claims(profile: str) -> Path:
     """Judge the paper's claims by the stored metrics; write claims.csv and claims.md, return the .csv path.
 
-    Takes from each metrics file `evidence` (records of `claims.evidence`) and `reasons` (claim's id -> why it,
-    or a part of it, could not be tested).
+    Takes from each metrics file `evidence` (records of `claims.evidence`) and `reasons`, see `claims.verdicts`.
     """
     from klip import claims
 
-    found = _all_metrics(profile).values()
+    found = all_metrics(profile).values()
     if not found:
         raise FileNotFoundError(f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
                                 f"run `make reproduce PROFILE={profile}`")
@@ -230,9 +230,9 @@ def save_claims(profile: str) -> Path:
 def _ledger(profile: str) -> str:
     """claims.md; says so when there is none yet."""
     path = folder(profile) / "claims.md"
-    if not path.is_file():
-        return f"The claims are not judged for profile `{profile}` yet: `make reproduce PROFILE={profile}`.\n"
-    return path.read_text()
+    if path.is_file():
+        return path.read_text()
+    return f"The claims are not judged for profile `{profile}` yet: `make reproduce PROFILE={profile}`.\n"
 
 
 def readme(text: str) -> str:
@@ -252,11 +252,8 @@ def fill_readme() -> None:
 
 
 def write_report(profile: str) -> Path:
-    """Write results/<profile>/report.md, and the ledger (`save_claims`) that it shows.
-
-    Summary, claims, each notebook's tables, pictures and numbers, provenance.
-    """
-    found = _all_metrics(profile)
+    """Write results/<profile>/report.md: summary, claims (`save_claims`), each notebook's results, provenance."""
+    found = all_metrics(profile)
     kinds: dict[str, Callable[[Path], str]] = {
         "tables/*.md": lambda file: file.read_text(),
         "figures/*": lambda file: f"![{file.stem}](figures/{file.name})\n",
@@ -272,8 +269,7 @@ def write_report(profile: str) -> Path:
     for number, own in itertools.groupby(sorted(files), key=lambda file: file[0]):
         parts.append(f"## Notebook {number}\n")
         parts += [part for _, _, name, content in own for part in (f"### {name}\n", content)]
-    made = [values["provenance"] for values in found.values() if "provenance" in values]
-    if made:
+    if made := [values["provenance"] for values in found.values() if "provenance" in values]:
         parts += ["## Provenance of the last notebook\n", _listing(max(made, key=lambda item: item["date"]))]
     return _write(folder(profile) / "report.md", "\n".join(parts))
 

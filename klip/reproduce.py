@@ -86,11 +86,9 @@ class Notebook:
 
     def key(self, depends: Mapping[str, Any], profile: str) -> str:
         """Hash of all that its results depend on."""
-        upstream = {}
-        for name in self.reads():
-            file = paths.RESULTS / profile / "metrics" / f"{name}.json"
-            found = json.loads(file.read_text()) if file.is_file() else {}
-            upstream[name] = {name: value for name, value in found.items() if name not in VOLATILE}
+        stored = report.all_metrics(profile)
+        upstream = {name: {key: value for key, value in stored.get(name, {}).items() if key not in VOLATILE}
+                    for name in self.reads()}
         files = sorted(sources(imports(self.tree)) | set(paths.WEIGHTS.glob("*.*")))
         digests = [(file.parent.name, file.name, _sha256(file.read_bytes())) for file in files]
         return _sha256(json.dumps([self.code, depends, upstream, digests]).encode())
@@ -228,8 +226,7 @@ def _execute(book: Notebook, values: Mapping[str, Any], profile: str) -> None:
     import papermill
 
     # The kernel `python3` of this environment, and the folders of this process.
-    folders = {"KLIP_CACHE": str(paths.CACHE), "KLIP_RESULTS": str(paths.RESULTS)}
-    os.environ.update(JUPYTER_PREFER_ENV_PATH="1", **folders)
+    os.environ.update(JUPYTER_PREFER_ENV_PATH="1", KLIP_CACHE=str(paths.CACHE), KLIP_RESULTS=str(paths.RESULTS))
     target = paths.RESULTS / profile / "notebooks" / book.path.name
     partial = target.with_name(f".{target.name}")  # papermill asks for this ending
     target.parent.mkdir(parents=True, exist_ok=True)

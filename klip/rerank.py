@@ -1,11 +1,10 @@
 """Re-ranking by print (beyond the paper): cosine plus a weight times the share of SIFT votes.
 
-An encoder sees what a package looks like, keypoints see what is printed on it.  The descriptors of a
-query vote among its first products by cosine only (`keypoints.agreed`).  Similarity of a product = cosine
-of its nearest row + weight x its share of all votes, 0 without a vote and for all products behind the
-first.  Equal similarities: the better cosine, then the order of the gallery.  Here are the frames of
-`zeroshot.evaluate(..., keep=...)`, whose columns products, cosines and packshots hold each query's first
-products; `Gallery.classify(rerank=...)` does the same.
+An encoder sees what a package looks like, keypoints see what is printed on it.  The descriptors of a query vote among
+its first products by cosine only (`keypoints.agreed`).  Similarity of a product = cosine of its nearest row + weight x
+its share of all votes, 0 without a vote and for all products behind the first.  Equal similarities: the better cosine,
+then the order of the gallery.  Frames are those of `zeroshot.evaluate(..., keep=...)`, whose columns products, cosines
+and packshots hold each query's first products; `Gallery.classify(rerank=...)` does the same.
 Axes: Q queries, T products kept of each, F first ones of them, N descriptors of a query.
 """
 
@@ -41,11 +40,9 @@ class Rerank:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
-            raise ValueError("rerank: weight must be a number of at least 0 (0 is cosine alone), got "
-                             f"{self.weight!r}")
+            raise ValueError(f"rerank: weight must be a number of at least 0 (0 is cosine alone), got {self.weight!r}")
         if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 1:
-            raise ValueError("rerank: first must be a whole number of products, at least 1, got "
-                             f"{self.first!r}")
+            raise ValueError(f"rerank: first must be a whole number of products, at least 1, got {self.first!r}")
 
 
 class Votes(NamedTuple):
@@ -147,12 +144,10 @@ def sensitivity(frames: Sequence[pd.DataFrame], voted: Votes, weights: Iterable[
     To choose by, frames of validation products; of other sets to be shown only.
     """
     rows = []
-    for weight in sorted(set(weights)):
-        for first in sorted(voted.shares[0]):
-            how = Rerank(weight, first)
-            pooled = pd.concat([outcome(frame, own[how.first], how.weight)
-                                for frame, own in zip(frames, voted.shares, strict=True)])
-            rows.append((weight, first, metrics.score(pooled).top1, *metrics.bootstrap_products(pooled)))
+    for how in [Rerank(weight, first) for weight in sorted(set(weights)) for first in sorted(voted.shares[0])]:
+        pooled = pd.concat([outcome(frame, own[how.first], how.weight)
+                            for frame, own in zip(frames, voted.shares, strict=True)])
+        rows.append((how.weight, how.first, metrics.score(pooled).top1, *metrics.bootstrap_products(pooled)))
     return pd.DataFrame(rows, columns=["weight", "first", "top1", "low", "high"])
 
 

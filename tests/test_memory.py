@@ -155,8 +155,8 @@ def test_prediction_is_what_a_gpu_allocates(checkpointing):
     from klip import bench
 
     precision = encoder.resolve_precision("auto", "cuda")
-    found = bench.klip_step("ViT-B-32", "cuda", batch=32, accumulate=2, steps=3, products=100, precision=precision,
-                            checkpointing=checkpointing)
+    with bench._trainer("ViT-B-32", "cuda", 3, 32, 2, checkpointing, precision, 100, 0) as trainer:
+        found = bench._synthetic(trainer, 3)
     parts = activations.need("ViT-B-32", precision, 100).parts(16, 2, checkpointing)
     assert sum(parts.values()) == pytest.approx(found["peak_allocated_bytes"], rel=0.1)
 

@@ -20,15 +20,9 @@ app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of pack
 
 @gallery_app.command()
 def build(
-    file: options.File,
-    source: options.Source,
-    model: options.Model = "nano",
-    resize: options.Resize = "",
-    pixels: options.Pixels = 0,
-    also: options.Also = 0,
-    views: options.Views = 8,
-    seed: options.Seed = 0,
-    unreadable: options.Unreadable = "fail",
+    file: options.File, source: options.Source, model: options.Model = "nano",
+    resize: options.Resize = "", pixels: options.Pixels = 0, also: options.Also = 0, views: options.Views = 8,
+    seed: options.Seed = 0, unreadable: options.Unreadable = "fail",
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
@@ -77,12 +71,8 @@ def classify(
     unknown_below: Annotated[float | None, typer.Option(
         help="Score under which a product counts as unknown; default: the gallery's own, -2: none.")] = None,
     score: options.Score = "",
-    rerank: options.Print = "",
-    weight: options.Weight = None,
-    first: options.First = None,
-    model: options.Moved = "",
-    unreadable: options.Unreadable = "fail",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    rerank: options.Print = "", weight: options.Weight = None, first: options.First = None,
+    model: options.Moved = "", unreadable: options.Unreadable = "fail", as_json: options.Json = False,
 ) -> None:
     """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
     gallery = gallery_of(file, model)
@@ -98,13 +88,10 @@ def classify(
 
 @gallery_app.command()
 def calibrate(
-    file: options.File,
-    source: options.Source,
+    file: options.File, source: options.Source,
     accepts: Annotated[float, typer.Option(help="Share of the photographs of known products to accept.")] = 0.95,
     score: options.Score = "similarity",
-    root: options.Root = "",
-    model: options.Moved = "",
-    unreadable: options.Unreadable = "fail",
+    root: options.Root = "", model: options.Moved = "", unreadable: options.Unreadable = "fail",
 ) -> None:
     """Choose the threshold under which a product counts as unknown, and store it in the gallery.
 

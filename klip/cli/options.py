@@ -61,6 +61,9 @@ File = Annotated[Path, typer.Argument(help="The gallery file.")]
 Print = Annotated[str, typer.Option("--rerank", help="keypoints: re-rank the first products by what is printed.")]
 Weight = Annotated[float | None, typer.Option(help="With --rerank: what all votes are worth, in units of cosine.")]
 First = Annotated[int | None, typer.Option(help="With --rerank: products, the best by cosine, that are re-ranked.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Profile = Annotated[str, typer.Option(help="nano, real, shelf or paper.")]
 Score = Annotated[str, typer.Option(help="similarity, or margin between first and second product.")]
 
 

@@ -25,7 +25,7 @@ SHARES = ("top1", "top1_per_product", "top5")
 
 @app.command()
 def reproduce(
-    profile: Annotated[str, typer.Option(help="nano, real, shelf or paper.")] = "nano",
+    profile: options.Profile = "nano",
     only: Annotated[list[str] | None, typer.Option(help="A notebook's number, e.g. 02; repeatable.")] = None,
     appendix: Annotated[bool, typer.Option(help="Also the appendix notebooks (long).")] = False,
     values: options.Values = None,
@@ -37,7 +37,7 @@ def reproduce(
 
 
 @app.command()
-def report(profile: Annotated[str, typer.Option(help="nano, real, shelf or paper.")] = "nano") -> None:
+def report(profile: options.Profile = "nano") -> None:
     """Judge the paper's claims by the stored results; writes claims.csv, claims.md and report.md."""
     from klip import report as writer
 
@@ -53,12 +53,8 @@ def finetune(
         help="For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random.")] = "",
     images: Annotated[int, typer.Option(help="Images seen in all.")] = 6000,
     depth: Annotated[int, typer.Option(help="Images per product and epoch (paper 4.1.3).")] = 16,
-    pixels: options.Pixels = 0,
-    root: options.Root = "",
-    seed: options.Seed = 0,
-    unreadable: options.Unreadable = "fail",
-    load: options.Load = None,
-    values: options.Values = None,
+    pixels: options.Pixels = 0, root: options.Root = "", seed: options.Seed = 0,
+    unreadable: options.Unreadable = "fail", load: options.Load = None, values: options.Values = None,
 ) -> None:
     """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig.
 
@@ -87,20 +83,12 @@ def finetune(
 @app.command()
 def evaluate(
     set_name: Annotated[str, typer.Option("--set", help="Name of a set.")],
-    root: options.Root = "",
-    model: options.Model = "nano",
+    root: options.Root = "", model: options.Model = "nano",
     gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")] = "web1",
-    resize: options.Resize = "",
-    pixels: options.Pixels = 0,
-    also: options.Also = 0,
-    views: options.Views = 8,
-    seed: options.Seed = 0,
-    workers: options.Workers = 0,
-    unreadable: options.Unreadable = "fail",
-    load: options.Load = None,
-    rerank: options.Print = "",
-    weight: options.Weight = None,
-    first: options.First = None,
+    resize: options.Resize = "", pixels: options.Pixels = 0, also: options.Also = 0, views: options.Views = 8,
+    seed: options.Seed = 0, workers: options.Workers = 0,
+    unreadable: options.Unreadable = "fail", load: options.Load = None,
+    rerank: options.Print = "", weight: options.Weight = None, first: options.First = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures there.")] = None,
 ) -> None:
     """Zero-shot accuracy on a set: one packshot per product, nearest neighbour (paper 4.2)."""
@@ -140,7 +128,7 @@ def plan(
     gpu_gb: Annotated[float, typer.Option(help="Memory of the GPU, GiB.")] = 11.0,
     images: Annotated[int, typer.Option(help="Images seen in all.")] = 325_000,
     batch: Annotated[int, typer.Option(help="Images of an optimiser step.")] = 64,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: options.Precision = "auto",
     products: Annotated[int, typer.Option(help="Products of the ArcFace head (paper: 6,500).")] = 6500,
     frozen_blocks: Annotated[int, typer.Option(help="Low blocks that are not trained, the stem with them.")] = 0,
     ema: Annotated[bool, typer.Option(help="Keep averaged weights too.")] = False,
@@ -164,12 +152,12 @@ def bench(
     batch: Annotated[int, typer.Option(help="Images of a step; 0: 64 on a GPU, 4 on a CPU.")] = 0,
     accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into.")] = 1,
     checkpointing: Annotated[bool, typer.Option(help="Keep only what lies between blocks.")] = False,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: options.Precision = "auto",
     products: Annotated[int, typer.Option(help="Products of the head, a synthetic JPEG each.")] = 256,
     workers: options.Workers = 2,
     rounds: Annotated[int, typer.Option(help="Turns of klip and of PML's trainer.")] = 3,
     save: Annotated[str, typer.Option(help="Also write results/gpu/NAME.json.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
     from klip import bench as measure

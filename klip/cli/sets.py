@@ -19,8 +19,7 @@ app.add_typer(shop_app, name="shop", help="The rendered shop.")
 
 @data_app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name of the set, e.g. grocery-store.")],
-    root: options.Root = "",
+    name: Annotated[str, typer.Argument(help="Name of the set, e.g. grocery-store.")], root: options.Root = "",
 ) -> None:
     """Download a set that may be downloaded, and check its fingerprint; else say what to put where."""
     from klip import fetch as fetcher
@@ -29,11 +28,7 @@ def fetch(
 
 
 @data_app.command()
-def check(
-    source: options.Source,
-    root: options.Root = "",
-    load: options.Load = None,
-) -> None:
+def check(source: options.Source, root: options.Root = "", load: options.Load = None) -> None:
     """Count a set, read every image and list the damage; exit code 1 if there is any.
 
     Says images and products per split, what the loader left out, and products that are only in training or test.
@@ -91,9 +86,7 @@ def pack(
     source: options.Source,
     out: Annotated[Path, typer.Argument(help="An empty folder for the tar files.")],
     per_shard: Annotated[int, typer.Option(help="Images of a tar file.")] = 1000,
-    root: options.Root = "",
-    seed: options.Seed = 0,
-    load: options.Load = None,
+    root: options.Root = "", seed: options.Seed = 0, load: options.Load = None,
 ) -> None:
     """Pack a set into tar files (WebDataset's convention), which klip reads like a folder."""
     from klip import shards
@@ -132,8 +125,7 @@ def measure_scale(
 @shop_app.command()
 def render(
     root: Annotated[Path | None, typer.Option(help="Folder to fill; default: klip's cache.")] = None,
-    workers: options.Workers = 2,
-    values: options.Values = None,
+    workers: options.Workers = 2, values: options.Values = None,
 ) -> None:
     """Draw the shop: a fine-tuning range and three evaluation sets; --set takes fields of ShopPlan."""
     from klip import paths
