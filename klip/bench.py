@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -220,8 +219,11 @@ def _loop(trainer: train._Trainer, idle: bool = False) -> float:
 
     trainer.step, trainer.seconds = 0, 0.0
     trainer.history.clear()
-    with mock.patch.object(trainer, "_step", watched):
+    trainer._step = watched
+    try:
         trainer.run(None, progress=False)
+    finally:
+        del trainer._step  # that of the class again
     return _rate(trainer, ends)
 
 
