@@ -27,7 +27,7 @@ def _ink(ground: Colour, *wanted: Colour) -> Colour:
 
 
 def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, c: Colour) -> None:
-    """Cover the whole canvas in place."""
+    """Cover a canvas of colour `a` in place."""
     height, width = canvas.shape[:2]
     x, y = grid(height, width)
     x = x * (width / height)
@@ -36,7 +36,6 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
     across = y * np.cos(turn) - x * np.sin(turn)
     if rng.random() < 0.4:
         b = mix(a, b, rng.uniform(0.15, 0.6))
-    canvas[:] = a
     if kind == "gradient":
         share = np.clip(0.5 + along * rng.uniform(0.3, 1), 0, 1)
     elif kind == "radial":
@@ -115,9 +114,8 @@ def label(product: Product, width: int, height: int) -> np.ndarray:
     of one field, shape or picture and the flavour word, nothing else.  The array is shared and cannot be written.
     """
     rng = stream("label", product.line_seed)
-    own = stream("flavour", product.seed)
     a, b, c, ink = product.palette
-    canvas = np.empty((height, width, 3), np.float32)
+    canvas = np.full((height, width, 3), a, np.float32)
     differs = str(rng.choice(DIFFERENCES))
     _ground(canvas, stream("ground", product.line_seed), a, b, c)
     split = float(rng.uniform(0.3, 0.6))
@@ -133,7 +131,7 @@ def label(product: Product, width: int, height: int) -> np.ndarray:
     _art(canvas, product, rng, split, flipped, product.accent if differs == "picture" else None)
     behind = _wordmark(canvas, product, rng, split, flipped)
     _extras(canvas, product, rng, behind, ink)
-    _flavour(canvas, product, rng, own, differs, split, flipped)
+    _flavour(canvas, product, rng, differs, split, flipped)
     grain = stream("print", product.line_seed)
     if rng.random() < 0.5:
         canvas += (noise(grain, height, width, 0.6)[..., None] - 0.5) * np.float32(rng.uniform(0.02, 0.15))
@@ -186,8 +184,8 @@ def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, sp
     return behind
 
 
-def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own: np.random.Generator,
-             differs: str, split: float, flipped: bool) -> None:
+def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, differs: str, split: float,
+             flipped: bool) -> None:
     """The field with the flavour word, in the accent colour where that is what differs."""
     height, width = canvas.shape[:2]
     at = (1 - split if flipped else split) + rng.uniform(-0.05, 0.05)
@@ -217,6 +215,7 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own
         corner = np.array([(sx, sy), (sx * (1 - reach), sy), (sx, sy * (1 - reach * width / height))])
         blend(canvas, polygon(height, width, corner), product.accent)
     elif differs == "spot":
+        own = stream("flavour", product.seed)
         paste(canvas, thing(own, size, product.accent), cx, cy, own.uniform(-40, 40))
 
 

@@ -62,11 +62,10 @@ _FLAVOURS = {
     # flavour: the hue it is usually printed in
     "mango": 0.11, "strawberry": 0.98, "lime": 0.24, "blueberry": 0.66, "vanilla": 0.13, "orange": 0.08,
     "cherry": 0.95, "mint": 0.42, "apple": 0.28, "lemon": 0.16, "peach": 0.06, "grape": 0.77, "coconut": 0.52,
-    "caramel": 0.09, "paprika": 0.02, "onion": 0.31, "cheese": 0.14, "pepper": 0, "garlic": 0.18,
-    "tomato": 0.01, "chicken": 0.12, "chili": 0.99, "hazelnut": 0.07, "raspberry": 0.93, "pear": 0.21,
-    "banana": 0.15, "original": 0.6, "classic": 0, "light": 0.55, "zero": 0.7, "strong": 0.83,
-    "sensitive": 0.5, "fresh": 0.45, "sport": 0.58, "night": 0.68, "kids": 0.88, "organic": 0.34,
-    "spicy": 0.03, "mild": 0.36, "sea salt": 0.57,
+    "caramel": 0.09, "paprika": 0.02, "onion": 0.31, "cheese": 0.14, "pepper": 0, "garlic": 0.18, "tomato": 0.01,
+    "chicken": 0.12, "chili": 0.99, "hazelnut": 0.07, "raspberry": 0.93, "pear": 0.21, "banana": 0.15,
+    "original": 0.6, "classic": 0, "light": 0.55, "zero": 0.7, "strong": 0.83, "sensitive": 0.5, "fresh": 0.45,
+    "sport": 0.58, "night": 0.68, "kids": 0.88, "organic": 0.34, "spicy": 0.03, "mild": 0.36, "sea salt": 0.57,
 }
 _LINES = """Gold Family Bio Select Farm Extra Daily Pure Royal Nature Crunch Dream Tradition Active Premium
 Little Sun Harvest Mountain Ocean Power Soft Rapid Nordic Bella Grand Velvet Magic Simple Garden""".split()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
@@ -148,6 +146,5 @@ def tool(product: Product, size: int, form: np.random.Generator, chance: np.rand
     return turned(out, lean) if lean else out
 
 
-FLAT: dict[str, Callable[..., np.ndarray]] = {"bag": bag, "pouch": bag, "wrapper": bag, "tube": tube,
-                                              "blister": blister, "tray": tray, "tool": tool}
+FLAT = {"bag": bag, "pouch": bag, "wrapper": bag, "tube": tube, "blister": blister, "tray": tray, "tool": tool}
 """Package shape -> what draws it, as RGBA of any size near the one asked for."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from klip.shop.paint import Colour, blend, edge, grid, luma, noise, stream
+from klip.shop.paint import Colour, blend, edge, grid, layer, luma, noise, paste, stream
 
 _FACES = """DejaVuSans DejaVuSans-Bold DejaVuSans-Bold DejaVuSans-BoldOblique DejaVuSans-Oblique DejaVuSerif
 DejaVuSerif-Bold DejaVuSerif-BoldItalic DejaVuSerif-Italic DejaVuSansMono-Bold STIXGeneral STIXGeneralBol
@@ -24,26 +24,22 @@ _WARPS = ("none", "none", "none", "arch", "sag", "wave", "bulge", "pinch", "rise
 _PLATES = ("none", "none", "none", "none", "oval", "box", "pill", "ribbon", "shield", "burst", "lens", "slab")
 
 
-@lru_cache(maxsize=1)
-def _folder() -> Path:
+@lru_cache(maxsize=256)
+def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("shop lettering: the fonts that come with matplotlib are needed; install matplotlib")
-    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+    file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{face}.ttf"
+    return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=256)
-def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(_folder() / f"{face}.ttf"), size, layout_engine=ImageFont.Layout.BASIC)
-
-
-def text_mask(text: str, face: str, size: int, spacing: int = 4) -> np.ndarray:
+def text_mask(text: str, face: str, size: int) -> np.ndarray:
     """(height, width) mask 0..1 of a text of one or more lines, `size` pixels high, tightly cropped."""
     font = _font(face, size)
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
-    x0, y0, x1, y1 = measure.multiline_textbbox((0, 0), text, font, spacing=spacing)
+    x0, y0, x1, y1 = measure.multiline_textbbox((0, 0), text, font, spacing=1)
     image = Image.new("L", (max(int(x1 - x0) + 2, 2), max(int(y1 - y0) + 2, 2)))
-    ImageDraw.Draw(image).multiline_text((1 - x0, 1 - y0), text, 255, font, spacing=spacing, align="center")
+    ImageDraw.Draw(image).multiline_text((1 - x0, 1 - y0), text, 255, font, spacing=1, align="center")
     return np.asarray(image, np.float32) / np.float32(255)
 
 
@@ -120,7 +116,7 @@ def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Co
     """A brand's lettering as RGBA (height, width, 4); the same brand always has the same style."""
     rng = stream("wordmark", brand)
     text, face = _dressed(brand, rng)
-    mask = text_mask(text, face, int(np.clip(height * 0.9 / (1 + text.count("\n")), 14, 60)), spacing=1)
+    mask = text_mask(text, face, int(np.clip(height * 0.9 / (1 + text.count("\n")), 14, 60)))
     plate, bold = str(rng.choice(_PLATES)), rng.choice((0, 0, 0, 1, 2, -0.6))
     room = 1.0 if plate == "none" else 0.74
     box_h, box_w = max(round(height * room), 6), max(round(width * room), 6)
@@ -135,8 +131,7 @@ def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Co
     top, left = (height - mask.shape[0]) // 2, max((width - mask.shape[1]) // 2, 0)
     full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask[:, : width - left]
     plate_colour, fill, line = (inks[int(i)] for i in rng.permutation(len(inks))[:3])
-    out_rgb = np.empty((height, width, 3), np.float32)
-    out_rgb[:] = plate_colour
+    out_rgb = np.full((height, width, 3), plate_colour, np.float32)
     alpha = np.zeros_like(full)
     if plate != "none":
         ph, pw = min(round(box_h / room * 1.05), height), min(round(box_w / room * 1.05), width)
@@ -167,11 +162,11 @@ def _fill(first: Colour, second: Colour, height: int, width: int, rng: np.random
     kind = str(rng.choice(("flat", "gradient", "split", "stripes", "chrome", "grain"),
                           p=(0.66, 0.12, 0.06, 0.05, 0.06, 0.05)))
     _, y = grid(height, width)
-    share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0,
-             "stripes": (np.sin(24 * y) > 0.3) * 1.0, "chrome": 0.5 + 0.5 * np.sin(7 * y),
-             "grain": 0 * y}[kind]
     if kind == "grain":
         share = noise(rng, height, width)
+    else:
+        share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0,
+                 "stripes": (np.sin(24 * y) > 0.3) * 1.0, "chrome": 0.5 + 0.5 * np.sin(7 * y)}[kind]
     return np.float32(first) + share[..., None].astype(np.float32) * (np.float32(second) - np.float32(first))
 
 
@@ -181,15 +176,11 @@ def words(canvas: np.ndarray, text: str, box: tuple[float, float, float, float],
     wide, high = box[2] - box[0], box[3] - box[1]
     if wide < 3 or high < 2:
         return
-    mask = text_mask(text, face or str(rng.choice(_FACES)), int(np.clip(high / (1 + text.count("\n")), 7, 40)), 1)
+    mask = text_mask(text, face or str(rng.choice(_FACES)), int(np.clip(high / (1 + text.count("\n")), 7, 40)))
     scale = min(wide / mask.shape[1], high / mask.shape[0])
     size = max(round(mask.shape[1] * scale), 1), max(round(mask.shape[0] * scale), 1)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    left, top = round((box[0] + box[2] - size[0]) / 2), round((box[1] + box[3] - size[1]) / 2)
-    x0, y0 = max(left, 0), max(top, 0)
-    part = canvas[y0 : top + size[1], x0 : left + size[0]]
-    if part.size:
-        blend(part, mask[y0 - top : y0 - top + part.shape[0], x0 - left : x0 - left + part.shape[1]], colour)
+    paste(canvas, layer(colour, mask), (box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
 def small_print(canvas: np.ndarray, box: tuple[float, float, float, float], colour: Colour,
@@ -200,8 +191,7 @@ def small_print(canvas: np.ndarray, box: tuple[float, float, float, float], colo
     if part.shape[0] < 3 or part.shape[1] < 6:
         return
     rows = max(part.shape[0] // int(rng.integers(3, 6)), 1)
-    dashes = (rng.random((rows, max(part.shape[1] // 2, 2))) < 0.75).astype(np.float32)
-    lines = np.zeros((rows * 2, dashes.shape[1]), np.float32)
-    lines[::2] = dashes
+    lines = np.zeros((rows * 2, max(part.shape[1] // 2, 2)), np.float32)
+    lines[::2] = rng.random((rows, lines.shape[1])) < 0.75
     mask = cv2.resize(lines, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_LINEAR)
     blend(part, mask, colour, float(rng.uniform(0.4, 0.9)))

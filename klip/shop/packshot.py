@@ -12,7 +12,7 @@ from klip.shop.items import FORMS, individual, sprite
 from klip.shop.paint import mix, paste, stream, turned
 from klip.shop.solids import cuboid, lathe
 
-SOLID = {"box": (0.45, 1.1), "carton": (0.32, 0.55)}
+SOLID = ("box", "carton")
 TURNED = {"can": (0.45, 0.75), "bottle": (0.28, 0.5), "jar": (0.6, 0.95), "tub": (0.9, 1.6),
           "cup": (0.8, 1.2), "tin": (0.9, 2.2), "canister": (0.3, 0.75)}
 SHAPES = (*SOLID, *TURNED, *FLAT, "multipack", "produce")
@@ -38,7 +38,7 @@ def packshot(product: Product, size: int = 160, view: tuple[float, float] | None
     if product.shape == "produce":
         drawn = _produce(product, size, form, chance, variant)
     elif product.shape in SOLID:
-        drawn = cuboid(product, size, yaw, pitch, form, SOLID[product.shape])
+        drawn = cuboid(product, size, yaw, pitch, form)
     elif product.shape in TURNED:
         drawn = lathe(product, size, yaw, pitch, form, TURNED[product.shape])
     elif product.shape == "multipack":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
@@ -25,8 +23,7 @@ def _projected(points: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
 def _side(product: Product, width: int, height: int) -> np.ndarray:
     """The less decorated side of a box, float RGB (height, width, 3)."""
     rng = stream("side", product.line_seed)
-    canvas = np.empty((height, width, 3), np.float32)
-    canvas[:] = product.palette[int(rng.integers(3))]
+    canvas = np.full((height, width, 3), product.palette[int(rng.integers(3))], np.float32)
     ink = (1.0, 1.0, 1.0) if luma(tuple(canvas[0, 0])) < 0.5 else (0.1, 0.1, 0.1)
     if rng.random() < 0.35:
         return printed(product, width, height)
@@ -40,12 +37,11 @@ def _side(product: Product, width: int, height: int) -> np.ndarray:
     return canvas
 
 
-def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator,
-           aspects: tuple[float, float]) -> np.ndarray:
+def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator) -> np.ndarray:
     """A box or a gable-top carton as RGBA, turned by yaw and pitch (degrees)."""
     gable = product.shape == "carton" and form.random() < 0.75
     if product.shape == "carton":
-        width = form.uniform(*aspects)
+        width = form.uniform(0.32, 0.55)
     else:
         width = float(form.choice((form.uniform(0.45, 0.95), form.uniform(0.9, 1.1), form.uniform(1.1, 3.0))))
     depth = width * (form.uniform(0.8, 1.0) if gable else form.uniform(0.15, 0.8))
@@ -104,7 +100,7 @@ def _cap(product: Product, form: np.random.Generator, width: float) -> np.ndarra
     return layer(np.float32(colour) * np.where(lid < 0.9, 1.08, shade)[..., None], edge(inside, 3.0 / side))
 
 
-def _profile(shape: str, form: np.random.Generator) -> tuple[Sequence[float], Sequence[float], float, float, float]:
+def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float, float, float]:
     """Knots (height 0..1, radius 0..1) of a silhouette, and where the lid ends, the label starts and ends."""
     r = form.uniform
     if shape == "can":
@@ -170,7 +166,7 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     print_h = max(round((bottom - top) * size * min(1 / aspect, 1.0)), 8)
     map_x = ((wrap / span + 0.5) * print_w).astype(np.float32)
     map_y = ((v - top) / (bottom - top) * print_h - 0.5).astype(np.float32)
-    rgb, material = _body(product, shape, form, v, lid_end, height, width + 3)
+    rgb, material = _body(product, shape, form, v, lid_end)
     wrapped = cv2.remap(printed(product, print_w, print_h), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     blend(rgb, edge(np.abs(v - (top + bottom) / 2) - (bottom - top) / 2, 2.0 / length), wrapped)
     factor, light = _sheen(np.clip(xn, -1, 1), material, form)
@@ -182,9 +178,9 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     return out
 
 
-def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray, lid_end: float, height: int,
-          width: int) -> tuple[np.ndarray, str]:
-    """What shows above and below the label: glass and its contents, metal or plastic; and the lid."""
+def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray,
+          lid_end: float) -> tuple[np.ndarray, str]:
+    """What shows above and below the label (glass and its contents, metal or plastic, the lid), and the material."""
     other = str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
     material = {"can": "metal", "tin": "metal", "bottle": "gloss", "jar": "gloss"}.get(shape, other)
     body = cap = (0.72, 0.72, 0.74)
@@ -195,11 +191,10 @@ def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray
     if material != "metal" or form.random() >= 0.8:
         cap = (product.palette[1], product.palette[2], (0.95, 0.95, 0.95), (0.06, 0.06, 0.07), (0.8, 0.65, 0.25),
                product.accent)[int(form.integers(6))]
-    rgb = np.empty((height, width, 3), np.float32)
-    rgb[:] = body
+    rgb = np.full((*v.shape, 3), body, np.float32)
     if material == "gloss" and form.random() < 0.5:
-        rgb *= 0.6 + 0.8 * noise(form, height, width, 0.5)[..., None]
-    ribs = 1.0 + 0.12 * np.sin(np.arange(width) * form.uniform(0.8, 1.6))[:, None] * (form.random() < 0.5)
+        rgb *= 0.6 + 0.8 * noise(form, *v.shape, 0.5)[..., None]
+    ribs = 1.0 + 0.12 * np.sin(np.arange(v.shape[1]) * form.uniform(0.8, 1.6))[:, None] * (form.random() < 0.5)
     lid = np.float32(cap) * ribs.astype(np.float32)
     blend(rgb, edge(v - lid_end, 0.012), np.broadcast_to(lid, rgb.shape))
     return rgb, material
