@@ -218,20 +218,18 @@ def _line(rng: np.random.Generator, brand: str, number: int, hue: float, scheme:
 
 def caption(product: Product, rng: np.random.Generator) -> str:
     """One of many ways to say what the product is: brand, flavour, kind, package and colours, in words."""
-    colours = [colour_name(product.palette[0]), colour_name(product.palette[1])]
-    accent = colour_name(product.accent)
+    ground, second, accent = map(colour_name, (*product.palette[:2], product.accent))
     if product.shape == "produce":
-        kinds = (f"{colours[0]} {product.noun}",
-                 f"{product.brand} {product.noun}, {colours[0]} and {colours[1]}",
-                 f"fresh {colours[0]} {product.noun} of the variety {product.brand} {product.flavour}",
-                 f"{product.noun} with a {colours[0]} skin")
+        kinds = (f"{ground} {product.noun}", f"{product.brand} {product.noun}, {ground} and {second}",
+                 f"fresh {ground} {product.noun} of the variety {product.brand} {product.flavour}",
+                 f"{product.noun} with a {ground} skin")
         heads = ("a photo of {}", "a packshot of {}", "{}", "a pile of {} in a shop", "{} on white")
     else:
-        pair = " and ".join(dict.fromkeys(colours))
+        pair = ground if ground == second else f"{ground} and {second}"
         kinds = (f"{product.brand} {product.flavour} {product.noun}, {pair} {product.shape}",
                  f"{product.brand} {product.line} {product.noun} {product.flavour}",
                  f"a {pair} {product.shape} of {product.noun} by {product.brand}",
-                 f"{product.brand} {product.noun} with {product.flavour}, {colours[0]} {product.shape} with {accent}",
-                 f"a {colours[0]} {product.shape} of {product.flavour} {product.noun}")
+                 f"{product.brand} {product.noun} with {product.flavour}, {ground} {product.shape} with {accent}",
+                 f"a {ground} {product.shape} of {product.flavour} {product.noun}")
         heads = ("a packshot of {}", "a photo of {}", "{}", "{} on a shelf", "a product picture of {}", "{} in a shop")
     return str(rng.choice(heads)).format(kinds[int(rng.integers(len(kinds)))])

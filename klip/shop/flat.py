@@ -118,7 +118,7 @@ def tool(product: Product, size: int, form: np.random.Generator, chance: np.rand
     width = max(round(size * form.uniform(0.14, 0.3)), 8)
     x, y = grid(size, width)
     kind = str(form.choice(("comb", "brush", "pen", "razor", "pop")))
-    body, second = product.palette[0], product.accent
+    body, second = np.float32(product.palette[0]), np.float32(product.accent)
     bend = form.uniform(-0.25, 0.25) * (1 - y * y)
     if kind == "comb":
         teeth = np.sin((y + 1) * form.uniform(60, 110)) > form.uniform(-0.3, 0.5)
@@ -132,7 +132,7 @@ def tool(product: Product, size: int, form: np.random.Generator, chance: np.rand
         alpha = edge(np.maximum(np.abs(x + bend) - half, np.abs(y) - 0.98), 0.08)
     split = form.uniform(-0.6, 0.4)
     share = (y < split) * 1.0 if form.random() < 0.7 else np.clip(noise(form, size, width, 1.0) * 6 - 3, 0, 1)
-    rgb = np.float32(body) + share[..., None] * (np.float32(second) - np.float32(body))
+    rgb = body + share[..., None] * (second - body)
     if kind in ("brush", "razor") and form.random() < 0.7:
         rgb[y < -0.6] *= 0.7 + 0.5 * np.sin((y * 90)[y < -0.6])[:, None]
     rgb = rgb * (0.6 + 0.5 * np.sqrt(np.clip(1 - x * x, 0, 1)))[..., None]

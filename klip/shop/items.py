@@ -36,7 +36,7 @@ FORMS: dict[str, Form] = {
     "plum": Form(0.9, 0.05, gloss=0.35, pattern="mottle", crown="stem"),
     "potato": Form(0.75, 0.1, 0.1, rough=0.12, bump=0.12, gloss=0.08, pattern="mottle", speckle=0.4),
     "beetroot": Form(0.95, -0.1, rough=0.1, bump=0.25, gloss=0.05, pattern="rings", speckle=0.3, crown="root"),
-    "orange": Form(1.0, bump=0.12, gloss=0.4, pattern="plain", speckle=0.5, crown="dot"),
+    "orange": Form(1.0, bump=0.12, gloss=0.4, speckle=0.5, crown="dot"),
     "melon": Form(0.85, gloss=0.2, pattern="stripes", bump=0.1),
     "pear": Form(0.72, 0.45, gloss=0.3, pattern="fade", speckle=0.6, crown="stem"),
     "onion": Form(0.95, -0.25, gloss=0.5, pattern="stripes", crown="root"),
@@ -125,9 +125,8 @@ def _albedo(form: Form, depth: np.ndarray, angle: np.ndarray, y: np.ndarray, gra
         a, b = np.sin(8 * (depth * np.sin(angle) + y)), np.sin(8 * (depth * np.sin(angle) - y))
         share = np.clip(1.4 - 2.5 * np.minimum(np.abs(a), np.abs(b)), 0, 1)
     elif form.pattern == "slice":
-        spokes = np.abs(np.sin(angle * rng.integers(4, 7)))
-        share = np.clip((0.2 - spokes * depth) * 5, 0, 1) + np.clip(1 - np.abs(depth - 0.83) * 16, 0, 1)
-        share = np.clip(share, 0, 1)
+        spokes, rind = np.abs(np.sin(angle * rng.integers(4, 7))), np.clip(1 - np.abs(depth - 0.83) * 16, 0, 1)
+        share = np.clip(np.clip((0.2 - spokes * depth) * 5, 0, 1) + rind, 0, 1)
     elif form.pattern == "rings":
         share = np.clip(0.4 + 0.5 * np.sin(y * rng.uniform(6, 16) + 5 * grain), 0, 1) * 0.6
     else:

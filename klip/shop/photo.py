@@ -19,7 +19,7 @@ STYLES = ("tight", "scene", "pile")
 """What a photograph shows: the product filling the frame, in front of a shelf, or a heap of it."""
 
 
-def _corners(centre: tuple[float, float], width: float, height: float, degrees: float, warp: float,
+def _corners(centre: Sequence[float], width: float, height: float, degrees: float, warp: float,
              rng: np.random.Generator) -> np.ndarray:
     """Corners of a rectangle turned and bent by perspective; `warp` is the size of the bend, 0..0.3."""
     points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32([width / 2, height / 2])
@@ -43,8 +43,7 @@ def on_white(rgba: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarra
     if rng.random() < 0.25:
         stretch = np.sqrt(wide / high) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
         wide, high = min(wide / stretch, size), min(high * stretch, size)
-    slack_x, slack_y = max(size - wide, 0) / 2, max(size - high, 0) / 2
-    centre = (size / 2 + slack_x * rng.uniform(-0.5, 0.5), size / 2 + slack_y * rng.uniform(-0.5, 0.5))
+    centre = [size / 2 + max(size - side, 0) / 2 * rng.uniform(-0.5, 0.5) for side in (wide, high)]
     degrees = rng.normal(0, 12) if rng.random() < 0.12 else 0.0
     corners = _corners(centre, wide, high, degrees, 0.03 if rng.random() < 0.3 else 0.0, rng)
     if rng.random() < 0.3:
@@ -66,9 +65,9 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
                style: str | None = None, strength: float = 1.0, squashed: float = 0.5) -> np.ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
-    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance;
-    `strength` 0..1 scales how far light, blur, geometry and covering go (1 is what pre-training uses).
-    `squashed` is the share of the tight ones whose product fills the square without its aspect ratio.
+    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance; `strength`
+    0..1 scales how far light, blur, geometry and covering go; `squashed` is the share of the tight ones whose product
+    fills the square without its aspect ratio.
     """
     if style is None:
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
@@ -115,7 +114,7 @@ def _tight(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: floa
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)
     if rng.random() < squashed:
         wide, high = size * rng.uniform(0.85, 1.15), size * rng.uniform(0.85, 1.15)
-    x, y = size / 2 + rng.normal(0, 0.03) * size, size / 2 + rng.normal(0, 0.03) * size
+    x, y = size / 2 + rng.normal(0, 0.03, 2) * size
     if rng.random() < 0.45 * strength:
         cut = rng.uniform(0.05, 0.38, 2) * (rng.random(2) < (0.6, 0.5))
         wide, high = wide * (1 + cut[0] * 1.3), high * (1 + cut[1] * 1.3)
@@ -134,8 +133,7 @@ def _held(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float
     degrees = float(np.clip(rng.normal(0, 16), -42, 42)) * strength
     if rng.random() < 0.06 * strength:
         degrees += rng.choice((90, 180, 270))
-    reach = 0.14 * size
-    centre = (size / 2 + rng.normal(0, reach) * strength, size / 2 + rng.normal(0, reach) * strength)
+    centre = size / 2 + rng.normal(0, 0.14 * size, 2) * strength
     return _corners(centre, wide * scale * rng.uniform(0.8, 1.15), high * scale, degrees, 0.16 * strength, rng)
 
 

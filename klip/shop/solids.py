@@ -51,9 +51,8 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
     front = printed(product, round(size * w), round(size * (h - top) / 2))
     side = _side(product, max(round(size * d), 8), front.shape[0])
     sx, sz = (-w, -d) if yaw > 0 else (w, d)
-    lid_colour = product.palette[int(form.integers(2))]
-    lid = (front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4
-           else np.full((8, 8, 3), lid_colour, np.float32))
+    lid = np.full((8, 8, 3), product.palette[int(form.integers(2))], np.float32)
+    lid = front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4 else lid
     light = form.uniform(0.55, 0.95, 3)
     faces = [(side, [(sx, top, sz), (sx, top, -sz), (sx, h, -sz), (sx, h, sz)], light[0]),
              (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], 1.0)]
@@ -69,7 +68,7 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
     low = flat.min(0)
     scale = (size - 3) / (flat.max(0) - low).max()
     extent = np.ceil((flat.max(0) - low) * scale).astype(int) + 3
-    out = np.zeros((extent[1], extent[0], 4), np.float32)
+    out = np.zeros((*extent[::-1], 4), np.float32)
     for index, (picture, _, shade) in enumerate(faces):
         quad = (flat[4 * index : 4 * index + 4] - low) * scale + 1.5
         a, b = quad[1] - quad[0], quad[3] - quad[0]
@@ -108,8 +107,7 @@ def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float
         return (0, 0.03, 0.1, 0.9, 0.97, 1), (neck, neck, 1, 1, 0.9, 0.85), 0.03, 0.05, 0.96
     if shape == "bottle":
         neck, cap = r(0.25, 0.5), r(0.08, 0.2)
-        shoulder, low = r(0.28, 0.5), r(0.75, 0.95)
-        waist = r(0.8, 1.0)
+        shoulder, low, waist = r(0.28, 0.5), r(0.75, 0.95), r(0.8, 1.0)
         knots = (0, cap, cap + 0.01, cap + 0.06, shoulder, (shoulder + low) / 2, low, 0.97, 1)
         radii = (neck * 1.1, neck * 1.1, neck, neck * r(1, 1.3), 1, waist, r(0.9, 1), 1, 0.92)
         return knots, radii, cap, r(shoulder - 0.05, shoulder + 0.08), r(low - 0.03, 0.96)
