@@ -21,7 +21,18 @@ _SCRIPTS = {"fraktur": (0x1D504, 0x1D51E, "STIXGeneral"), "script": (0x1D4D0, 0x
             "georgian": (0x10D0, 0x10D0, "DejaVuSans-Bold"), "armenian": (0x0531, 0x0561, "DejaVuSerif-Bold"),
             "syllabic": (0x140A, 0x1455, "DejaVuSans-Bold"), "greek": (0x0391, 0x03B1, "DejaVuSans-Bold")}
 _WARPS = ("none", "none", "none", "arch", "sag", "wave", "bulge", "pinch", "rise", "fan", "flag")
-_PLATES = ("none", "none", "none", "none", "oval", "box", "pill", "ribbon", "shield", "burst", "lens", "slab")
+_OUTLINES = {
+    # plate: how far the point (x, y), both -1..1, lies outside a plate that is `ratio` times as wide as high
+    "oval": lambda x, y, ratio: np.hypot(x, y) - 0.97,
+    "box": lambda x, y, ratio: np.maximum(np.abs(x), np.abs(y)) - 0.97,
+    "pill": lambda x, y, ratio: np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97,
+    "ribbon": lambda x, y, ratio: np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)),
+    "shield": lambda x, y, ratio: np.maximum(np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97),
+    "burst": lambda x, y, ratio: np.hypot(x, y) - 0.87 - 0.1 * np.sin(18 * np.arctan2(y, x)),
+    "lens": lambda x, y, ratio: np.abs(y) - 0.98 * (1 - x * x),
+    "slab": lambda x, y, ratio: np.maximum(np.abs(x + 0.15 * y) - 0.84, np.abs(y) - 0.95),
+}
+_PLATES = ("none", "none", "none", "none", *_OUTLINES)
 
 
 @lru_cache(maxsize=256)
@@ -91,25 +102,8 @@ def _thick(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def plate_mask(kind: str, height: int, width: int) -> np.ndarray:
-    """(height, width) mask of the field behind a wordmark, `kind` being one of _PLATES but "none"."""
-    x, y = grid(height, width)
-    soft = 3.0 / height
-    if kind == "oval":
-        return edge(np.hypot(x, y) - 0.97, soft)
-    if kind == "pill":
-        ratio = width / height
-        return edge(np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97, soft)
-    if kind == "ribbon":
-        return edge(np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)), soft)
-    if kind == "shield":
-        return edge(np.maximum(np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97), soft)
-    if kind == "burst":
-        return edge(np.hypot(x, y) - 0.87 - 0.1 * np.sin(18 * np.arctan2(y, x)), soft)
-    if kind == "lens":
-        return edge(np.abs(y) - 0.98 * (1 - x * x), soft)
-    if kind == "slab":
-        return edge(np.maximum(np.abs(x + 0.15 * y) - 0.84, np.abs(y) - 0.95), soft)
-    return edge(np.maximum(np.abs(x), np.abs(y)) - 0.97, soft)
+    """(height, width) mask of the field behind a text, `kind` being one of _OUTLINES."""
+    return edge(_OUTLINES[kind](*grid(height, width), width / height), 3.0 / height)
 
 
 def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Colour) -> np.ndarray:
