@@ -9,8 +9,8 @@ import numpy as np
 
 from klip.shop.design import Product
 from klip.shop.lettering import plate_mask, small_print, wordmark, words
-from klip.shop.paint import Colour, blend, edge, grid, hsv, luma, mix, noise, paste, polygon, stream
-from klip.shop.pictures import KINDS, picture, placed, thing
+from klip.shop.paint import Colour, blend, edge, grid, hsv, layer, luma, mix, noise, paste, polygon, stream
+from klip.shop.pictures import KINDS, picture, thing
 
 _GROUNDS = """plain plain plain gradient gradient radial stripes checks dots cloud marble rays split wave
 chevron pattern grain terrazzo fibres photo""".split()
@@ -27,7 +27,7 @@ def _ink(ground: Colour, *wanted: Colour) -> Colour:
 
 
 def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, c: Colour) -> None:
-    """Cover the whole canvas in place."""
+    """Cover a canvas of colour `a` in place."""
     height, width = canvas.shape[:2]
     x, y = grid(height, width)
     x = x * (width / height)
@@ -36,18 +36,16 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
     across = y * np.cos(turn) - x * np.sin(turn)
     if rng.random() < 0.4:
         b = mix(a, b, rng.uniform(0.15, 0.6))
-    canvas[:] = a
     if kind == "gradient":
         share = np.clip(0.5 + along * rng.uniform(0.3, 1), 0, 1)
     elif kind == "radial":
-        share = np.clip(np.hypot(x - rng.uniform(-0.4, 0.4), y - rng.uniform(-0.6, 0.6)) * rng.uniform(0.6,
-                                                                                                       1.2),
-                        0, 1)
+        distance = np.hypot(x - rng.uniform(-0.4, 0.4), y - rng.uniform(-0.6, 0.6))
+        share = np.clip(distance * rng.uniform(0.6, 1.2), 0, 1)
     elif kind == "stripes":
         turn = rng.choice((0.0, 1.57, 0.785, turn))
         along = x * np.cos(turn) + y * np.sin(turn)
-        share = edge(rng.uniform(-0.6, 0.6) - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)),
-                     0.25 * n / 8)
+        level = rng.uniform(-0.6, 0.6)
+        share = edge(level - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)), 0.25 * n / 8)
     elif kind == "checks":
         share = (edge(np.sin(along * n * 2), 0.3) + edge(np.sin(across * n * 2), 0.3)) * 0.5
     elif kind == "dots":
@@ -66,21 +64,20 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
     elif kind == "chevron":
         share = edge(np.sin((y + rng.uniform(0.5, 1.5) * np.abs(x)) * n * 1.5), 0.3)
     elif kind == "terrazzo":
-        cells = cv2.resize(rng.random((2 * n, 2 * n)).astype(np.float32), (width, height),
-                           interpolation=cv2.INTER_CUBIC)
+        cells = rng.random((2 * n, 2 * n)).astype(np.float32)
+        cells = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
         share = np.clip((cells - 0.6) * 14, 0, 1)
         blend(canvas, np.clip((0.25 - cells) * 14, 0, 1), c)
     elif kind == "pattern":
         tile = np.zeros((height // 4 + 4, width // 3 + 4, 4), np.float32)
-        placed(tile, picture(str(rng.choice(KINDS)), rng, max(height // 5, 8), max(width // 4, 8), [b, c, b]),
-               tile.shape[1] / 2, tile.shape[0] / 2, rng.uniform(-40, 40))
+        sprite = picture(str(rng.choice(KINDS)), rng, max(height // 5, 8), max(width // 4, 8), [b, c, b])
+        paste(tile, sprite, tile.shape[1] / 2, tile.shape[0] / 2, rng.uniform(-40, 40))
         tiled = np.tile(tile, (5, 4, 1))[:height, :width]
         blend(canvas, tiled[..., 3] * rng.uniform(0.3, 1), tiled[..., :3])
         return
     elif kind == "photo":
-        sprite = picture(str(rng.choice(("heap", "scene", "texture", "splash", "cluster", "abstract"))), rng,
-                         height, width, [a, b, c])
-        paste(canvas, sprite, width / 2, height / 2)
+        shown = str(rng.choice(("heap", "scene", "texture", "splash", "cluster", "abstract")))
+        paste(canvas, picture(shown, rng, height, width, [a, b, c]), width / 2, height / 2)
         return
     else:
         return
@@ -90,13 +87,12 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
 def _field(rng: np.random.Generator, height: int, width: int, low: float, high: float) -> np.ndarray:
     """Mask of a large shape across the label, between heights `low` and `high` (0 top .. 1 bottom)."""
     x, y = grid(height, width)
-    kind = str(rng.choice(("band", "band", "swoosh", "arc", "ellipse", "slant", "frame", "side", "zigzag",
-                           "drip")))
+    kind = str(rng.choice("band band swoosh arc ellipse slant frame side zigzag drip".split()))
     top, bottom = low * 2 - 1, high * 2 - 1
     soft = 3.0 / height
     if kind == "ellipse":
-        return edge((np.hypot(x / rng.uniform(0.6, 1.1),
-                              (y - (top + bottom) / 2) / (bottom - top) * 2) - 1) * 0.3, soft)
+        distance = np.hypot(x / rng.uniform(0.6, 1.1), (y - (top + bottom) / 2) / (bottom - top) * 2)
+        return edge((distance - 1) * 0.3, soft)
     if kind == "frame":
         inset = rng.uniform(0.03, 0.15)
         return edge(np.abs(np.maximum(np.abs(x), np.abs(y)) - 1 + inset) - inset * rng.uniform(0.2, 1), soft)
@@ -114,14 +110,12 @@ def _field(rng: np.random.Generator, height: int, width: int, low: float, high: 
 def label(product: Product, width: int, height: int) -> np.ndarray:
     """The print of a product as RGB uint8 (height, width, 3).
 
-    Everything is drawn from the line's seed, in the same order for every flavour; a flavour changes the
-    accent colour of one field, shape or picture and the flavour word, nothing else.  The array is shared and
-    cannot be written.
+    Everything is drawn from the line's seed, in the same order for every flavour; a flavour changes the accent colour
+    of one field, shape or picture and the flavour word, nothing else.  The array is shared and cannot be written.
     """
     rng = stream("label", product.line_seed)
-    own = stream("flavour", product.seed)
     a, b, c, ink = product.palette
-    canvas = np.empty((height, width, 3), np.float32)
+    canvas = np.full((height, width, 3), a, np.float32)
     differs = str(rng.choice(DIFFERENCES))
     _ground(canvas, stream("ground", product.line_seed), a, b, c)
     split = float(rng.uniform(0.3, 0.6))
@@ -129,21 +123,26 @@ def label(product: Product, width: int, height: int) -> np.ndarray:
     for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.3, 0.35, 0.25, 0.1)))):
         low = rng.uniform(-0.1, 0.8)
         colour = (b, c, ink, mix(a, (0, 0, 0), 0.5), mix(a, (1, 1, 1), 0.7))[int(rng.integers(5))]
-        blend(canvas, _field(rng, height, width, low, low + rng.uniform(0.08, 0.55)), colour,
-              rng.choice((1.0, 1.0, 0.5)))
+        field = _field(rng, height, width, low, low + rng.uniform(0.08, 0.55))
+        blend(canvas, field, colour, rng.choice((1.0, 1.0, 0.5)))
     if differs == "shape":
         low = rng.uniform(0, 0.7)
         blend(canvas, _field(rng, height, width, low, low + rng.uniform(0.1, 0.35)), product.accent)
     _art(canvas, product, rng, split, flipped, product.accent if differs == "picture" else None)
     behind = _wordmark(canvas, product, rng, split, flipped)
     _extras(canvas, product, rng, behind, ink)
-    _flavour(canvas, product, rng, own, differs, split, flipped)
+    _flavour(canvas, product, rng, differs, split, flipped)
     grain = stream("print", product.line_seed)
     if rng.random() < 0.5:
         canvas += (noise(grain, height, width, 0.6)[..., None] - 0.5) * np.float32(rng.uniform(0.02, 0.15))
     out = (np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8)
     out.flags.writeable = False
     return out
+
+
+def printed(product: Product, width: int, height: int) -> np.ndarray:
+    """The label as float32 0..1, at least 8 pixels wide and high; a copy."""
+    return label(product, max(width, 8), max(height, 8)) / np.float32(255)
 
 
 def _art(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool,
@@ -158,15 +157,14 @@ def _art(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: 
         wide = width * rng.uniform(0.5, 1.15)
         art = picture(str(rng.choice(KINDS)), art_rng, max(int(tall), 8), max(int(wide), 8), colours, main)
         degrees = rng.normal(0, 15) if rng.random() < 0.4 else 0.0
-        placed(canvas, art, width * rng.uniform(0.3, 0.7), height * (y0 + y1) / 2, degrees)
+        paste(canvas, art, width * rng.uniform(0.3, 0.7), height * (y0 + y1) / 2, degrees)
     for _ in range(int(rng.choice((0, 1, 2, 4), p=(0.55, 0.2, 0.15, 0.1)))):
         size = max(int(min(height, width) * rng.uniform(0.12, 0.4)), 8)
         small = picture(str(rng.choice(KINDS)), art_rng, size, size, colours)
-        placed(canvas, small, width * rng.uniform(0, 1), height * rng.uniform(0, 1), rng.uniform(-40, 40))
+        paste(canvas, small, width * rng.uniform(0, 1), height * rng.uniform(0, 1), rng.uniform(-40, 40))
 
 
-def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float,
-              flipped: bool) -> Colour:
+def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool) -> Colour:
     """Set the brand; returns the mean colour behind it."""
     height, width = canvas.shape[:2]
     middle = (1 - split / 2 if flipped else split / 2) + rng.normal(0, 0.03)
@@ -180,14 +178,14 @@ def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, sp
     top = int(np.clip((middle - 0.1) * height, 0, height - 2))
     behind = tuple(float(v) for v in canvas[top : top + max(height // 5, 2)].mean((0, 1)))
     inks = [*product.palette, (1.0, 1.0, 1.0), (0.05, 0.05, 0.07)]
-    mark = wordmark(product.brand, product.brand, max(int(wide), 12), max(int(high), 8), inks, behind)
-    placed(canvas, mark, width * (0.5 + (rng.normal(0, 0.06) if rng.random() < 0.4 else 0)), height * middle,
-           degrees)
+    mark = wordmark(product.brand, max(int(wide), 12), max(int(high), 8), inks, behind)
+    shift = rng.normal(0, 0.06) if rng.random() < 0.4 else 0
+    paste(canvas, mark, width * (0.5 + shift), height * middle, degrees)
     return behind
 
 
-def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own: np.random.Generator,
-             differs: str, split: float, flipped: bool) -> None:
+def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, differs: str, split: float,
+             flipped: bool) -> None:
     """The field with the flavour word, in the accent colour where that is what differs."""
     height, width = canvas.shape[:2]
     at = (1 - split if flipped else split) + rng.uniform(-0.05, 0.05)
@@ -197,9 +195,7 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own
     left, right = sorted(rng.choice((0.0, 0.0, 0.08, 0.3, 0.7, 0.92, 1.0), 2, replace=False))
     if right - left < 0.35:
         left, right = 0.05, 0.95
-    field = product.palette[1]
-    if differs == "band":
-        field = product.accent
+    field = product.accent if differs == "band" else product.palette[1]
     top, bottom, x0, x1 = max(int(y0), 0), int(y1) + 2, int(left * width), max(int(right * width), 4)
     part = canvas[top:bottom, x0:x1]
     plate = str(rng.choice(("box", "box", "pill", "ribbon", "slab", "oval")))
@@ -209,9 +205,8 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own
         field = tuple(float(v) for v in part.mean((0, 1)))
     text = (product.flavour, product.flavour.upper(), f"{product.line} {product.flavour}",
             f"{product.flavour} {product.noun}")[int(rng.choice(4, p=(0.35, 0.35, 0.15, 0.15)))]
-    inset = 0.12 * (x1 - x0)
-    word_ink = _ink(field, product.palette[3], (1, 1, 1))
-    words(canvas, text, (x0 + inset, y0 + 1, x1 - inset, y1 - 1), word_ink, stream("face", product.line_seed))
+    inset, ink = 0.12 * (x1 - x0), _ink(field, product.palette[3], (1, 1, 1))
+    words(canvas, text, (x0 + inset, y0 + 1, x1 - inset, y1 - 1), ink, stream("face", product.line_seed))
     cx, cy = width * rng.choice((0.15, 0.85)), height * rng.uniform(0.1, 0.9)
     size = max(int(min(height, width) * rng.uniform(0.2, 0.4)), 8)
     if differs == "corner":
@@ -220,11 +215,11 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, own
         corner = np.array([(sx, sy), (sx * (1 - reach), sy), (sx, sy * (1 - reach * width / height))])
         blend(canvas, polygon(height, width, corner), product.accent)
     elif differs == "spot":
-        placed(canvas, thing(own, size, product.accent), cx, cy, own.uniform(-40, 40))
+        own = stream("flavour", product.seed)
+        paste(canvas, thing(own, size, product.accent), cx, cy, own.uniform(-40, 40))
 
 
-def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behind: Colour,
-            ink: Colour) -> None:
+def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behind: Colour, ink: Colour) -> None:
     """Badges, bursts, product kind, small print and bar codes."""
     height, width = canvas.shape[:2]
     face = stream("kind", product.line_seed)
@@ -237,16 +232,12 @@ def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behi
         size = max(int(min(width, height) * rng.uniform(0.13, 0.34)), 7)
         colour = (product.palette[2], product.palette[1], (0.95, 0.85, 0.1), (0.85, 0.1, 0.1),
                   (1, 1, 1))[int(rng.integers(5))]
-        badge = np.empty((size, size, 4), np.float32)
-        badge[..., :3], badge[..., 3] = (colour,
-                                         plate_mask(str(rng.choice(("burst", "oval", "oval", "shield", "box",
-                                                                    "ribbon"))), size, size))
-        words(badge[..., :3], str(rng.choice(("NEW", "BIO", "25%", "0%", "XL", "+20", "ECO", "1L", "500g",
-                                              "№1", "♻"))),
-              (size * 0.18, size * 0.3, size * 0.82, size * 0.7), _ink(colour), face, "DejaVuSans-Bold")
-        placed(canvas, badge, width * rng.uniform(0.1, 0.9), height * rng.uniform(0.05, 0.95),
-               rng.uniform(-20, 20))
+        badge = layer(colour, plate_mask(str(rng.choice("burst oval oval shield box ribbon".split())), size, size))
+        text = str(rng.choice("NEW BIO 25% 0% XL +20 ECO 1L 500g №1 ♻".split()))
+        words(badge[..., :3], text, (size * 0.18, size * 0.3, size * 0.82, size * 0.7), _ink(colour), face,
+              "DejaVuSans-Bold")
+        paste(canvas, badge, width * rng.uniform(0.1, 0.9), height * rng.uniform(0.05, 0.95), rng.uniform(-20, 20))
     for _ in range(int(rng.integers(0, 4))):
         x, y = rng.uniform(0, 0.8) * width, rng.uniform(0.1, 0.97) * height
-        small_print(canvas, (x, y, x + rng.uniform(0.15, 0.6) * width, y + rng.uniform(0.03, 0.15) * height),
-                    ink, rng)
+        right, bottom = x + rng.uniform(0.15, 0.6) * width, y + rng.uniform(0.03, 0.15) * height
+        small_print(canvas, (x, y, right, bottom), ink, rng)

@@ -23,15 +23,13 @@ def exposed(canvas: np.ndarray, rng: np.random.Generator, strength: float, style
     if style == "tight" and rng.random() < 0.5 * strength:
         cast += np.array((0.1, 0.05, -0.35)) * rng.uniform(0.3, 1.5)
     dim = rng.random() < (0.6 if style == "tight" else 0.3)
-    gain = (np.exp(rng.uniform(np.log(0.12), 0.0) * strength) if dim else np.exp(rng.normal(0.05,
-                                                                                            0.2 * strength)))
-    canvas *= (gain * np.exp(cast)).astype(np.float32)
+    gain = rng.uniform(np.log(0.12), 0.0) * strength if dim else rng.normal(0.05, 0.2 * strength)
+    canvas *= (np.exp(gain) * np.exp(cast)).astype(np.float32)
     canvas *= np.float32(max(0.05 / (float(canvas.mean()) + 1e-4), 1.0))
     np.clip(canvas, 0.0, 1.0, out=canvas)
     if rng.random() < 0.6:
-        gamma = (np.exp(rng.normal(0, 0.3 * strength)) if not dim else np.exp(rng.uniform(-0.5,
-                                                                                          0.2) * strength))
-        cv2.pow(canvas, float(gamma), canvas)
+        gamma = rng.uniform(-0.5, 0.2) * strength if dim else rng.normal(0, 0.3 * strength)
+        cv2.pow(canvas, float(np.exp(gamma)), canvas)
     if rng.random() < 0.5:
         grey = canvas.mean(2, keepdims=True)
         canvas = grey + (canvas - grey) * np.float32(1 + rng.uniform(-0.75, 0.35) * strength)
@@ -63,8 +61,7 @@ def shaken(canvas: np.ndarray, rng: np.random.Generator, length: float) -> np.nd
     turn = rng.uniform(0, np.pi)
     dx, dy = np.cos(turn) * side / 2, np.sin(turn) * side / 2
     middle = side // 2
-    cv2.line(kernel, (round(middle - dx), round(middle - dy)), (round(middle + dx), round(middle + dy)), 1.0,
-             1)
+    cv2.line(kernel, (round(middle - dx), round(middle - dy)), (round(middle + dx), round(middle + dy)), 1.0, 1)
     return cv2.filter2D(canvas, -1, kernel / max(kernel.sum(), 1e-6))
 
 
@@ -74,8 +71,8 @@ def coarse(canvas: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarra
     if side >= size:
         return canvas
     small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR if rng.random() < 0.5
-                      else cv2.INTER_CUBIC)
+    smooth = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_CUBIC
+    return cv2.resize(small, (size, size), interpolation=smooth)
 
 
 def compressed(image: np.ndarray, quality: int) -> np.ndarray:

@@ -53,8 +53,7 @@ FRUIT: dict[str, tuple[float, float, float, float]] = {
     "beetroot": (0.97, 0.35, 0.35, 0.07), "orange": (0.08, 0.9, 0.95, 0.1), "melon": (0.22, 0.5, 0.7, 0.15),
     "pear": (0.17, 0.6, 0.75, 0.1), "onion": (0.08, 0.65, 0.7, 0.95), "berries": (0.98, 0.85, 0.7, 0.65),
     "mushroom": (0.09, 0.2, 0.85, 0.07), "pepper": (0.0, 0.95, 0.75, 0.3), "cucumber": (0.3, 0.65, 0.4, 0.25),
-    "carrot": (0.07, 0.85, 0.92, 0.3), "banana": (0.145, 0.8, 0.92, 0.22),
-    "pineapple": (0.12, 0.7, 0.7, 0.25),
+    "carrot": (0.07, 0.85, 0.92, 0.3), "banana": (0.145, 0.8, 0.92, 0.22), "pineapple": (0.12, 0.7, 0.7, 0.25),
     "lettuce": (0.25, 0.55, 0.75, 0.2), "ginger": (0.1, 0.35, 0.75, 0.07), "avocado": (0.28, 0.45, 0.3, 0.08),
     "cauliflower": (0.13, 0.12, 0.93, 0.25), "leek": (0.28, 0.5, 0.6, 0.15),
 }
@@ -63,11 +62,10 @@ _FLAVOURS = {
     # flavour: the hue it is usually printed in
     "mango": 0.11, "strawberry": 0.98, "lime": 0.24, "blueberry": 0.66, "vanilla": 0.13, "orange": 0.08,
     "cherry": 0.95, "mint": 0.42, "apple": 0.28, "lemon": 0.16, "peach": 0.06, "grape": 0.77, "coconut": 0.52,
-    "caramel": 0.09, "paprika": 0.02, "onion": 0.31, "cheese": 0.14, "pepper": 0, "garlic": 0.18,
-    "tomato": 0.01, "chicken": 0.12, "chili": 0.99, "hazelnut": 0.07, "raspberry": 0.93, "pear": 0.21,
-    "banana": 0.15, "original": 0.6, "classic": 0, "light": 0.55, "zero": 0.7, "strong": 0.83,
-    "sensitive": 0.5, "fresh": 0.45, "sport": 0.58, "night": 0.68, "kids": 0.88, "organic": 0.34,
-    "spicy": 0.03, "mild": 0.36, "sea salt": 0.57,
+    "caramel": 0.09, "paprika": 0.02, "onion": 0.31, "cheese": 0.14, "pepper": 0, "garlic": 0.18, "tomato": 0.01,
+    "chicken": 0.12, "chili": 0.99, "hazelnut": 0.07, "raspberry": 0.93, "pear": 0.21, "banana": 0.15,
+    "original": 0.6, "classic": 0, "light": 0.55, "zero": 0.7, "strong": 0.83, "sensitive": 0.5, "fresh": 0.45,
+    "sport": 0.58, "night": 0.68, "kids": 0.88, "organic": 0.34, "spicy": 0.03, "mild": 0.36, "sea salt": 0.57,
 }
 _LINES = """Gold Family Bio Select Farm Extra Daily Pure Royal Nature Crunch Dream Tradition Active Premium
 Little Sun Harvest Mountain Ocean Power Soft Rapid Nordic Bella Grand Velvet Magic Simple Garden""".split()
@@ -84,24 +82,17 @@ _NAMED = {"black": (0.06, 0.06, 0.07), "white": (0.95, 0.95, 0.95), "grey": (0.5
 class Product:
     """One product: everything its pictures and its words are drawn from."""
 
-    name: str
-    """Unique slug, fit for a folder name."""
+    name: str  # unique slug, fit for a folder name
     brand: str
     line: str
     flavour: str
     category: str
-    noun: str
-    """What people call it: "ice tea", "apple"."""
-    shape: str
-    """Package shape, a key of `klip.shop.packshot.SHAPES`."""
-    seed: int
-    """Seed of this flavour's own marks."""
-    line_seed: int
-    """Seed of all that the flavours of a line share: layout, artwork, package."""
-    palette: tuple[Colour, Colour, Colour, Colour]
-    """Ground, second, third colour and ink."""
-    accent: Colour
-    """The colour that tells this flavour from its neighbours."""
+    noun: str  # what people call it: "ice tea", "apple"
+    shape: str  # of the package, one of `klip.shop.packshot.SHAPES`
+    seed: int  # of this flavour's own marks
+    line_seed: int  # of all that the flavours of a line share: layout, artwork, package
+    palette: tuple[Colour, Colour, Colour, Colour]  # ground, second, third colour and ink
+    accent: Colour  # tells this flavour from its neighbours
 
 
 def range_of(brand: str) -> str:
@@ -112,16 +103,18 @@ def range_of(brand: str) -> str:
 
 def colour_name(colour: Colour) -> str:
     """The everyday name nearest to an RGB colour."""
-    return min(_NAMED, key=lambda name: sum(w * (a - b) ** 2 for w, a,
-                                            b in zip((2, 4, 3), _NAMED[name], colour, strict=True)))
+    def distance(name: str) -> float:
+        return sum(w * (a - b) ** 2 for w, a, b in zip((2, 4, 3), _NAMED[name], colour, strict=True))
+
+    return min(_NAMED, key=distance)
 
 
 def _word(rng: np.random.Generator) -> str:
     syllables = int(rng.choice((1, 2, 3, 4), p=(0.08, 0.5, 0.34, 0.08)))
-    text = "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + (str(rng.choice(_CODAS))
-                                                                          if rng.random() < 0.5
-                                                                          or last == syllables - 1 else "")
-                   for last in range(syllables))
+    text = ""
+    for left in reversed(range(syllables)):
+        text += str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS))
+        text += str(rng.choice(_CODAS)) if rng.random() < 0.5 or not left else ""
     return text.capitalize() if len(text) > 2 else text.capitalize() + "co"
 
 
@@ -129,8 +122,7 @@ def _hue(rng: np.random.Generator) -> float:
     """A hue in turns, mostly one of those that packs are printed in."""
     if rng.random() < 0.35:
         return float(rng.random())
-    common = (0.0, 0.0, 0.98, 0.02, 0.06, 0.1, 0.13, 0.15, 0.27, 0.35, 0.4, 0.53, 0.58, 0.61, 0.64, 0.78,
-              0.92)
+    common = (0.0, 0.0, 0.98, 0.02, 0.06, 0.1, 0.13, 0.15, 0.27, 0.35, 0.4, 0.53, 0.58, 0.61, 0.64, 0.78, 0.92)
     return float(rng.choice(common) + rng.normal(0, 0.02))
 
 
@@ -155,9 +147,8 @@ def _palette(rng: np.random.Generator, hue: float, scheme: str) -> tuple[Colour,
         ground, second = hsv(rng.uniform(0.06, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.85)), strong
         third = any_colour()
     else:
-        ground, second = (strong, hsv(hue + rng.choice((0.5, 0.33, 0.1, -0.1, -0.33)), rng.uniform(0.5, 1),
-                                      0.9))
-        third = any_colour()
+        other = hue + rng.choice((0.5, 0.33, 0.1, -0.1, -0.33))
+        ground, second, third = strong, hsv(other, rng.uniform(0.5, 1), 0.9), any_colour()
     if rng.random() < 0.25:
         ground, second = second, ground
     inks = sorted(((1.0, 1.0, 1.0), (0.03, 0.03, 0.04), second, third, mix(ground, (0, 0, 0), 0.7)),
@@ -172,10 +163,8 @@ def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) ->
     if lines < 1:
         raise ValueError(f"shop design: lines must be at least 1, got {lines!r}")
     if not 1 <= flavours[0] <= flavours[1] <= len(_FLAVOURS):
-        raise ValueError(
-            f"shop design: flavours must be (low, high) with 1 <= low <= high <= {len(_FLAVOURS)}, "
-            f"got {flavours!r}"
-        )
+        raise ValueError(f"shop design: flavours must be (low, high) with 1 <= low <= high <= {len(_FLAVOURS)}, "
+                         f"got {flavours!r}")
     rng = stream("design", range_name, seed)
     products: list[Product] = []
     brands: set[str] = set()
@@ -189,19 +178,18 @@ def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) ->
         scheme = str(rng.choice(("white", "dark", "pastel", "mono", "kraft", "loud", "loud")))
         for number in range(min(int(rng.choice((1, 2, 3), p=(0.65, 0.25, 0.1))), lines - made)):
             made += 1
-            line_rng = stream("line", brand, number, seed)
-            products += _line(line_rng, brand, number, hue, scheme, flavours)
+            products += _line(stream("line", brand, number, seed), brand, number, hue, scheme, flavours)
     return products
 
 
 def _line(rng: np.random.Generator, brand: str, number: int, hue: float, scheme: str,
           flavours: tuple[int, int]) -> list[Product]:
+    """The products of one line of a brand: one for each of its flavours."""
     line_seed = int(rng.integers(2**62))
     palette = _palette(rng, hue + rng.normal(0, 0.04), scheme if rng.random() < 0.75 else "loud")
     count = int(rng.integers(flavours[0], flavours[1] + 1))
     if rng.random() < 0.14:
-        category, shape = "produce", "produce"
-        noun, line = str(rng.choice(list(FRUIT))), "variety"
+        category, shape, line, noun = "produce", "produce", "variety", str(rng.choice(list(FRUIT)))
         skin, grey, bright, second = FRUIT[noun]
         skin = skin + rng.normal(0, 0.025) if rng.random() < 0.7 else rng.random()
         body = hsv(skin, grey * rng.uniform(0.6, 1.2), bright * rng.uniform(0.7, 1.15))
@@ -230,23 +218,18 @@ def _line(rng: np.random.Generator, brand: str, number: int, hue: float, scheme:
 
 def caption(product: Product, rng: np.random.Generator) -> str:
     """One of many ways to say what the product is: brand, flavour, kind, package and colours, in words."""
-    colours = [colour_name(product.palette[0]), colour_name(product.palette[1])]
-    accent = colour_name(product.accent)
+    ground, second, accent = map(colour_name, (*product.palette[:2], product.accent))
     if product.shape == "produce":
-        kinds = (f"{colours[0]} {product.noun}",
-                 f"{product.brand} {product.noun}, {colours[0]} and {colours[1]}",
-                 f"fresh {colours[0]} {product.noun} of the variety {product.brand} {product.flavour}",
-                 f"{product.noun} with a {colours[0]} skin")
+        kinds = (f"{ground} {product.noun}", f"{product.brand} {product.noun}, {ground} and {second}",
+                 f"fresh {ground} {product.noun} of the variety {product.brand} {product.flavour}",
+                 f"{product.noun} with a {ground} skin")
         heads = ("a photo of {}", "a packshot of {}", "{}", "a pile of {} in a shop", "{} on white")
-        return str(rng.choice(heads)).format(kinds[int(rng.integers(len(kinds)))])
-    pair = " and ".join(dict.fromkeys(colours))
-    kinds = (
-        f"{product.brand} {product.flavour} {product.noun}, {pair} {product.shape}",
-        f"{product.brand} {product.line} {product.noun} {product.flavour}",
-        f"a {pair} {product.shape} of {product.noun} by {product.brand}",
-        f"{product.brand} {product.noun} with {product.flavour}, {colours[0]} {product.shape} with {accent}",
-        f"a {colours[0]} {product.shape} of {product.flavour} {product.noun}",
-    )
-    heads = ("a packshot of {}", "a photo of {}", "{}", "{} on a shelf", "a product picture of {}",
-             "{} in a shop")
+    else:
+        pair = ground if ground == second else f"{ground} and {second}"
+        kinds = (f"{product.brand} {product.flavour} {product.noun}, {pair} {product.shape}",
+                 f"{product.brand} {product.line} {product.noun} {product.flavour}",
+                 f"a {pair} {product.shape} of {product.noun} by {product.brand}",
+                 f"{product.brand} {product.noun} with {product.flavour}, {ground} {product.shape} with {accent}",
+                 f"a {ground} {product.shape} of {product.flavour} {product.noun}")
+        heads = ("a packshot of {}", "a photo of {}", "{}", "{} on a shelf", "a product picture of {}", "{} in a shop")
     return str(rng.choice(heads)).format(kinds[int(rng.integers(len(kinds)))])

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from klip.shop.paint import Colour, blend, edge, grid, luma, noise, stream
+from klip.shop.paint import Colour, blend, edge, grid, layer, luma, noise, paste, stream
 
 _FACES = """DejaVuSans DejaVuSans-Bold DejaVuSans-Bold DejaVuSans-BoldOblique DejaVuSans-Oblique DejaVuSerif
 DejaVuSerif-Bold DejaVuSerif-BoldItalic DejaVuSerif-Italic DejaVuSansMono-Bold STIXGeneral STIXGeneralBol
@@ -19,34 +19,38 @@ STIXGeneralBolIta STIXGeneralItalic cmb10 cmmi10 cmr10 cmss10 cmti10 cmtt10""".s
 _SCRIPTS = {"fraktur": (0x1D504, 0x1D51E, "STIXGeneral"), "script": (0x1D4D0, 0x1D4EA, "STIXGeneralBolIta"),
             "double": (0x1D538, 0x1D552, "STIXGeneral"), "cyrillic": (0x0410, 0x0430, "DejaVuSans-Bold"),
             "georgian": (0x10D0, 0x10D0, "DejaVuSans-Bold"), "armenian": (0x0531, 0x0561, "DejaVuSerif-Bold"),
-            "syllabic": (0x140A, 0x1455, "DejaVuSans-Bold"), "greek": (0x0391, 0x03B1, "DejaVuSans-Bold"),
-            "blocks": (0x16A0, 0x16B0, "LastResortHE-Regular")}
+            "syllabic": (0x140A, 0x1455, "DejaVuSans-Bold"), "greek": (0x0391, 0x03B1, "DejaVuSans-Bold")}
 _WARPS = ("none", "none", "none", "arch", "sag", "wave", "bulge", "pinch", "rise", "fan", "flag")
-_PLATES = ("none", "none", "none", "none", "oval", "box", "pill", "ribbon", "shield", "burst", "lens", "slab")
-
-
-@lru_cache(maxsize=1)
-def _folder() -> Path:
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "shop lettering: the fonts that come with matplotlib are needed; install matplotlib"
-        )
-    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+_OUTLINES = {
+    # plate: how far the point (x, y), both -1..1, lies outside a plate that is `ratio` times as wide as high
+    "oval": lambda x, y, ratio: np.hypot(x, y) - 0.97,
+    "box": lambda x, y, ratio: np.maximum(np.abs(x), np.abs(y)) - 0.97,
+    "pill": lambda x, y, ratio: np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97,
+    "ribbon": lambda x, y, ratio: np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)),
+    "shield": lambda x, y, ratio: np.maximum(np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97),
+    "burst": lambda x, y, ratio: np.hypot(x, y) - 0.87 - 0.1 * np.sin(18 * np.arctan2(y, x)),
+    "lens": lambda x, y, ratio: np.abs(y) - 0.98 * (1 - x * x),
+    "slab": lambda x, y, ratio: np.maximum(np.abs(x + 0.15 * y) - 0.84, np.abs(y) - 0.95),
+}
+_PLATES = ("none", "none", "none", "none", *_OUTLINES)
 
 
 @lru_cache(maxsize=256)
 def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(_folder() / f"{face}.ttf"), size, layout_engine=ImageFont.Layout.BASIC)
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("shop lettering: the fonts that come with matplotlib are needed; install matplotlib")
+    file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{face}.ttf"
+    return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def text_mask(text: str, face: str, size: int, spacing: int = 4) -> np.ndarray:
+def text_mask(text: str, face: str, size: int) -> np.ndarray:
     """(height, width) mask 0..1 of a text of one or more lines, `size` pixels high, tightly cropped."""
     font = _font(face, size)
-    x0, y0, x1, y1 = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font,
-                                                                               spacing=spacing)
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    x0, y0, x1, y1 = measure.multiline_textbbox((0, 0), text, font, spacing=1)
     image = Image.new("L", (max(int(x1 - x0) + 2, 2), max(int(y1 - y0) + 2, 2)))
-    ImageDraw.Draw(image).multiline_text((1 - x0, 1 - y0), text, 255, font, spacing=spacing, align="center")
+    ImageDraw.Draw(image).multiline_text((1 - x0, 1 - y0), text, 255, font, spacing=1, align="center")
     return np.asarray(image, np.float32) / np.float32(255)
 
 
@@ -56,9 +60,9 @@ def _dressed(text: str, rng: np.random.Generator) -> tuple[str, str]:
     case = rng.random()
     text = text.upper() if case < 0.45 else text.lower() if case < 0.6 else text
     if rng.random() < 0.24:
-        upper, lower, face = _SCRIPTS[str(rng.choice(list(_SCRIPTS)[:-1]))]
-        text = "".join(chr((upper if c.isupper() else lower) + ord(c.lower()) - 97) if c.isascii()
-                       and c.isalpha() else c for c in text)
+        upper, lower, face = _SCRIPTS[str(rng.choice(list(_SCRIPTS)))]
+        text = "".join(chr((upper if c.isupper() else lower) + ord(c.lower()) - 97)
+                       if c.isascii() and c.isalpha() else c for c in text)
     if rng.random() < (0.45 if len(text) > 8 else 0.1) and len(text) > 4:
         text = text[: len(text) // 2] + "\n" + text[len(text) // 2 :]
     return text, face
@@ -70,10 +74,9 @@ def _warped(mask: np.ndarray, rng: np.random.Generator, aspect: float, height: i
     x, y = grid(height, width)
     kind, amount = str(rng.choice(_WARPS)), rng.uniform(0.2, 0.55)
     slant = rng.normal(0, 0.12) if rng.random() < 0.4 else 0.0
-    v, u, grow = y, x, 1.0
+    v, grow = y, 1.0
     if kind in ("arch", "sag"):
-        v = y - (1 if kind == "arch" else -1) * amount * (x * x - 0.5)
-        grow = 1 - amount * 0.5
+        v, grow = y - (1 if kind == "arch" else -1) * amount * (x * x - 0.5), 1 - amount * 0.5
     elif kind in ("wave", "flag"):
         v, grow = y - amount * 0.6 * np.sin((3.1 if kind == "wave" else 5.0) * x), 1 - amount * 0.6
     elif kind == "rise":
@@ -82,7 +85,7 @@ def _warped(mask: np.ndarray, rng: np.random.Generator, aspect: float, height: i
         v = y / (1 - amount * (x * x if kind == "bulge" else 1 - x * x))
     elif kind == "fan":
         v = y / (1 - amount * (0.5 + 0.5 * x))
-    u = u + slant * v * 2 / aspect
+    u = x + slant * v * 2 / aspect
     span = 0.94 - min(abs(slant) * 2 / aspect, 0.3)
     map_x = ((u / span + 1) * 0.5 * mask.shape[1] - 0.5).astype(np.float32)
     map_y = ((v / (grow * 0.9) + 1) * 0.5 * mask.shape[0] - 0.5).astype(np.float32)
@@ -99,34 +102,15 @@ def _thick(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def plate_mask(kind: str, height: int, width: int) -> np.ndarray:
-    """(height, width) mask of the field behind a wordmark, `kind` being one of _PLATES but "none"."""
-    x, y = grid(height, width)
-    soft = 3.0 / height
-    if kind == "oval":
-        return edge(np.hypot(x, y) - 0.97, soft)
-    if kind == "pill":
-        ratio = width / height
-        return edge(np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97, soft)
-    if kind == "ribbon":
-        return edge(np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)),
-                    soft)
-    if kind == "shield":
-        return edge(np.maximum(np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97), soft)
-    if kind == "burst":
-        return edge(np.hypot(x, y) - 0.87 - 0.1 * np.sin(18 * np.arctan2(y, x)), soft)
-    if kind == "lens":
-        return edge(np.abs(y) - 0.98 * (1 - x * x), soft)
-    if kind == "slab":
-        return edge(np.maximum(np.abs(x + 0.15 * y) - 0.84, np.abs(y) - 0.95), soft)
-    return edge(np.maximum(np.abs(x), np.abs(y)) - 0.97, soft)
+    """(height, width) mask of the field behind a text, `kind` being one of _OUTLINES."""
+    return edge(_OUTLINES[kind](*grid(height, width), width / height), 3.0 / height)
 
 
-def wordmark(text: str, style_key: object, width: int, height: int, inks: list[Colour],
-             ground: Colour) -> np.ndarray:
-    """A brand's lettering as RGBA (height, width, 4); the same `style_key` always gives the same style."""
-    rng = stream("wordmark", style_key)
-    text, face = _dressed(text, rng)
-    mask = text_mask(text, face, int(np.clip(height * 0.9 / (1 + text.count("\n")), 14, 60)), spacing=1)
+def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Colour) -> np.ndarray:
+    """A brand's lettering as RGBA (height, width, 4); the same brand always has the same style."""
+    rng = stream("wordmark", brand)
+    text, face = _dressed(brand, rng)
+    mask = text_mask(text, face, int(np.clip(height * 0.9 / (1 + text.count("\n")), 14, 60)))
     plate, bold = str(rng.choice(_PLATES)), rng.choice((0, 0, 0, 1, 2, -0.6))
     room = 1.0 if plate == "none" else 0.74
     box_h, box_w = max(round(height * room), 6), max(round(width * room), 6)
@@ -141,33 +125,28 @@ def wordmark(text: str, style_key: object, width: int, height: int, inks: list[C
     top, left = (height - mask.shape[0]) // 2, max((width - mask.shape[1]) // 2, 0)
     full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask[:, : width - left]
     plate_colour, fill, line = (inks[int(i)] for i in rng.permutation(len(inks))[:3])
-    out_rgb = np.empty((height, width, 3), np.float32)
-    out_rgb[:] = plate_colour
+    out_rgb = np.full((height, width, 3), plate_colour, np.float32)
     alpha = np.zeros_like(full)
-    behind = ground
     if plate != "none":
         ph, pw = min(round(box_h / room * 1.05), height), min(round(box_w / room * 1.05), width)
-        field = np.zeros_like(full)
-        field[(height - ph) // 2 : (height - ph) // 2 + ph,
-              (width - pw) // 2 : (width - pw) // 2 + pw] = (plate_mask(plate, ph, pw))
-        alpha = field
+        top, left = (height - ph) // 2, (width - pw) // 2
+        alpha[top : top + ph, left : left + pw] = plate_mask(plate, ph, pw)
         if rng.random() < 0.5:
-            blend(out_rgb, field - _thick(field, -max(height / 25, 1)), line)
-        behind = plate_colour
-    if abs(luma(fill) - luma(behind)) < 0.25 and rng.random() < 0.92:
-        fill = (1.0, 1.0, 1.0) if luma(behind) < 0.55 else (0.05, 0.05, 0.08)
+            blend(out_rgb, alpha - _thick(alpha, -max(height / 25, 1)), line)
+        ground = plate_colour
+    if abs(luma(fill) - luma(ground)) < 0.25 and rng.random() < 0.92:
+        fill = (1.0, 1.0, 1.0) if luma(ground) < 0.55 else (0.05, 0.05, 0.08)
     layers: list[tuple[np.ndarray, Colour]] = []
     if rng.random() < 0.35:
         dx, dy = rng.uniform(-0.06, 0.06) * height, rng.uniform(0.02, 0.09) * height
-        shadow = cv2.warpAffine(_thick(full, stroke / 2), np.float32([[1, 0, dx], [0, 1, dy]]),
-                                (width, height))
-        layers.append((cv2.GaussianBlur(shadow, (0, 0), 1.2) if rng.random() < 0.5 else shadow,
-                       (0.0, 0.0, 0.0)))
+        shadow = cv2.warpAffine(_thick(full, stroke / 2), np.float32([[1, 0, dx], [0, 1, dy]]), (width, height))
+        shadow = cv2.GaussianBlur(shadow, (0, 0), 1.2) if rng.random() < 0.5 else shadow
+        layers.append((shadow, (0.0, 0.0, 0.0)))
     for grow in (1.9, 1.0)[int(rng.choice((0, 1, 2), p=(0.15, 0.4, 0.45))) :]:
         layers.append((_thick(full, grow * stroke), line if grow == 1.0 else plate_colour))
-    for layer, colour in layers:
-        blend(out_rgb, layer, colour)
-        alpha = np.maximum(alpha, layer)
+    for mask, colour in layers:
+        blend(out_rgb, mask, colour)
+        alpha = np.maximum(alpha, mask)
     blend(out_rgb, full, _fill(fill, line, height, width, rng))
     return np.dstack((out_rgb, np.maximum(alpha, full)))
 
@@ -177,32 +156,25 @@ def _fill(first: Colour, second: Colour, height: int, width: int, rng: np.random
     kind = str(rng.choice(("flat", "gradient", "split", "stripes", "chrome", "grain"),
                           p=(0.66, 0.12, 0.06, 0.05, 0.06, 0.05)))
     _, y = grid(height, width)
-    share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0,
-             "stripes": (np.sin(24 * y) > 0.3) * 1.0, "chrome": 0.5 + 0.5 * np.sin(7 * y),
-             "grain": 0 * y}[kind]
     if kind == "grain":
         share = noise(rng, height, width)
+    else:
+        share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0,
+                 "stripes": (np.sin(24 * y) > 0.3) * 1.0, "chrome": 0.5 + 0.5 * np.sin(7 * y)}[kind]
     return np.float32(first) + share[..., None].astype(np.float32) * (np.float32(second) - np.float32(first))
 
 
 def words(canvas: np.ndarray, text: str, box: tuple[float, float, float, float], colour: Colour,
-          rng: np.random.Generator, face: str | None = None, degrees: int = 0) -> None:
+          rng: np.random.Generator, face: str | None = None) -> None:
     """Set a text into a box (x0, y0, x1, y1 in pixels) of a canvas, as large as fits, in place."""
     wide, high = box[2] - box[0], box[3] - box[1]
     if wide < 3 or high < 2:
         return
-    mask = text_mask(text, face or str(rng.choice(_FACES)),
-                     int(np.clip(high / (1 + text.count("\n")), 7, 40)), 1)
-    if degrees:
-        mask = np.ascontiguousarray(np.rot90(mask, degrees // 90))
+    mask = text_mask(text, face or str(rng.choice(_FACES)), int(np.clip(high / (1 + text.count("\n")), 7, 40)))
     scale = min(wide / mask.shape[1], high / mask.shape[0])
     size = max(round(mask.shape[1] * scale), 1), max(round(mask.shape[0] * scale), 1)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    left, top = round((box[0] + box[2] - size[0]) / 2), round((box[1] + box[3] - size[1]) / 2)
-    x0, y0 = max(left, 0), max(top, 0)
-    part = canvas[y0 : top + size[1], x0 : left + size[0]]
-    if part.size:
-        blend(part, mask[y0 - top : y0 - top + part.shape[0], x0 - left : x0 - left + part.shape[1]], colour)
+    paste(canvas, layer(colour, mask), (box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
 def small_print(canvas: np.ndarray, box: tuple[float, float, float, float], colour: Colour,
@@ -213,8 +185,7 @@ def small_print(canvas: np.ndarray, box: tuple[float, float, float, float], colo
     if part.shape[0] < 3 or part.shape[1] < 6:
         return
     rows = max(part.shape[0] // int(rng.integers(3, 6)), 1)
-    dashes = (rng.random((rows, max(part.shape[1] // 2, 2))) < 0.75).astype(np.float32)
-    lines = np.zeros((rows * 2, dashes.shape[1]), np.float32)
-    lines[::2] = dashes
+    lines = np.zeros((rows * 2, max(part.shape[1] // 2, 2)), np.float32)
+    lines[::2] = rng.random((rows, lines.shape[1])) < 0.75
     mask = cv2.resize(lines, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_LINEAR)
     blend(part, mask, colour, float(rng.uniform(0.4, 0.9)))

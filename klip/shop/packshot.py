@@ -9,10 +9,10 @@ from klip.shop.artwork import label
 from klip.shop.design import Product
 from klip.shop.flat import FLAT
 from klip.shop.items import FORMS, individual, sprite
-from klip.shop.paint import Colour, mix, paste, stream, turned
+from klip.shop.paint import mix, paste, stream, turned
 from klip.shop.solids import cuboid, lathe
 
-SOLID = {"box": (0.45, 1.1), "carton": (0.32, 0.55)}
+SOLID = ("box", "carton")
 TURNED = {"can": (0.45, 0.75), "bottle": (0.28, 0.5), "jar": (0.6, 0.95), "tub": (0.9, 1.6),
           "cup": (0.8, 1.2), "tin": (0.9, 2.2), "canister": (0.3, 0.75)}
 SHAPES = (*SOLID, *TURNED, *FLAT, "multipack", "produce")
@@ -23,15 +23,14 @@ def packshot(product: Product, size: int = 160, view: tuple[float, float] | None
              variant: int = 0) -> np.ndarray:
     """A product cut out, as RGBA uint8 (size, size, 4); its longest side nearly fills the frame.
 
-    `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own best side.
-    `variant` numbers the individuals of a kind: another apple, another crease in the bag.  The same arguments
-    always give the same pixels.
+    `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own best side.  `variant` numbers
+    the individuals of a kind: another apple, another crease.  The same arguments always give the same pixels.
     """
     if product.shape not in SHAPES:
         raise ValueError(f"shop packshot: shape must be one of {', '.join(SHAPES)}, got {product.shape!r}")
     form = stream("form", product.line_seed)
-    own = ((0.0, 0.0) if form.random() < 0.45 else (form.uniform(15, 40) * form.choice((-1, 1)),
-                                                    form.uniform(3, 16)))
+    frontal = form.random() < 0.45
+    own = (0.0, 0.0) if frontal else (form.uniform(15, 40) * form.choice((-1, 1)), form.uniform(3, 16))
     if product.shape in TURNED and product.shape != "tin":
         own = (own[0] * 0.6, max(own[1], 4.0))
     yaw, pitch = own if view is None else view
@@ -39,7 +38,7 @@ def packshot(product: Product, size: int = 160, view: tuple[float, float] | None
     if product.shape == "produce":
         drawn = _produce(product, size, form, chance, variant)
     elif product.shape in SOLID:
-        drawn = cuboid(product, size, yaw, pitch, form, SOLID[product.shape])
+        drawn = cuboid(product, size, yaw, pitch, form)
     elif product.shape in TURNED:
         drawn = lathe(product, size, yaw, pitch, form, TURNED[product.shape])
     elif product.shape == "multipack":
@@ -50,19 +49,18 @@ def packshot(product: Product, size: int = 160, view: tuple[float, float] | None
     return _framed(drawn, size)
 
 
-def _framed(sprite_: np.ndarray, size: int) -> np.ndarray:
-    """A sprite trimmed and centred in a square frame."""
-    rows = np.flatnonzero(sprite_[..., 3].max(1) > 0.02)
-    columns = np.flatnonzero(sprite_[..., 3].max(0) > 0.02)
+def _framed(drawn: np.ndarray, size: int) -> np.ndarray:
+    """A sprite trimmed and centred in a square frame, uint8."""
+    out = np.zeros((size, size, 4), np.uint8)
+    rows, columns = (np.flatnonzero(drawn[..., 3].max(axis) > 0.02) for axis in (1, 0))
     if not len(rows):
-        return np.zeros((size, size, 4), np.uint8)
-    part = sprite_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return out
+    part = drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = (size - 2) / max(part.shape[:2])
     if not 0.99 < scale < 1.001:
         smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         target = max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1)
         part = cv2.resize(part, target, interpolation=smooth)
-    out = np.zeros((size, size, 4), np.uint8)
     top, left = (size - part.shape[0]) // 2, (size - part.shape[1]) // 2
     out[top : top + part.shape[0], left : left + part.shape[1]] = np.clip(part, 0, 1) * 255
     return out
@@ -81,12 +79,10 @@ def _tilted(flat: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
     return cv2.warpPerspective(flat, matrix, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _multipack(product: Product, size: int, yaw: float, pitch: float,
-               form: np.random.Generator) -> np.ndarray:
+def _multipack(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator) -> np.ndarray:
     """A row of small cans, bottles or cups held by a printed sleeve or film."""
     count, kind = int(form.integers(2, 5)), str(form.choice(("can", "bottle", "cup")))
-    one = lathe(product, int(size * (0.62 if kind == "cup" else 0.85)), yaw / 3, max(pitch, 5), form,
-                TURNED[kind])
+    one = lathe(product, int(size * (0.62 if kind == "cup" else 0.85)), yaw / 3, max(pitch, 5), form, TURNED[kind])
     height, width = one.shape[:2]
     out = np.zeros((height + 6, width * count + 6, 4), np.float32)
     for index in range(count):
@@ -113,8 +109,9 @@ def _produce(product: Product, size: int, form: np.random.Generator, chance: np.
     one = sprite(individual(kind, chance, 0.6), side, (body, second, marks), chance, leaf)
     if count == 1:
         return turned(one, lean + chance.normal(0, 8))
-    other = sprite(individual(kind, chance, 0.6), side, (_relative(body, chance), second, marks), chance,
-                   leaf)
+    kind = individual(kind, chance, 0.6)
+    body = tuple(float(np.clip(v * chance.uniform(0.85, 1.15), 0, 1)) for v in body)
+    other = sprite(kind, side, (body, second, marks), chance, leaf)
     out = np.zeros((size, size, 4), np.float32)
     spread = {2: ((-1, -0.3), (1, 0.3)), 3: ((0, -0.9), (-1, 0.6), (1, 0.7)),
               4: ((-0.5, -0.9), (0.8, -0.7), (-1, 0.6), (0.7, 0.8))}[count]
@@ -122,8 +119,3 @@ def _produce(product: Product, size: int, form: np.random.Generator, chance: np.
         piece = turned((one, other)[index % 2], lean + chance.normal(0, 25), chance.uniform(0.85, 1.05))
         paste(out, piece, size * (0.5 + 0.19 * x), size * (0.5 + 0.19 * y))
     return out
-
-
-def _relative(colour: Colour, rng: np.random.Generator) -> Colour:
-    """A slightly different colour."""
-    return tuple(float(np.clip(v * rng.uniform(0.85, 1.15), 0, 1)) for v in colour)

@@ -51,16 +51,13 @@ def _noise_bank() -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) * 256
     tiles = []
     for index in range(24):
-        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency,
-                                                                             1.0) ** (0.7 + index / 14)
-        spectrum *= frequency > 1.5
-        tile = np.fft.ifft2(spectrum).real
+        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency, 1.0) ** (0.7 + index / 14)
+        tile = np.fft.ifft2(spectrum * (frequency > 1.5)).real
         tiles.append(np.clip(0.5 + 0.19 * tile / tile.std(), 0.0, 1.0))
     return np.asarray(tiles, np.float32)
 
 
-def noise(rng: np.random.Generator, height: int, width: int, zoom: float = 1.0,
-          stretch: float = 1.0) -> np.ndarray:
+def noise(rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, stretch: float = 1.0) -> np.ndarray:
     """(height, width) fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it vertically."""
     tile = _noise_bank()[int(rng.integers(24))]
     turn, (u, v) = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0, rng.uniform(0, 256, 2)
@@ -76,8 +73,17 @@ def blend(canvas: np.ndarray, mask: np.ndarray, colour: Colour | np.ndarray, opa
     canvas += weight * (np.asarray(colour, np.float32) - canvas)
 
 
-def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, opacity: float = 1.0) -> None:
-    """Lay a sprite with its centre at pixel (x, y) over a canvas or another sprite, in place; clips."""
+def layer(colour: Colour | np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A sprite: a colour, or colours (height, width, 3), clipped to 0..1, seen where `mask` (height, width) says so."""
+    sprite = np.empty((*mask.shape, 4), np.float32)
+    sprite[..., :3], sprite[..., 3] = np.clip(colour, 0, 1), mask
+    return sprite
+
+
+def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, degrees: float = 0.0) -> None:
+    """Lay a sprite, turned, with its centre at pixel (x, y) over a canvas or another sprite, in place; clips."""
+    if degrees:
+        sprite = turned(sprite, degrees)
     height, width = sprite.shape[:2]
     left, top = round(x - width / 2), round(y - height / 2)
     x0, y0 = max(left, 0), max(top, 0)
@@ -86,7 +92,7 @@ def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, opacity: f
         return
     part = sprite[y0 - top : y1 - top, x0 - left : x1 - left]
     target = canvas[y0:y1, x0:x1]
-    alpha = part[..., 3:] * np.float32(opacity)
+    alpha = part[..., 3:]
     if canvas.shape[2] == 3:
         target += alpha * (part[..., :3] - target)
         return
@@ -96,15 +102,14 @@ def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, opacity: f
     target[..., 3:] = total
 
 
-def turned(sprite: np.ndarray, degrees: float, scale: float = 1.0, squash: float = 1.0) -> np.ndarray:
+def turned(sprite: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray:
     """The sprite rotated and scaled, on a frame just large enough."""
     height, width = sprite.shape[:2]
     c, s = np.cos(np.radians(degrees)) * scale, np.sin(np.radians(degrees)) * scale
-    new_w = max(int(abs(c) * width + abs(s) * height * squash + 1.5), 2)
-    new_h = max(int(abs(s) * width + abs(c) * height * squash + 1.5), 2)
-    a, b, d, e = c, s * squash, -s, c * squash
-    matrix = np.float32([[a, b, new_w / 2 - a * width / 2 - b * height / 2],
-                         [d, e, new_h / 2 - d * width / 2 - e * height / 2]])
+    new_w = max(int(abs(c) * width + abs(s) * height + 1.5), 2)
+    new_h = max(int(abs(s) * width + abs(c) * height + 1.5), 2)
+    matrix = np.float32([[c, s, new_w / 2 - c * width / 2 - s * height / 2],
+                         [-s, c, new_h / 2 + s * width / 2 - c * height / 2]])
     if scale < 0.6:
         sprite = cv2.resize(sprite, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         matrix[:, :2] *= np.float32([[width / sprite.shape[1], height / sprite.shape[0]]])

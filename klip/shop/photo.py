@@ -13,13 +13,13 @@ import numpy as np
 
 from klip.shop.camera import coarse, compressed, exposed
 from klip.shop.paint import blend, edge, grid, hsv, noise
-from klip.shop.shelf import box, copies, hand, lay, pile, shade_behind, shelf, strip
+from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip, trimmed
 
 STYLES = ("tight", "scene", "pile")
 """What a photograph shows: the product filling the frame, in front of a shelf, or a heap of it."""
 
 
-def _corners(centre: tuple[float, float], width: float, height: float, degrees: float, warp: float,
+def _corners(centre: Sequence[float], width: float, height: float, degrees: float, warp: float,
              rng: np.random.Generator) -> np.ndarray:
     """Corners of a rectangle turned and bent by perspective; `warp` is the size of the bend, 0..0.3."""
     points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32([width / 2, height / 2])
@@ -37,21 +37,20 @@ def on_white(rgba: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarra
     if rng.random() < 0.12:
         canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.75, 1))) * 255
         canvas += grid(size, size)[1][..., None] * np.float32(rng.uniform(-15, 15))
-    left, top, right, bottom = box(rgba)
-    scale = size * (rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97))
-    scale /= max(right - left, bottom - top)
-    wide, high = (right - left) * scale, (bottom - top) * scale
+    high, wide = trimmed(rgba).shape[:2]
+    scale = size * (rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97)) / max(wide, high)
+    wide, high = wide * scale, high * scale
     if rng.random() < 0.25:
         stretch = np.sqrt(wide / high) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
         wide, high = min(wide / stretch, size), min(high * stretch, size)
-    slack_x, slack_y = max(size - wide, 0) / 2, max(size - high, 0) / 2
-    centre = (size / 2 + slack_x * rng.uniform(-0.5, 0.5), size / 2 + slack_y * rng.uniform(-0.5, 0.5))
+    centre = [size / 2 + max(size - side, 0) / 2 * rng.uniform(-0.5, 0.5) for side in (wide, high)]
     degrees = rng.normal(0, 12) if rng.random() < 0.12 else 0.0
     corners = _corners(centre, wide, high, degrees, 0.03 if rng.random() < 0.3 else 0.0, rng)
     if rng.random() < 0.3:
-        shadow = edge(np.hypot(grid(size, size)[0] / max(wide / size, 0.1) / 1.05,
-                               (grid(size, size)[1] - (corners[:, 1].max() / size * 2 - 1)) / 0.08) - 1, 1.0)
-        blend(canvas, shadow, np.float32((90, 90, 95)), rng.uniform(0.2, 0.7))
+        x, y = grid(size, size)
+        floor = corners[:, 1].max() / size * 2 - 1
+        shadow = edge(np.hypot(x / max(wide / size, 0.1) / 1.05, (y - floor) / 0.08) - 1, 1.0)
+        blend(canvas, shadow, (90, 90, 95), rng.uniform(0.2, 0.7))
     lay(canvas, rgba, corners)
     if rng.random() < 0.6:
         canvas = (canvas - 255) * np.float32(rng.uniform(0.85, 1.1)) + 255
@@ -66,9 +65,9 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
                style: str | None = None, strength: float = 1.0, squashed: float = 0.5) -> np.ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
-    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance;
-    `strength` 0..1 scales how far light, blur, geometry and covering go (1 is what pre-training uses).
-    `squashed` is the share of the tight ones whose product fills the square without its aspect ratio.
+    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance; `strength`
+    0..1 scales how far light, blur, geometry and covering go; `squashed` is the share of the tight ones whose product
+    fills the square without its aspect ratio.
     """
     if style is None:
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
@@ -99,10 +98,9 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
 
 
 def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The middle of a square picture in about the shape of its product, as a detector crops it: (h, w, 3), one side S.
-    """
-    left, top, right, bottom = box(rgba)
-    size, aspect = len(image), (right - left) / (bottom - top) * np.exp(rng.normal(0, 0.12))
+    """The middle of a square picture in about its product's shape, as a detector crops it: (h, w, 3), one side S."""
+    high, wide = trimmed(rgba).shape[:2]
+    size, aspect = len(image), wide / high * np.exp(rng.normal(0, 0.12))
     width = max(8, round(size * min(1, aspect)))
     height = max(8, round(size * min(1, 1 / aspect)))
     x, y = (size - width) // 2, (size - height) // 2
@@ -111,13 +109,12 @@ def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np
 
 def _tight(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float, squashed: float) -> np.ndarray:
     """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a side or two."""
-    left, top, right, bottom = box(rgba)
-    aspect = (right - left) / (bottom - top)
-    fill = rng.uniform(0.85, 1.1)
+    high, wide = trimmed(rgba).shape[:2]
+    aspect, fill = wide / high, rng.uniform(0.85, 1.1)
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)
     if rng.random() < squashed:
         wide, high = size * rng.uniform(0.85, 1.15), size * rng.uniform(0.85, 1.15)
-    x, y = size / 2 + rng.normal(0, 0.03) * size, size / 2 + rng.normal(0, 0.03) * size
+    x, y = size / 2 + rng.normal(0, 0.03, 2) * size
     if rng.random() < 0.45 * strength:
         cut = rng.uniform(0.05, 0.38, 2) * (rng.random(2) < (0.6, 0.5))
         wide, high = wide * (1 + cut[0] * 1.3), high * (1 + cut[1] * 1.3)
@@ -131,15 +128,13 @@ def _tight(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: floa
 
 def _held(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float) -> np.ndarray:
     """Where the product lies in a scene: 35 to 95 % of the frame, leaning up to 40 degrees."""
-    left, top, right, bottom = box(rgba)
-    scale = size * rng.uniform(0.35 if strength > 0.5 else 0.5, 0.95) / max(right - left, bottom - top)
+    high, wide = trimmed(rgba).shape[:2]
+    scale = size * rng.uniform(0.35 if strength > 0.5 else 0.5, 0.95) / max(wide, high)
     degrees = float(np.clip(rng.normal(0, 16), -42, 42)) * strength
     if rng.random() < 0.06 * strength:
         degrees += rng.choice((90, 180, 270))
-    reach = 0.14 * size
-    centre = (size / 2 + rng.normal(0, reach) * strength, size / 2 + rng.normal(0, reach) * strength)
-    wide = (right - left) * scale * rng.uniform(0.8, 1.15)
-    return _corners(centre, wide, (bottom - top) * scale, degrees, 0.16 * strength, rng)
+    centre = size / 2 + rng.normal(0, 0.14 * size, 2) * strength
+    return _corners(centre, wide * scale * rng.uniform(0.8, 1.15), high * scale, degrees, 0.16 * strength, rng)
 
 
 def _relief(canvas: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
-from klip.shop.items import FORMS, PATTERNS, Form, heap, individual, sprite
+from klip.shop.items import FORMS, PATTERNS, heap, individual, sprite
 from klip.shop.lettering import plate_mask, text_mask
-from klip.shop.paint import Colour, blend, edge, grid, hsv, mix, noise, paste, polygon, turned
+from klip.shop.paint import Colour, blend, edge, grid, hsv, layer, mix, noise, paste, polygon
 
 _ICONS = "☀☁☂★☎☕☘♛♞♣♥♠♫⚓⚘✈✂✎✶✿❀❁❄❖❤☾♨⚡⚙⛄✪❋♘♚♜♟☃⚖⚔♆♈♉♊♌♏♐⚽⛵✌☮☯☠☢♻"
 KINDS = ("heap", "cluster", "cluster", "scatter", "bowl", "glass", "splash", "scene", "creature", "icon",
@@ -26,9 +28,8 @@ def thing(rng: np.random.Generator, size: int, colour: Colour | None = None) -> 
     """A random edible-looking thing as RGBA (size, size, 4)."""
     form = individual(FORMS[str(rng.choice(list(FORMS)))], rng, 1.5)
     if rng.random() < 0.4:
-        form = Form(form.width, form.taper, form.bend, int(rng.integers(2, 12)), abs(rng.normal(0, 0.12)),
-                    form.spike, form.rough, abs(rng.normal(0, 0.4)), rng.uniform(0, 0.9), form.flat,
-                    str(rng.choice(PATTERNS)), form.speckle, form.crown)
+        form = replace(form, lobes=int(rng.integers(2, 12)), lobe=abs(rng.normal(0, 0.12)),
+                       bump=abs(rng.normal(0, 0.4)), gloss=rng.uniform(0, 0.9), pattern=str(rng.choice(PATTERNS)))
     skin = colour or food_colour(rng)
     return sprite(form, size, (skin, food_colour(rng), mix(skin, (0.1, 0.05, 0.0), 0.7)), rng,
                   hsv(rng.uniform(0.2, 0.4), 0.7, 0.5))
@@ -43,8 +44,7 @@ def picture(kind: str, rng: np.random.Generator, height: int, width: int, colour
     a, b, c = (colours[int(i)] for i in rng.integers(len(colours), size=3))
     main = main or (food_colour(rng) if rng.random() < 0.6 else a)
     if kind == "heap":
-        things = [thing(rng, max(size // 3, 8),
-                        main if i == 0 or rng.random() < 0.6 else None) for i in range(2)]
+        things = [thing(rng, max(size // 3, 8), main if i == 0 or rng.random() < 0.6 else None) for i in range(2)]
         heap(canvas, things, int(rng.integers(14, 40)), rng,
              (0, height * rng.uniform(0.15, 0.6), width, height * 1.05), (0.6, 1.5))
     elif kind in ("cluster", "scatter", "row"):
@@ -61,43 +61,36 @@ def picture(kind: str, rng: np.random.Generator, height: int, width: int, colour
     elif kind == "bowl":
         mouth, rim = rng.uniform(0.15, 0.35), -0.05
         inside = edge(np.hypot(x / 0.9, (y - rim) / mouth) - 1, 4 / size)
-        body = edge(np.hypot(x / 0.93, (y - rim) / rng.uniform(0.7, 0.95)) - 1, 4 / size) * edge(rim - y,
-                                                                                                 4 / size)
+        body = edge(np.hypot(x / 0.93, (y - rim) / rng.uniform(0.7, 0.95)) - 1, 4 / size) * edge(rim - y, 4 / size)
         rgb = np.float32(b) * (0.8 + 0.5 * x + 0.15 * np.sin(rng.uniform(0, 20) * y))[..., None]
-        canvas[..., :3], canvas[..., 3] = np.clip(rgb, 0, 1), np.maximum(body, inside)
-        food = np.zeros_like(canvas)
-        food[..., :3], food[..., 3] = main, inside
-        heap(food, [thing(rng, max(size // 4, 8), main), thing(rng, max(size // 5, 8))],
-             int(rng.integers(8, 26)), rng, (0.15 * width, height * 0.28, 0.85 * width, height * 0.55),
-             (0.5, 1.3))
+        canvas = layer(rgb, np.maximum(body, inside))
+        food = layer(main, inside)
+        heap(food, [thing(rng, max(size // 4, 8), main), thing(rng, max(size // 5, 8))], int(rng.integers(8, 26)), rng,
+             (0.15 * width, height * 0.28, 0.85 * width, height * 0.55), (0.5, 1.3))
         food[..., 3] *= np.maximum(inside, y < rim)
         paste(canvas, food, width / 2, height / 2)
     elif kind == "window":
-        canvas[..., :3] = mix(main, (0.1, 0.05, 0.0), 0.5)
-        canvas[..., 3] = 1
+        canvas[:] = (*mix(main, (0.1, 0.05, 0.0), 0.5), 1)
         heap(canvas, [thing(rng, max(size // 4, 8), main)], 45, rng, (0, 0, width, height), (0.5, 1.2))
-        canvas[..., 3] = plate_mask(str(rng.choice(("oval", "box", "pill", "shield", "lens", "slab"))),
-                                    height, width)
-        canvas[..., :3] += (np.clip(noise(rng, height, width, 1.5) - 0.6, 0, 1) * rng.uniform(0, 2))[...,
-                                                                                                     None]
+        pane = str(rng.choice(("oval", "box", "pill", "shield", "lens", "slab")))
+        canvas[..., 3] = plate_mask(pane, height, width)
+        canvas[..., :3] += (np.clip(noise(rng, height, width, 1.5) - 0.6, 0, 1) * rng.uniform(0, 2))[..., None]
     elif kind == "glass":
-        side = np.abs(x) - (0.45 - 0.12 * y)
-        canvas[..., 3] = edge(np.maximum(side, np.abs(y) - 0.93), 4 / size)
-        level = rng.uniform(-0.7, 0.1)
+        side, level = np.abs(x) - (0.45 - 0.12 * y), rng.uniform(-0.7, 0.1)
         liquid = np.where((y > level)[..., None], np.float32(main), np.float32((0.92, 0.95, 0.97)))
         shine = np.exp(-(((x + 0.25) / 0.07) ** 2)) * 0.6 + 0.25 * y * (y > level)
-        canvas[..., :3] = np.clip(liquid * (1 - 0.5 * np.abs(x))[..., None] + shine[..., None], 0, 1)
+        canvas = layer(liquid * (1 - 0.5 * np.abs(x))[..., None] + shine[..., None],
+                       edge(np.maximum(side, np.abs(y) - 0.93), 4 / size))
     elif kind == "splash":
         wave = sum(rng.uniform(0.05, 0.25) * np.sin(k * 2.2 * x + rng.uniform(0, 6.28)) for k in (1, 2, 4))
         depth = y - rng.uniform(-0.3, 0.4) + wave
-        canvas[..., 3] = edge(-depth, 4 / size)
         light = 0.75 + 0.25 * np.sin(9 * depth + 4 * x) + 0.5 * np.exp(-(((depth - 0.07) / 0.05) ** 2))
-        canvas[..., :3] = np.clip(np.float32(main) * light[..., None], 0, 1)
+        canvas = layer(np.float32(main) * light[..., None], edge(-depth, 4 / size))
     elif kind == "scene":
         canvas[..., 3] = 1
         canvas[..., :3] = np.float32(a) + (0.5 + 0.5 * y)[..., None] * (np.float32(b) - np.float32(a))
-        blend(canvas[..., :3], edge(np.hypot(x - rng.uniform(-0.7, 0.7), y + 0.4) - rng.uniform(0.1, 0.4),
-                                    0.05), (1, 0.95, 0.7))
+        sun = np.hypot(x - rng.uniform(-0.7, 0.7), y + 0.4) - rng.uniform(0.1, 0.4)
+        blend(canvas[..., :3], edge(sun, 0.05), (1, 0.95, 0.7))
         for step in range(int(rng.integers(2, 5))):
             ridge = noise(rng, 1, width, rng.uniform(0.5, 2) * size / 40) * 1.1 - 0.7 + 0.3 * step
             blend(canvas[..., :3], edge(ridge - y, 4 / size), mix(c, main, step / 4 + 0.1))
@@ -118,9 +111,7 @@ def picture(kind: str, rng: np.random.Generator, height: int, width: int, colour
                 mask = edge(np.hypot(x - points[0, 0], y - points[0, 1]) - rng.uniform(0.1, 0.5), 4 / size)
             else:
                 mask = polygon(height, width, points)
-            layer = np.empty_like(canvas)
-            layer[..., :3], layer[..., 3] = (main, a, b, c)[index % 4], mask
-            paste(canvas, layer, width / 2, height / 2)
+            paste(canvas, layer((main, a, b, c)[index % 4], mask), width / 2, height / 2)
     elif kind == "icon":
         mask = text_mask(str(rng.choice(list(_ICONS))), "DejaVuSans", int(size * 0.9) + 4)
         scale = min(width / mask.shape[1], height / mask.shape[0])
@@ -128,7 +119,7 @@ def picture(kind: str, rng: np.random.Generator, height: int, width: int, colour
         canvas[: mask.shape[0], : mask.shape[1], 3] = mask
         canvas[..., :3] = main
     else:
-        _figure(kind, canvas, rng, (main, a, b, c))
+        _figure(kind, canvas, rng, (main, a, b))
     return canvas
 
 
@@ -137,14 +128,12 @@ def _figure(kind: str, canvas: np.ndarray, rng: np.random.Generator, colours: tu
     height, width = canvas.shape[:2]
     x, y = grid(height, width)
     soft = 4 / min(height, width)
-    main, a, b, _ = colours
+    main, a, b = colours
 
     def blob(cx: float, cy: float, rx: float, ry: float, colour: Colour) -> None:
-        layer = np.empty_like(canvas)
         distance = np.hypot((x - cx) / rx, (y - cy) / ry)
-        layer[..., :3] = np.clip(np.float32(colour) * (1.1 - 0.35 * distance)[..., None], 0, 1)
-        layer[..., 3] = edge((distance - 1) * min(rx, ry), soft)
-        paste(canvas, layer, width / 2, height / 2)
+        lit = np.float32(colour) * (1.1 - 0.35 * distance)[..., None]
+        paste(canvas, layer(lit, edge((distance - 1) * min(rx, ry), soft)), width / 2, height / 2)
 
     if kind == "emblem":
         angles = np.sort(rng.uniform(-1.57, 1.57, int(rng.integers(4, 11))))
@@ -173,10 +162,4 @@ def _figure(kind: str, canvas: np.ndarray, rng: np.random.Generator, colours: tu
         if kind == "creature":
             blob(side * gap, -0.35, 0.12, 0.14, (1, 1, 1))
         blob(side * gap, -0.33 if kind == "creature" else -0.2, 0.055, 0.07, (0.05, 0.05, 0.05))
-    blob(0, -0.08 if kind == "creature" else 0.08, rng.uniform(0.05, 0.2), rng.uniform(0.03, 0.09),
-         (0.6, 0.1, 0.15))
-
-
-def placed(canvas: np.ndarray, art: np.ndarray, x: float, y: float, degrees: float = 0.0) -> None:
-    """Paste a picture with its centre at pixel (x, y), turned."""
-    paste(canvas, turned(art, degrees) if degrees else art, x, y)
+    blob(0, -0.08 if kind == "creature" else 0.08, rng.uniform(0.05, 0.2), rng.uniform(0.03, 0.09), (0.6, 0.1, 0.15))

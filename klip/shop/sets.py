@@ -11,7 +11,8 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,57 +41,40 @@ class ShopPlan:
     rp2k_like: in-store photographs on both sides, and a training split.
     """
 
-    breadth: int = 600
-    """Products of the fine-tuning set."""
-    exponent: float = 0.75
-    """Zipf exponent of the training images per product, above 0."""
-    max_images: int = 300
-    """Training images of the most frequent product."""
-    min_images: int = 3
-    """Training images of the rarest products."""
-    packshot_share: float = 0.15
-    """Share of clean packshots among the training images after the first, 0..1."""
-    val_images: int = 2
-    """Held-out images of every fine-tuning product."""
+    breadth: int = 600  # products of the fine-tuning set
+    exponent: float = 0.75  # Zipf exponent of the training images per product, above 0
+    max_images: int = 300  # training images of the most frequent product
+    min_images: int = 3  # training images of the rarest products
+    packshot_share: float = 0.15  # share of clean packshots among the training images after the first, 0..1
+    val_images: int = 2  # held-out images of every fine-tuning product
     grozi_products: int = 120
-    grozi_queries: int = 8
-    """In-store crops per product; the gallery is one web packshot each."""
+    grozi_queries: int = 8  # in-store crops per product; the gallery is one web packshot each
     capg_lines: int = 25
-    capg_flavours: int = 4
-    """Products that differ in one accent, per line."""
+    capg_flavours: int = 4  # products that differ in one accent, per line
     capg_queries: int = 6
     rp2k_products: int = 200
     rp2k_queries: int = 5
-    rp2k_train: int = 8
-    """Training photographs per product, for what is trained on the whole split, as RP2K's own protocol has it."""
-    size: int = 144
-    """Longer side of every image in pixels; close photographs are cut to the shape of the product."""
-    finetune_strength: float = 0.7
-    """How hard the photographs are, 0..1, see `klip.shop.photo.photograph`."""
+    rp2k_train: int = 8  # photographs per product, for training on the whole split, as RP2K's own protocol has it
+    size: int = 144  # longer side of every image in pixels; close photographs are cut to the shape of the product
+    finetune_strength: float = 0.7  # how hard the photographs are, 0..1, see `klip.shop.photo.photograph`
     grozi_strength: float = 0.8
     capg_strength: float = 0.3
     rp2k_strength: float = 0.4
-    store: float = 0.3
-    """How much of the store's own light, glass and stickers is in every photograph, 0..1, see `klip.shop.store`."""
-    squashed: float = 0.1
-    """Share of the close photographs that show the product without its aspect ratio, 0..1."""
+    store: float = 0.3  # how much of the store's light, glass and stickers is in every photograph, 0..1
+    squashed: float = 0.1  # share of the close photographs that show the product without its aspect ratio, 0..1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"breadth": 2, "min_images": 1, "seed": 0, "size": 48}
-        for field in fields(self):
-            value, name = getattr(self, field.name), field.name
+        for name, value in asdict(self).items():
+            least = {"breadth": 2, "seed": 0, "size": 48}.get(name, 1)
             if name.endswith(("strength", "share", "store", "squashed")):
                 if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                     raise ValueError(f"shop plan: {name} must lie in 0..1, got {value!r}")
             elif name == "exponent":
                 if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
                     raise ValueError(f"shop plan: exponent must be a finite number above 0, got {value!r}")
-            elif not isinstance(value, int) or isinstance(value, bool) or value < lowest.get(name, 1):
-                raise ValueError(
-                    f"shop plan: {name} must be a whole number of at least {lowest.get(name, 1)}, "
-                    f"got {value!r}"
-                )
+            elif not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"shop plan: {name} must be a whole number of at least {least}, got {value!r}")
         if self.max_images < self.min_images:
             raise ValueError(f"shop plan: max_images must be at least min_images ({self.min_images}), "
                              f"got {self.max_images!r}")
@@ -101,8 +85,7 @@ class ShopPlan:
 
 
 def counts(breadth: int, exponent: float, max_images: int, min_images: int) -> np.ndarray:
-    """Training images per product (breadth,), most frequent first: max_images / rank ** exponent, rounded, at
-    least min_images."""
+    """Training images per product (breadth,), most frequent first: max_images / rank ** exponent, rounded, clipped."""
     share = max_images / np.arange(1, breadth + 1, dtype=np.float64) ** exponent
     return np.clip(np.round(share), min_images, max_images).astype(np.int64)
 
@@ -125,36 +108,38 @@ def products_of(plan: ShopPlan, name: str) -> tuple[Product, ...]:
 @lru_cache(maxsize=8)
 def _clutter(plan: ShopPlan, name: str) -> tuple[np.ndarray, ...]:
     """Cut-outs of other products for the background, RGBA uint8."""
-    chosen = stream("clutter", name, plan.seed).choice(len(made := products_of(plan, name)), 24)
-    return tuple(packshot(made[int(index)], 72) for index in chosen)
+    made = products_of(plan, name)
+    return tuple(packshot(made[index], 72) for index in stream("clutter", name, plan.seed).choice(len(made), 24))
 
 
 def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]]:
     """Split -> pictures, RGB uint8 (h, w, 3) whose longer side is size, of one product of a set."""
     product, rng = products_of(plan, name)[index], stream("pictures", name, index, plan.seed)
-    strength = getattr(plan, name.removesuffix("_like") + "_strength")
+    short = name.removesuffix("_like")
+    strength = getattr(plan, f"{short}_strength")
     turn = 35.0 * strength
     views = [packshot(product, 160)]
-    amount = {"finetune": plan.val_images, "grozi_like": plan.grozi_queries, "capg_like": plan.capg_queries,
-              "rp2k_like": plan.rp2k_queries}[name]
     if name == "finetune":
-        amount += int(counts(plan.breadth, plan.exponent, plan.max_images, plan.min_images)[index])
+        trained = int(counts(plan.breadth, plan.exponent, plan.max_images, plan.min_images)[index])
+        amount = plan.val_images + trained
+    else:
+        amount = getattr(plan, f"{short}_queries")
     for variant in range(1, min(amount, 7) + 1):
         views.append(packshot(product, 160, (rng.uniform(-turn, turn), rng.uniform(0, 18)), variant))
     clutter = _clutter(plan, name)
 
     def shot() -> np.ndarray:
-        others = [clutter[int(i)] for i in rng.integers(len(clutter), size=5)]
-        loose = product.shape == "produce"
-        style = ("tight" if name == "grozi_like" else str(rng.choice(("pile" if loose else "tight", "scene"),
-                                                                     p=(0.7, 0.3))))
+        others = [clutter[i] for i in rng.integers(len(clutter), size=5)]
+        style = "tight"
+        if name != "grozi_like":
+            style = str(rng.choice(("pile" if product.shape == "produce" else "tight", "scene"), p=(0.7, 0.3)))
         view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
         picture = in_store(photograph(view, rng, plan.size, others, style, strength, plan.squashed), rng, plan.store)
         return cut_out(picture, view, rng) if style == "tight" else picture
 
     if name == "finetune":
         held = [shot() for _ in range(plan.val_images)]
-        clean = [index == 0 or rng.random() < plan.packshot_share for index in range(amount - plan.val_images)]
+        clean = [number == 0 or rng.random() < plan.packshot_share for number in range(trained)]
         return {"train": [on_white(views[0], rng, plan.size) if one else shot() for one in clean], "val": held}
     gallery = on_white(views[0], rng, plan.size) if name == "grozi_like" else shot()
     found = {"gallery": [gallery], "query": [shot() for _ in range(amount)]}
@@ -166,13 +151,12 @@ def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, 
     cv2.setNumThreads(1)
     product, rows = products_of(plan, name)[index].name, []
     for split, pictures in _images(plan, name, index).items():
-        folder = Path(root, name, split, product)
-        folder.mkdir(parents=True)
+        Path(root, name, split, product).mkdir(parents=True)
         for number, picture in enumerate(pictures):
+            image = f"{name}/{split}/{product}/{number}.jpg"
             data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-            (folder / f"{number}.jpg").write_bytes(data)
-            rows.append((f"{name}/{split}/{product}/{number}.jpg", product, split,
-                         hashlib.sha256(data).hexdigest()))
+            Path(root, image).write_bytes(data)
+            rows.append((image, product, split, hashlib.sha256(data).hexdigest()))
     return rows
 
 
@@ -187,8 +171,7 @@ def source_hash(without: tuple[str, ...] = ()) -> str:
 
 
 def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
-    """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name,
-    fingerprint."""
+    """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name, fingerprint."""
     root = Path(root)
     if not (root / "plan.json").is_file():
         raise FileNotFoundError(f"shop: {root} holds no finished render (no plan.json); call render first")
@@ -201,12 +184,11 @@ def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True) -> dict[str,
-                                                                                              pd.DataFrame]:
+def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True) -> dict[str, pd.DataFrame]:
     """Render a plan into the folder `root` and return its catalogues; a finished render of it is only read.
 
-    Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an
-    interrupted render leaves `root` as it was.
+    Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an interrupted render
+    leaves `root` as it was.
     """
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f"shop render: workers must be a whole number of at least 1, got {workers!r}")
@@ -216,9 +198,7 @@ def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = 
         if (root / "plan.json").read_text() == recipe:
             return catalogues(root)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(
-            f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}"
-        )
+        raise ValueError(f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}")
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.partial-", dir=root.parent))
     try:
@@ -245,23 +225,12 @@ def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = 
 
 def _render_all(plan: ShopPlan, root: Path, workers: int, progress: bool) -> list[tuple[str, str, str, str]]:
     """Write every image of every set; returns the rows of all, in a fixed order."""
-    jobs = [(name, index) for name in SETS for index in range(len(products_of(plan, name)))]
-    names, indices = [name for name, _ in jobs], [index for _, index in jobs]
+    jobs = [(plan, name, index, str(root)) for name in SETS for index in range(len(products_of(plan, name)))]
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     bar = tqdm(total=len(jobs), desc="rendering the shop", unit="product", disable=not progress)
     rows: list[tuple[str, str, str, str]] = []
-    with bar:
-        if workers == 1:
-            for name, index in jobs:
-                rows += _write(plan, name, index, str(root))
-                bar.update()
-            return rows
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            try:
-                for made in pool.map(_write, [plan] * len(jobs), names, indices, [str(root)] * len(jobs)):
-                    rows += made
-                    bar.update()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    with bar, nullcontext() if workers == 1 else ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for made in (pool.map if pool else map)(_write, *zip(*jobs, strict=True)):  # a map left early cancels the rest
+            rows += made
+            bar.update()
     return rows

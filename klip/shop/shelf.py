@@ -13,16 +13,15 @@ import numpy as np
 from klip.shop.paint import blend, grid, hsv, noise, paste, turned
 
 
-def box(rgba: np.ndarray) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is not clear."""
+def trimmed(rgba: np.ndarray) -> np.ndarray:
+    """A product, RGBA uint8, without its clear margins; a view."""
     left, top, wide, high = cv2.boundingRect(cv2.compare(rgba[..., 3], 20, cv2.CMP_GT))
-    return (left, top, left + wide, top + high) if wide else (0, 0, rgba.shape[1], rgba.shape[0])
+    return rgba[top : top + high, left : left + wide] if wide else rgba
 
 
 def lay(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Warp the product onto the canvas, its box to corners (4, 2) in pixels; returns its mask 0..1."""
-    left, top, right, bottom = box(rgba)
-    part = rgba[top:bottom, left:right]
+    """Warp the trimmed product onto the canvas, to corners (4, 2) in pixels; returns its mask 0..1."""
+    part = trimmed(rgba)
     sides = np.hypot(*(corners - np.roll(corners, 1, 0)).T)
     wanted_w, wanted_h = max(sides[1], sides[3], 2.0), max(sides[0], sides[2], 2.0)
     if wanted_w < 0.7 * part.shape[1] or wanted_h < 0.7 * part.shape[0]:
@@ -68,22 +67,21 @@ def shelf(canvas: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
         y0, y1 = max(int(floor), 0), max(int(floor + high * 0.12), 1)
         canvas[y0:y1] = rail
         for tag in rng.uniform(0, size, int(rng.integers(0, 4))):
-            canvas[y0:y1, int(tag) : int(tag + high * 0.25)] = ((235, 235,
-                                                                 225) if rng.random() < 0.6 else (240, 210,
-                                                                                                  40))
+            paper = (235, 235, 225) if rng.random() < 0.6 else (240, 210, 40)
+            canvas[y0:y1, int(tag) : int(tag + high * 0.25)] = paper
 
 
 def _reduced(rgba: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """A product `side` pixels long and a little relit, float RGBA, colours 0..255 and alpha 0..1."""
-    left, top, right, bottom = box(rgba)
-    scale = side / max(right - left, bottom - top)
-    target = max(round((right - left) * scale), 2), max(round((bottom - top) * scale), 2)
-    small = cv2.resize(rgba[top:bottom, left:right], target, interpolation=cv2.INTER_AREA).astype(np.float32)
+    part = trimmed(rgba)
+    high, wide = part.shape[:2]
+    scale = side / max(wide, high)
+    target = max(round(wide * scale), 2), max(round(high * scale), 2)
+    small = cv2.resize(part, target, interpolation=cv2.INTER_AREA).astype(np.float32)
     return small * np.float32((*(rng.uniform(0.7, 1.0),) * 3, 1 / 255))
 
 
-def copies(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray, rng: np.random.Generator,
-           style: str) -> None:
+def copies(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray, rng: np.random.Generator, style: str) -> None:
     """More of the same beside the product, as on a shelf."""
     if rng.random() > (0.5 if style == "tight" else 0.3):
         return
@@ -115,10 +113,9 @@ def hand(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> N
     palm = a + (b - a) * middle - inward * thick * 2.5
     shapes = [(palm - inward * size + rng.normal(0, 0.3, 2) * size, palm, thick * 4.5)]
     for finger in range(int(rng.integers(1, 5))):
-        root = (a + (b - a) * (middle + (finger - 1.5) * 1.15 * thick / max(np.hypot(*(b - a)),
-                                                                            1)) - inward * thick * 1.5)
-        shapes.append((root, root + inward * thick * rng.uniform(2.0, 5.0) + rng.normal(0, 0.3, 2) * thick,
-                       thick))
+        share = middle + (finger - 1.5) * 1.15 * thick / max(np.hypot(*(b - a)), 1)
+        root = a + (b - a) * share - inward * thick * 1.5
+        shapes.append((root, root + inward * thick * rng.uniform(2.0, 5.0) + rng.normal(0, 0.3, 2) * thick, thick))
     for start, end, across in shapes:
         low = np.clip(np.minimum(start, end) - across, 0, size - 1).astype(int)
         high = np.clip(np.maximum(start, end) + across + 1, 1, size).astype(int)
@@ -134,11 +131,8 @@ def hand(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> N
 def strip(canvas: np.ndarray, rng: np.random.Generator) -> None:
     """Something across the picture: a rail, a price tag, a neighbour's edge."""
     size = canvas.shape[0]
-    wide, high = (
-        (size, int(size * rng.uniform(0.05, 0.2)))
-        if rng.random() < 0.5
-        else (int(size * rng.uniform(0.1, 0.4)), int(size * rng.uniform(0.1, 0.35)))
-    )
+    wide, high = ((size, int(size * rng.uniform(0.05, 0.2))) if rng.random() < 0.5
+                  else (int(size * rng.uniform(0.1, 0.4)), int(size * rng.uniform(0.1, 0.35))))
     bar = np.ones((high + 1, wide + 1, 4), np.float32)
     bar[..., :3] = np.float32(hsv(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.05, 1))) * 255
     bar[::3, ::2, :3] *= 0.7
@@ -151,8 +145,7 @@ def pile(canvas: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> None
     """Many turned, scaled and relit copies of the product over the whole frame."""
     size = canvas.shape[0]
     canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.0, 0.5))) * 255
-    left, top, right, bottom = box(rgba)
-    part = rgba[top:bottom, left:right].astype(np.float32)
+    part = trimmed(rgba).astype(np.float32)
     part[..., 3] *= np.float32(1 / 255)
     share = float(np.exp(rng.uniform(np.log(0.14), np.log(0.6))))
     scale = share * size / max(part.shape[:2])

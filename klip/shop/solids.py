@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from klip.shop.artwork import label
+from klip.shop.artwork import printed
 from klip.shop.design import Product
 from klip.shop.lettering import small_print, words
-from klip.shop.paint import Colour, blend, edge, grid, hsv, luma, mix, noise, paste, stream
+from klip.shop.paint import blend, edge, grid, hsv, layer, luma, mix, noise, paste, stream
 
 
 def _projected(points: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
@@ -23,61 +23,52 @@ def _projected(points: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
 def _side(product: Product, width: int, height: int) -> np.ndarray:
     """The less decorated side of a box, float RGB (height, width, 3)."""
     rng = stream("side", product.line_seed)
-    canvas = np.empty((height, width, 3), np.float32)
-    canvas[:] = product.palette[int(rng.integers(3))]
+    canvas = np.full((height, width, 3), product.palette[int(rng.integers(3))], np.float32)
     ink = (1.0, 1.0, 1.0) if luma(tuple(canvas[0, 0])) < 0.5 else (0.1, 0.1, 0.1)
     if rng.random() < 0.35:
-        return label(product, width, height) / np.float32(255)
+        return printed(product, width, height)
     if rng.random() < 0.6:
         words(canvas, product.brand, (width * 0.15, height * 0.05, width * 0.85, height * 0.25), ink, rng)
     for at in rng.uniform(0.25, 0.85, int(rng.integers(1, 4))):
         small_print(canvas, (width * 0.12, height * at, width * 0.88, height * (at + 0.14)), ink, rng)
     if rng.random() < 0.5:
-        blend(canvas[int(height * 0.8) :], np.ones((height - int(height * 0.8), width), np.float32),
-              product.accent)
+        foot = canvas[int(height * 0.8) :]
+        blend(foot, np.ones(foot.shape[:2], np.float32), product.accent)
     return canvas
 
 
-def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator,
-           aspects: tuple[float, float]) -> np.ndarray:
+def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator) -> np.ndarray:
     """A box or a gable-top carton as RGBA, turned by yaw and pitch (degrees)."""
     gable = product.shape == "carton" and form.random() < 0.75
-    width = (form.uniform(*aspects) if product.shape == "carton" else float(form.choice((form.uniform(0.45,
-                                                                                                      0.95),
-                                                                                         form.uniform(0.9,
-                                                                                                      1.1),
-                                                                                         form.uniform(1.1,
-                                                                                                      3.0)))))
+    if product.shape == "carton":
+        width = form.uniform(0.32, 0.55)
+    else:
+        width = float(form.choice((form.uniform(0.45, 0.95), form.uniform(0.9, 1.1), form.uniform(1.1, 3.0))))
     depth = width * (form.uniform(0.8, 1.0) if gable else form.uniform(0.15, 0.8))
     w, h, d = np.float32((width, 1.0, depth)) / max(width, 1.0)
     roof = 0.55 * d if gable else 0.0
     top = -h + roof * 1.2
-    front = label(product, *(max(round(size * v), 8) for v in (w, (h - top) / 2))) / np.float32(255)
+    front = printed(product, round(size * w), round(size * (h - top) / 2))
     side = _side(product, max(round(size * d), 8), front.shape[0])
-    if yaw > 0:
-        sides = [(-w, top, -d), (-w, top, d), (-w, h, d), (-w, h, -d)]
-        gable_side = [(-w, top, -d), (-w, top, d), (-w, top - roof, d * 0.05), (-w, top - roof, -d * 0.05)]
-    else:
-        sides = [(w, top, d), (w, top, -d), (w, h, -d), (w, h, d)]
-        gable_side = [(w, top, d), (w, top, -d), (w, top - roof, -d * 0.05), (w, top - roof, d * 0.05)]
-    lid_colour = product.palette[int(form.integers(2))]
-    lid = (front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4 else np.full((8, 8, 3), lid_colour,
-                                                                                    np.float32))
+    sx, sz = (-w, -d) if yaw > 0 else (w, d)
+    lid = np.full((8, 8, 3), product.palette[int(form.integers(2))], np.float32)
+    lid = front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4 else lid
     light = form.uniform(0.55, 0.95, 3)
-    faces = [(side, sides, light[0]), (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], 1.0)]
+    faces = [(side, [(sx, top, sz), (sx, top, -sz), (sx, h, -sz), (sx, h, sz)], light[0]),
+             (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], 1.0)]
+    ridge = top - roof
     if gable:
-        ridge = top - roof
-        faces += [(side[:6], gable_side, light[0] * 0.8),
+        faces += [(side[:6], [(sx, top, sz), (sx, top, -sz), (sx, ridge, -sz * 0.05), (sx, ridge, sz * 0.05)],
+                   light[0] * 0.8),
                   (lid, [(-w, ridge, 0), (w, ridge, 0), (w, top, d), (-w, top, d)], 0.6 + 0.45 * light[1]),
-                  (lid[:3], [(-w, ridge - 0.09, 0), (w, ridge - 0.09, 0), (w, ridge, 0), (-w, ridge, 0)],
-                   0.95)]
+                  (lid[:3], [(-w, ridge - 0.09, 0), (w, ridge - 0.09, 0), (w, ridge, 0), (-w, ridge, 0)], 0.95)]
     else:
         faces.insert(0, (lid, [(-w, top, -d), (w, top, -d), (w, top, d), (-w, top, d)], 0.6 + 0.5 * light[1]))
     flat = _projected(np.concatenate([np.float32(corners) for _, corners, _ in faces]), yaw, pitch)
     low = flat.min(0)
     scale = (size - 3) / (flat.max(0) - low).max()
     extent = np.ceil((flat.max(0) - low) * scale).astype(int) + 3
-    out = np.zeros((extent[1], extent[0], 4), np.float32)
+    out = np.zeros((*extent[::-1], 4), np.float32)
     for index, (picture, _, shade) in enumerate(faces):
         quad = (flat[4 * index : 4 * index + 4] - low) * scale + 1.5
         a, b = quad[1] - quad[0], quad[3] - quad[0]
@@ -86,62 +77,51 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
         ph, pw = picture.shape[:2]
         matrix = cv2.getPerspectiveTransform(np.float32([(0, 0), (pw, 0), (pw, ph), (0, ph)]),
                                              quad.astype(np.float32))
-        rgb = cv2.warpPerspective(picture * np.float32(shade), matrix, (extent[0], extent[1]),
-                                  borderMode=cv2.BORDER_REPLICATE)
+        rgb = cv2.warpPerspective(picture * np.float32(shade), matrix, extent, borderMode=cv2.BORDER_REPLICATE)
         mask = np.zeros(out.shape[:2], np.uint8)
         cv2.fillPoly(mask, [np.round(quad * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
         paste(out, np.dstack((rgb, mask.astype(np.float32) / 255)), out.shape[1] / 2, out.shape[0] / 2)
     if product.shape == "carton" and form.random() < 0.7:
-        _cap(out, product, form, _projected(np.float32([(0, top - roof / 2, d / 2)]), yaw, pitch)[0], low,
-             scale, w)
+        middle = _projected(np.float32([(0, top - roof / 2, d / 2)]), yaw, pitch)[0]
+        paste(out, _cap(product, form, scale * w), *((middle - low) * scale + 1.5))
     return np.clip(out, 0, 1)
 
 
-def _cap(out: np.ndarray, product: Product, form: np.random.Generator, at: np.ndarray, low: np.ndarray,
-         scale: float, width: float) -> None:
-    """A screw cap on the roof of a carton, in place."""
-    side = max(int(scale * width * form.uniform(0.55, 0.85)), 6)
+def _cap(product: Product, form: np.random.Generator, width: float) -> np.ndarray:
+    """The screw cap on the roof of a carton `width` pixels wide, as RGBA."""
+    side = max(int(width * form.uniform(0.55, 0.85)), 6)
     x, y = grid(side, side)
-    colour = (product.accent, (0.97, 0.97, 0.97), product.palette[1],
-              hsv(form.random(), 0.8, 0.8))[int(form.integers(4))]
+    colours = (product.accent, (0.97, 0.97, 0.97), product.palette[1], hsv(form.random(), 0.8, 0.8))
+    colour = colours[int(form.integers(4))]
     shade = 0.75 + 0.3 * np.cos(2.5 * (x + 0.2)) + 0.08 * np.sin(x * 40) * (y > -0.2)
-    inside = np.minimum(np.hypot(x, (y + 0.35) / 0.5) - 0.95,
-                        np.maximum(np.abs(x) - 0.93, np.abs(y - 0.2) - 0.5))
-    lid = np.hypot(x, (y + 0.35) / 0.5) < 0.9
-    rgb = np.float32(colour) * np.where(lid, 1.08, shade)[..., None]
-    cap = np.dstack((np.clip(rgb, 0, 1), edge(inside, 3.0 / side))).astype(np.float32)
-    x0, y0 = (at - low) * scale + 1.5
-    paste(out, cap, x0, y0)
+    lid = np.hypot(x, (y + 0.35) / 0.5)
+    inside = np.minimum(lid - 0.95, np.maximum(np.abs(x) - 0.93, np.abs(y - 0.2) - 0.5))
+    return layer(np.float32(colour) * np.where(lid < 0.9, 1.08, shade)[..., None], edge(inside, 3.0 / side))
 
 
-def _profile(shape: str, form: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, float, float]:
+def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float, float, float]:
     """Knots (height 0..1, radius 0..1) of a silhouette, and where the lid ends, the label starts and ends."""
     r = form.uniform
     if shape == "can":
         neck = r(0.8, 0.95)
-        return (np.array([0, 0.03, 0.1, 0.9, 0.97, 1]), np.array([neck, neck, 1, 1, 0.9, 0.85]), 0.03, 0.05,
-                0.96)
+        return (0, 0.03, 0.1, 0.9, 0.97, 1), (neck, neck, 1, 1, 0.9, 0.85), 0.03, 0.05, 0.96
     if shape == "bottle":
         neck, cap = r(0.25, 0.5), r(0.08, 0.2)
-        shoulder, low = r(0.28, 0.5), r(0.75, 0.95)
-        waist = r(0.8, 1.0)
-        knots = np.array([0, cap, cap + 0.01, cap + 0.06, shoulder, (shoulder + low) / 2, low, 0.97, 1])
-        radii = np.array([neck * 1.1, neck * 1.1, neck, neck * r(1, 1.3), 1, waist, r(0.9, 1), 1, 0.92])
+        shoulder, low, waist = r(0.28, 0.5), r(0.75, 0.95), r(0.8, 1.0)
+        knots = (0, cap, cap + 0.01, cap + 0.06, shoulder, (shoulder + low) / 2, low, 0.97, 1)
+        radii = (neck * 1.1, neck * 1.1, neck, neck * r(1, 1.3), 1, waist, r(0.9, 1), 1, 0.92)
         return knots, radii, cap, r(shoulder - 0.05, shoulder + 0.08), r(low - 0.03, 0.96)
     if shape == "jar":
-        lid = r(0.12, 0.25)
-        lid_r = r(0.75, 1.0)
-        return (np.array([0, lid, lid + 0.01, lid + 0.1, 0.95, 1]),
-                np.array([lid_r, lid_r, lid_r * 0.92, 1, 1, 0.93]), lid, r(lid + 0.05, lid + 0.15),
-                r(0.8, 0.97))
+        lid, lid_r = r(0.12, 0.25), r(0.75, 1.0)
+        return ((0, lid, lid + 0.01, lid + 0.1, 0.95, 1), (lid_r, lid_r, lid_r * 0.92, 1, 1, 0.93), lid,
+                r(lid + 0.05, lid + 0.15), r(0.8, 0.97))
     if shape in ("tub", "cup"):
         rim, base = r(0.04, 0.15), r(0.6, 0.95)
-        return np.array([0, rim, rim + 0.01, 1]), np.array([1, 1, 0.95, base]), rim, rim + 0.01, r(0.9, 1.0)
+        return (0, rim, rim + 0.01, 1), (1, 1, 0.95, base), rim, rim + 0.01, r(0.9, 1.0)
     if shape == "tin":
-        return np.array([0, 0.05, 0.06, 0.94, 0.95, 1]), np.array([1, 1, 0.97, 0.97, 1, 1]), 0.05, 0.07, 0.94
+        return (0, 0.05, 0.06, 0.94, 0.95, 1), (1, 1, 0.97, 0.97, 1, 1), 0.05, 0.07, 0.94
     lid, lid_r = r(0.04, 0.3), r(0.7, 1.02)
-    return (np.array([0, lid, lid + 0.01, 0.99, 1]), np.array([lid_r, lid_r, 1, 1, 0.97]), lid, lid + 0.01,
-            r(0.93, 1.0))
+    return (0, lid, lid + 0.01, 0.99, 1), (lid_r, lid_r, 1, 1, 0.97), lid, lid + 0.01, r(0.93, 1.0)
 
 
 def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -150,8 +130,8 @@ def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.
     body = np.sqrt(np.clip(1 - (xn - lean * 0.5) ** 2 / 1.6, 0, 1))
     light = np.zeros_like(xn)
     for _ in range(int(rng.integers(1, 4))):
-        light += rng.uniform(0.1, 0.6) * np.exp(-(((xn - rng.uniform(-0.85, 0.85)) / rng.uniform(0.03,
-                                                                                                 0.2)) ** 2))
+        bright, at, wide = rng.uniform(0.1, 0.6), rng.uniform(-0.85, 0.85), rng.uniform(0.03, 0.2)
+        light += bright * np.exp(-(((xn - at) / wide) ** 2))
     if material == "metal":
         return 0.45 + 0.6 * body + 0.2 * np.cos(xn * rng.uniform(4, 9) + lean), light * 0.8
     if material == "gloss":
@@ -182,67 +162,50 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     wrap = np.clip(np.arcsin(np.clip(xn, -1, 1)), -1.57, 1.57) + np.radians(yaw)
     print_w = max(round(size * min(aspect, 1.0) * span / 2), 10)
     print_h = max(round((bottom - top) * size * min(1 / aspect, 1.0)), 8)
-    printed = label(product, print_w, print_h) / np.float32(255)
     map_x = ((wrap / span + 0.5) * print_w).astype(np.float32)
     map_y = ((v - top) / (bottom - top) * print_h - 0.5).astype(np.float32)
-    rgb, material = _body(product, shape, form, v, lid_end, height, width + 3)
-    wrapped = cv2.remap(printed, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    rgb, material = _body(product, shape, form, v, lid_end)
+    wrapped = cv2.remap(printed(product, print_w, print_h), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     blend(rgb, edge(np.abs(v - (top + bottom) / 2) - (bottom - top) / 2, 2.0 / length), wrapped)
     factor, light = _sheen(np.clip(xn, -1, 1), material, form)
     rgb = rgb * factor[..., None].astype(np.float32) + light[..., None].astype(np.float32)
-    out = np.dstack((np.clip(rgb, 0, 1), alpha)).astype(np.float32)
+    out = layer(rgb, alpha)
     if rise > 1:
-        _lid_top(out, product, shape, form, width * radii[0], rise * radii[0], width)
+        top = _lid_top(product, shape, form, width * radii[0], rise * radii[0])
+        paste(out, top, out.shape[1] / 2, 1.5 + rise * radii[0])
     return out
 
 
-def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray, lid_end: float, height: int,
-          width: int) -> tuple[np.ndarray, str]:
-    """What shows above and below the label: glass and its contents, metal or plastic; and the lid."""
-    material = {"can": "metal", "tin": "metal", "bottle": "gloss", "jar": "gloss"}.get(
-        shape, str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
-    )
-    steel = (0.72, 0.72, 0.74)
-    body: Colour = (steel if material == "metal" else (product.palette[0], product.palette[1],
-                                                       hsv(form.random(), form.uniform(0, 0.9),
-                                                           form.uniform(0.1, 0.95)), (0.93, 0.93, 0.92),
-                                                       mix(product.accent, (0.3, 0.1, 0.0),
-                                                           0.3))[int(form.integers(5))])
-    cap: Colour = (
-        steel
-        if material == "metal" and form.random() < 0.8
-        else (
-            product.palette[1],
-            product.palette[2],
-            (0.95, 0.95, 0.95),
-            (0.06, 0.06, 0.07),
-            (0.8, 0.65, 0.25),
-            product.accent,
-        )[int(form.integers(6))]
-    )
-    rgb = np.empty((height, width, 3), np.float32)
-    rgb[:] = body
+def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray,
+          lid_end: float) -> tuple[np.ndarray, str]:
+    """What shows above and below the label (glass and its contents, metal or plastic, the lid), and the material."""
+    other = str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
+    material = {"can": "metal", "tin": "metal", "bottle": "gloss", "jar": "gloss"}.get(shape, other)
+    body = cap = (0.72, 0.72, 0.74)
+    if material != "metal":
+        body = (product.palette[0], product.palette[1],
+                hsv(form.random(), form.uniform(0, 0.9), form.uniform(0.1, 0.95)), (0.93, 0.93, 0.92),
+                mix(product.accent, (0.3, 0.1, 0.0), 0.3))[int(form.integers(5))]
+    if material != "metal" or form.random() >= 0.8:
+        cap = (product.palette[1], product.palette[2], (0.95, 0.95, 0.95), (0.06, 0.06, 0.07), (0.8, 0.65, 0.25),
+               product.accent)[int(form.integers(6))]
+    rgb = np.full((*v.shape, 3), body, np.float32)
     if material == "gloss" and form.random() < 0.5:
-        grain = noise(form, height, width, 0.5)[..., None]
-        rgb *= 0.6 + 0.8 * grain
-    ribs = 1.0 + 0.12 * np.sin(np.arange(width) * form.uniform(0.8, 1.6))[None, :,
-                                                                          None] * (form.random() < 0.5)
+        rgb *= 0.6 + 0.8 * noise(form, *v.shape, 0.5)[..., None]
+    ribs = 1.0 + 0.12 * np.sin(np.arange(v.shape[1]) * form.uniform(0.8, 1.6))[:, None] * (form.random() < 0.5)
     lid = np.float32(cap) * ribs.astype(np.float32)
     blend(rgb, edge(v - lid_end, 0.012), np.broadcast_to(lid, rgb.shape))
     return rgb, material
 
 
-def _lid_top(out: np.ndarray, product: Product, shape: str, form: np.random.Generator, across: float,
-             rise: float, width: int) -> None:
-    """The ellipse of the lid seen from above, in place."""
+def _lid_top(product: Product, shape: str, form: np.random.Generator, across: float, rise: float) -> np.ndarray:
+    """The ellipse of the lid seen from above, as RGBA about `across` pixels wide and twice `rise` high."""
     high, wide = max(round(2 * rise), 3), max(round(across), 4)
     x, y = grid(high, wide)
     distance = np.hypot(x, y)
-    colour = (
-        (0.78, 0.78, 0.8)
-        if shape in ("can", "tin") and form.random() < 0.7
-        else (product.palette[1], (0.95, 0.95, 0.95), product.palette[0])[int(form.integers(3))]
-    )
+    if shape in ("can", "tin") and form.random() < 0.7:
+        colour = (0.78, 0.78, 0.8)
+    else:
+        colour = (product.palette[1], (0.95, 0.95, 0.95), product.palette[0])[int(form.integers(3))]
     shade = 0.8 + 0.25 * y + 0.15 * np.cos(distance * 9) + 0.1 * x
-    top = np.dstack((np.clip(np.float32(colour) * shade[..., None], 0, 1), edge(distance - 0.97, 3.0 / wide)))
-    paste(out, top.astype(np.float32), out.shape[1] / 2, 1.5 + rise)
+    return layer(np.float32(colour) * shade[..., None], edge(distance - 0.97, 3.0 / wide))
