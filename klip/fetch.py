@@ -1,7 +1,7 @@
 """Which image sets are at hand, and the one that klip may fetch by itself: GroceryStoreDataset (MIT), pinned.
 
-GitHub's archives are not byte-stable, so what is checked is their content: a SHA-256 over the sorted relative
-paths and SHA-256s of the files that klip reads.  A set appears in its place whole and checked, or not at all.
+GitHub's archives are not byte-stable, so their content is checked: the `fingerprint` of the files that klip reads.
+A set appears in its place whole and checked, or not at all.
 """
 
 from __future__ import annotations
@@ -28,15 +28,11 @@ CONTENT = "be4d0e27fdbf8a6e04f0d7ca230abc6f9b9caee1a2f16ef44a75aab2c5627a43"
 """Fingerprint of the lists and the 5,502 images they name."""
 
 
-def fingerprint(folder: str | Path, files: Iterable[str] | None = None) -> str:
-    """SHA-256 (hex) over sorted relative paths and SHA-256s: of the files given, or of all below a folder."""
-    folder, total = Path(folder), hashlib.sha256()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"fingerprint: folder {folder} is missing")
-    if files is None:
-        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
+    """SHA-256 (hex) over sorted relative paths and SHA-256s of files below a folder."""
+    total = hashlib.sha256()
     for name in sorted(set(files)):
-        with (folder / name).open("rb") as file:
+        with Path(folder, name).open("rb") as file:
             total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
 
@@ -70,8 +66,8 @@ def at_hand(names: Sequence[str], root: str | Path = "", url: str = URL, content
 def fetch(name: str, root: str | Path = "", url: str = URL, content: str = CONTENT, timeout: float = 60) -> Path:
     """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
 
-    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing
-    network, a folder or an archive with other content: one sentence that says what to put where.
+    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing network,
+    a folder or an archive with other content: one sentence that says what to put where.
     """
     target = Path(root).expanduser() if root else paths.data_root() / name
     hint = data.WHERE.get(name)
@@ -118,7 +114,6 @@ def _verify(folder: Path, content: str, what: str, remedy: str) -> None:
     """Raise unless the lists and images below a folder are those of the pinned commit."""
     catalogue = data.load("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
-    found = fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])
-    if found != content:
+    if (found := fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])) != content:
         raise ValueError(f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
                          f"{content[:16]}; {remedy}")

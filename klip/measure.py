@@ -56,18 +56,18 @@ def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
 
 def fresh(file: Path) -> dict[str, Any]:
     """`here` in a new process, so that nothing of this one is counted."""
-    code = "import sys; from klip import measure; measure.main(sys.argv[1])"
+    code = "import json, sys; from klip import measure; print(json.dumps(measure.here(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"measure: {done.stderr.strip().splitlines()[-1]}")
+        words = done.stderr.strip() or f"its process ended without a word, with code {done.returncode}"
+        raise ValueError(f"measure: {words.splitlines()[-1]}")
     return json.loads(done.stdout)
 
 
-def here(file: Path) -> dict[str, Any]:
+def here(file: str | Path) -> dict[str, Any]:
     """Load (all files are looked for), plan, first batch (draws and pixels) in this process.
 
-    load_s, plan_s, batch_s: seconds; before_mib and peak_mib: most memory held since the process began (MiB), once
-    klip is imported and at the end; rows, products.
+    rows, products; load_s, plan_s, batch_s: seconds; before_mib and peak_mib: `peak_mib` at the start and at the end.
     """
     before, started = peak_mib(), time.perf_counter()
     catalogue = data.load("manifest", file)
@@ -92,9 +92,4 @@ def peak_mib() -> int | None:
         import resource
     except ImportError:  # Windows
         return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def main(file: str) -> None:
-    print(json.dumps(here(Path(file))))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * 1024 if sys.platform == "darwin" else 1024)
