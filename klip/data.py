@@ -30,8 +30,6 @@ WHERE = {name: source.place for name, source in SOURCES.items()}
 OPTIONS = {**dict.fromkeys(SHOPS, ("workers", "progress")), "grocery-store": ("packaged",), "capg-gp": ("boxes",),
            "rp2k": ("others",)}
 """What `load` takes for single sets."""
-FEW = 8
-"""Files of a folder up to which asking for each is quicker than listing the folder."""
 
 
 def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "fail", validation: int = 0,
@@ -109,11 +107,10 @@ def one_sided(catalogue: pd.DataFrame) -> tuple[list[str], list[str]]:
 def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) -> pd.DataFrame:
     """The catalogue with exactly one gallery image per product, by rule, before its queries (paper §4.2).
 
-    first = web1 (the paper does not say: A), largest (in pixels), random (seeded).  Candidates are the
-    gallery rows, or the training rows where there are none; if there are no queries either, all other images
-    become queries.  index: the first picture of split "index", which other rules leave alone (GroZi-120's Index/).
-    Queries of products without a packshot can never be right: they are left out with a warning, or stay and count
-    as wrong where `attrs` test_only is "count" (see `load`).
+    first = web1 (the paper does not say: A), largest (in pixels), random (seeded).  Candidates are the gallery rows, or
+    the training rows where there are none; if there are no queries either, all other images become queries.  index:
+    the first picture of split "index", which other rules leave alone (GroZi-120's Index/).  Queries of products
+    without a packshot are left out with a warning, or count as wrong where `attrs` test_only is "count" (see `load`).
     """
     if rule not in RULES:
         raise ValueError(f"gallery: the rule must be one of {', '.join(RULES)}, got {rule!r}")
@@ -174,16 +171,14 @@ def _capg_gp(name: str, root: Path, boxes: str = "") -> pd.DataFrame:
         return layouts.folders(name, root)
     crops = lists.boxes(name, root, path)
     tops = [folder for folder in layouts.inner(root) if folder.name.lower() in SPLITS]
-    if not tops:
-        return crops
-    catalogue = layouts.folders(name, root, tops=tops)
-    result = pd.concat([catalogue, crops], ignore_index=True)
-    result.attrs = catalogue.attrs
+    parts = [layouts.folders(name, root, tops=tops), crops] if tops else [crops]
+    result = pd.concat(parts, ignore_index=True)
+    result.attrs = parts[0].attrs
     return result
 
 
 def _missing(root: Path, images: pd.Series) -> list[str]:
-    """Those that are no file, in order.  A folder of many is listed once: that is quicker than to ask for each."""
+    """Those that are no file, in order.  To list a folder is quicker than to ask for more than eight files in it."""
     if images.str.contains(".tar@", regex=False).any():
         there = {file: (root / file).is_file() for file in {str(file_of(image)) for image in images}}
         return [image for image in images if not there[str(file_of(image))]]
@@ -192,7 +187,7 @@ def _missing(root: Path, images: pd.Series) -> list[str]:
         head, slash, _ = image.rpartition("/")
         of_folder.setdefault(head + slash, []).append(image)
     for folder, own in of_folder.items():
-        there = files_in(root / folder) if len(own) > FEW else set()
+        there = files_in(root / folder) if len(own) > 8 else set()
         lost.update(image for image in own  # a file system may be lax about how a name is written
                     if image[len(folder):] not in there and not Path(root, image).is_file())
     return [image for image in images if image in lost] if lost else []

@@ -29,10 +29,8 @@ def shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.D
     """The default shop, rendered if need be; in another folder than the cache's, whichever shop is there."""
     from klip.shop import sets
 
-    if root != paths.CACHE / "shop" and (root / "plan.json").is_file():
-        found = sets.catalogues(root)
-    else:
-        found = sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
+    there = root != paths.CACHE / "shop" and (root / "plan.json").is_file()
+    found = sets.catalogues(root) if there else sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
     catalogue = found["finetune" if name == "shop" else name.replace("-", "_")]
     catalogue["group"] = catalogue["product"].map(_shelf)
     return catalogue
@@ -105,10 +103,8 @@ def grozi(name: str, root: Path) -> pd.DataFrame:
 
 
 def rp2k(name: str, root: Path, others: bool = False) -> pd.DataFrame:
-    """RP2K: all/train/ and all/test/, names decoded where unpacking has mangled them, empty folders left out.
-
-    others: keep the folder `others`, which is no product: what no product name fits.
-    """
+    """RP2K: all/train/ and all/test/, names decoded where unpacking has mangled them.  Left out are empty folders and,
+    unless `others`, the folder of that name, which holds what no product name fits."""
     inside = (root / "rp2k_dataset" / "all", root / "all", root)
     return folders(name, next(path for path in inside if path.is_dir()), mangled=True,
                    dropped=() if others else ("others",))
@@ -189,8 +185,7 @@ def inner(folder: Path) -> list[Path]:
 
 def natural(text: str) -> list[Any]:
     """Sorting key under which numbers inside names count as numbers: 2 before 10."""
-    pieces = filter(None, re.split(r"(\d+)", text))
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.findall(r"\d+|\D+", text)]
 
 
 def named(names: Iterable[str], most: int = 5) -> str:

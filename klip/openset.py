@@ -55,7 +55,7 @@ def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", vie
     """All queries of a set asked of a gallery that lacks a seeded half of its products: the frame of above.
 
     Other columns and arguments as in `zeroshot.evaluate`; top1 and top5 are False for unknown products.  Of an odd
-    number the smaller half is kept out; products without queries stay in.  Fewer than four with queries: an error.
+    number the smaller half is kept out; products without queries stay in.  Fewer than FEWEST with queries: an error.
     """
     from klip import zeroshot
 
@@ -120,8 +120,7 @@ def rates(frame: pd.DataFrame, score: str, threshold: float) -> Rates:
 
 
 def curve(frame: pd.DataFrame, score: str = "similarity") -> pd.DataFrame:
-    """All there is to choose from: threshold, false_accepts, correct_accepts, from none accepted (an infinite
-    threshold) to all; one row per value that the score takes."""
+    """threshold, false_accepts, correct_accepts at every value of the score, from an infinite one (none accepted)."""
     from sklearn.metrics import roc_curve
 
     _sides(frame, score)
