@@ -55,10 +55,9 @@ def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None
                workers: int = 0) -> pd.DataFrame:
     """Pairs of images of two catalogues that look like one picture, most suspicious first.
 
-    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or,
-    with embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns:
-    image_a, product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash |
-    embedding | both).
+    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or, with
+    embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns: image_a,
+    product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash | embedding | both).
     """
     rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
     given = rows == [len(a), len(b)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -74,7 +73,7 @@ def here(file: str | Path) -> dict[str, Any]:
     loaded = time.perf_counter()
     plan = balance.plan(catalogue, DEPTH)
     planned = time.perf_counter()
-    for _, _, row, _ in itertools.islice(plan.draws(BATCH), BATCH):
+    for _, _, row, _ in plan.draws(BATCH):
         data.read(Path(catalogue.attrs["root"], catalogue["image"].iat[row]))
     drawn = time.perf_counter()
     return {"rows": len(catalogue), "products": catalogue["product"].nunique(),

@@ -194,8 +194,7 @@ def _sums(frame: pd.DataFrame, stat: str) -> pd.DataFrame:
         raise ValueError(f"metrics: an outcome frame has product, top1, top5; missing: {', '.join(sorted(missing))}")
     if frame.empty or frame[["product", column]].isna().any(axis=None):
         raise ValueError(f"metrics: needs at least one query and no missing value in product and {column}")
-    sums = frame[column].astype(float).groupby(frame["product"].astype(str), sort=True).agg(["sum", "size"])
-    return sums.set_axis(["correct", "total"], axis=1)
+    return frame[column].astype(float).groupby(frame["product"].astype(str)).agg(correct="sum", total="size")
 
 
 def _over_seeds(frames: pd.DataFrame | Sequence[pd.DataFrame], stat: str) -> pd.DataFrame:
