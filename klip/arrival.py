@@ -21,26 +21,22 @@ def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: 
     """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
 
     The gallery holds all other products already.  Columns: product, added (seconds to add its packshot with all
-    views), asked (queries of it until one is right, one at a time), seconds (adding and asking together; NaN where
-    no query is ever right: then training would have to be waited for as well, and for longer).
+    views), asked (queries of it until one is right, one at a time), seconds (both together; NaN: no query is right).
     """
-    packshots, queries = pick(catalogue, rule, seed)
-    files = {frame: dict(zip(own.index, encoders.image_files(own), strict=True))
-             for frame, own in (("packshot", packshots), ("query", queries))}
+    packshots, queries = (own.assign(file=encoders.image_files(own)) for own in pick(catalogue, rule, seed))
     known = packshots["product"].isin(queries["product"])
     order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
     with encoders.at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
         full = Gallery.build(encoder, packshots, views, seed, **options)
         rows = []
-        for index in order:
-            product = packshots.loc[index, "product"]
+        for product, packshot in packshots.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()
-            gallery.add(product, [files["packshot"][index]])
-            added, asked, right = time.perf_counter() - started, 0, False
-            for query in queries.index[queries["product"] == product]:
+            gallery.add(product, [packshot])
+            added, asked = time.perf_counter() - started, 0
+            for query in queries.loc[queries["product"] == product, "file"]:
                 asked += 1
-                if right := gallery.classify([files["query"][query]], top=1)["product"][0] == product:
+                if right := gallery.classify([query], top=1)["product"][0] == product:
                     break
             rows.append((product, added, asked, time.perf_counter() - started if right else np.nan))
     return pd.DataFrame(rows, columns=["product", "added", "asked", "seconds"])

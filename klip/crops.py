@@ -14,7 +14,7 @@ from PIL import Image
 from klip import paths
 from klip.images import read
 
-SIDES = ("x1", "y1", "x2", "y2")
+SIDES = ["x1", "y1", "x2", "y2"]
 VERSION = b"1"
 """Another number cuts anew: for a change of what is cut out of the same photograph."""
 
@@ -22,22 +22,20 @@ VERSION = b"1"
 def cut(name: str, root: Path, path: Path, table: pd.DataFrame) -> list[str]:
     """Absolute paths of the crops, one a row of `table` (image below `root`, x1, y1, x2, y2 as text).
 
-    A box is in pixels of the photograph as it is shown (turned as its EXIF says), x2 and y2 not included, broken
-    numbers rounded; what lies outside is cut off, and a box without a pixel is an error.  The folder's name is a
-    SHA-256 over boxes and photographs, and it is there whole or not at all.
+    A box is in pixels of the photograph turned as its EXIF says, x2 and y2 not included, broken numbers rounded; what
+    lies outside is cut off, no pixel left is an error.  The folder, named by a SHA-256 over boxes and photographs, is
+    there whole or not at all.
     """
     for row, image in enumerate(table["image"], 1):
         if not (root / image).is_file():
             raise ValueError(f"{name}: row {row} of {path} has image {image!r}, accepted are photographs below {root}")
-    sides = table[list(SIDES)].apply(pd.to_numeric, errors="coerce")
-    corners = sides.to_numpy(float)                                                              # (boxes, 4)
-    for row in np.flatnonzero(~np.isfinite(corners).all(axis=1)
-                              | (corners[:, 2:] <= corners[:, :2]).any(axis=1))[:1]:
+    corners = table[SIDES].apply(pd.to_numeric, errors="coerce").to_numpy(float)                 # (boxes, 4)
+    wrong = ~np.isfinite(corners).all(axis=1) | (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    for row in np.flatnonzero(wrong)[:1]:
         raise ValueError(f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, accepted are numbers with "
                          "x1 < x2 and y1 < y2")
     digest = hashlib.sha256(VERSION + np.ascontiguousarray(corners).tobytes())
-    for image in table["image"]:
-        digest.update(f"{image}\0".encode())
+    digest.update("".join(image + "\0" for image in table["image"]).encode())
     for image in sorted(set(table["image"])):
         with (root / image).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

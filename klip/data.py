@@ -3,14 +3,12 @@
 A catalogue is a pandas frame with columns `image` (posix path below the root; a crop's is absolute), `product` and
 `split` (train, val, gallery, query; in GroZi-120 also index) and with `attrs` root (folder), name (of the set) and
 empty (products without images).  Where the set has one, `group` is the product's place in a hierarchy, the general
-first: "tea/ice_tea/zola-1".  Files are listed here, and opened only by `read`, `check` and where damaged ones are to
-be skipped; `layouts` and `lists` know how the sets lie in their folders, `sources` where they come from.
+first: "tea/ice_tea/zola-1".  `layouts` and `lists` know how the sets lie in their folders, `sources` whence they come.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,6 @@ WHERE = {name: source.place for name, source in SOURCES.items()}
 OPTIONS = {**dict.fromkeys(SHOPS, ("workers", "progress")), "grocery-store": ("packaged",), "capg-gp": ("boxes",),
            "rp2k": ("others",)}
 """What `load` takes for single sets."""
-FEW = 8
-"""Files of a folder up to which asking for each is quicker than listing the folder."""
 
 
 def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "fail", validation: int = 0,
@@ -41,14 +37,12 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
     """The catalogue of a set.
 
     name: a rendered shop (`shop` is its fine-tuning range), a set of WHERE, `folder`, `manifest` or `shards`; with
-    `:tuned` or `:held-out` behind it every other product (two disjoint halves, the same for every seed), with
+    `:tuned` or `:held-out` behind it every other product (disjoint halves, the same for every seed), with
     `:packaged` those in packages.  root: its folder, else below data_root().
-    unreadable: "fail" (a missing file raises now, a damaged one when it is read) or "skip" (every image is
-    opened now; damaged ones and empty products are left out, with one warning that counts and names them);
-    "keep" looks at nothing, for `check`.
-    validation: K > 0 makes split "val" hold exactly K seeded images per product, as §4.1.3 wants it: of the
-    set's own validation images, or else of the training images of products that have more than K; the other
-    products have none.
+    unreadable: "fail" (a missing file raises now, a damaged one when it is read), "skip" (every image is opened now;
+    one warning counts and names the damaged ones and empty products left out) or, for `check`, "keep" (no look).
+    validation: K > 0 makes split "val" hold exactly K seeded images per product (§4.1.3): of the set's own validation
+    images, or else of the training images of products that have more than K; the other products have none.
     test_only: are queries of products without a packshot counted as wrong ("count", RP2K's default) or left out
     ("drop", that of all others)?  Options: shops `workers`, `progress`; grocery-store `packaged=True`; rp2k
     `others=True` keeps the folder of what is no product; capg-gp `boxes=FILE` cuts products out of shelf photographs.
@@ -58,7 +52,7 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
     if test_only not in ("", "count", "drop"):
         raise ValueError(f"data: test_only must be count or drop, got {test_only!r}")
     base, _, part = name.partition(":")
-    loaders: dict[str, Callable[..., pd.DataFrame]] = {
+    loaders = {
         **dict.fromkeys(SHOPS, layouts.shop), "grocery-store": layouts.grocery_store, "grozi-120": layouts.grozi,
         "capg-gp": _capg_gp, "rp2k": layouts.rp2k, "products-10k": lists.products_10k,
         "retail-786k": lists.index_files, "stanford-online-products": lists.index_files, "folder": layouts.folders,
@@ -73,7 +67,7 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
     catalogue = catalogue.astype({"image": str, "product": str, "split": str})
     if part in ("tuned", "held-out"):
         halves = sorted(set(catalogue["product"]), key=natural)[part == "held-out"::2]
-        catalogue = _only(catalogue, catalogue["product"].isin(halves))
+        catalogue = catalogue[catalogue["product"].isin(halves)].reset_index(drop=True)
     elif part:
         catalogue = layouts.only_packaged(catalogue, name)
     catalogue.attrs["name"] = name
@@ -99,28 +93,24 @@ def check(catalogue: pd.DataFrame) -> pd.DataFrame:
 
 def summary(catalogue: pd.DataFrame) -> pd.DataFrame:
     """Per split its images and products: split, images, products."""
-    counts = catalogue.groupby("split", sort=True)["product"].agg(["size", "nunique"]).reset_index()
-    return counts.set_axis(["split", "images", "products"], axis=1)
+    return catalogue.groupby("split")["product"].agg(images="size", products="nunique").reset_index()
 
 
 def one_sided(catalogue: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Products that are never asked for, and products that are asked for and never shown (train, gallery); both
     empty in a set without queries of its own."""
-    asked = set(catalogue.loc[catalogue["split"] == "query", "product"])
-    shown = set(catalogue.loc[catalogue["split"].isin(["train", "gallery"]), "product"])
-    if not asked:
-        return [], []
-    return sorted(shown - asked, key=natural), sorted(asked - shown, key=natural)
+    asked, shown = (set(catalogue.loc[catalogue["split"].isin(splits), "product"])
+                    for splits in (["query"], ["train", "gallery"]))
+    return (sorted(shown - asked, key=natural), sorted(asked - shown, key=natural)) if asked else ([], [])
 
 
 def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) -> pd.DataFrame:
     """The catalogue with exactly one gallery image per product, by rule, before its queries (paper §4.2).
 
-    first = web1 (the paper does not say: A), largest (in pixels), random (seeded).  Candidates are the
-    gallery rows, or the training rows where there are none; if there are no queries either, all other images
-    become queries.  index: the first picture of split "index", which other rules leave alone (GroZi-120's Index/).
-    Queries of products without a packshot can never be right: they are left out with a warning, or stay and count
-    as wrong where `attrs` test_only is "count" (see `load`).
+    first = web1 (the paper does not say: A), largest (in pixels), random (seeded).  Candidates are the gallery rows, or
+    the training rows where there are none; if there are no queries either, all other images become queries.  index:
+    the first picture of split "index", which other rules leave alone (GroZi-120's Index/).  Queries of products
+    without a packshot are left out with a warning, or count as wrong where `attrs` test_only is "count" (see `load`).
     """
     if rule not in RULES:
         raise ValueError(f"gallery: the rule must be one of {', '.join(RULES)}, got {rule!r}")
@@ -160,9 +150,8 @@ def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) ->
 def _root(name: str, root: str | Path) -> Path:
     if name in SHOPS:
         return Path(root).expanduser() if root else paths.CACHE / "shop"
-    what = "a folder of products"
-    if name == "manifest":
-        what = "a CSV or Parquet file with columns image, product[, split]"
+    what = ("a CSV or Parquet file with columns image, product[, split]" if name == "manifest" else
+            "a folder of products")
     if not root and name not in WHERE:
         raise ValueError(f"{name}: no root was given; it is {what}")
     folder = Path(root).expanduser() if root else paths.data_root() / name
@@ -176,22 +165,20 @@ def _root(name: str, root: str | Path) -> Path:
 def _capg_gp(name: str, root: Path, boxes: str = "") -> pd.DataFrame:
     """CAPG-GP: train/<product>/ and test/<product>/, the boxes of shelf photographs, or both."""
     path = root / (boxes or "boxes.csv")
+    if boxes and not path.is_file():
+        raise FileNotFoundError(f"{name}: {path} is missing; {WHERE[name]}")
     if not path.is_file():
-        if boxes:
-            raise FileNotFoundError(f"{name}: {path} is missing; {WHERE[name]}")
         return layouts.folders(name, root)
     crops = lists.boxes(name, root, path)
     tops = [folder for folder in layouts.inner(root) if folder.name.lower() in SPLITS]
-    if not tops:
-        return crops
-    catalogue = layouts.folders(name, root, tops=tops)
-    result = pd.concat([catalogue, crops], ignore_index=True)
-    result.attrs = catalogue.attrs
+    parts = [layouts.folders(name, root, tops=tops), crops] if tops else [crops]
+    result = pd.concat(parts, ignore_index=True)
+    result.attrs = parts[0].attrs
     return result
 
 
 def _missing(root: Path, images: pd.Series) -> list[str]:
-    """Those that are no file, in order.  A folder is listed once: a look for each of a million files takes longer."""
+    """Those that are no file, in order.  To list a folder is quicker than to ask for more than eight files in it."""
     if images.str.contains(".tar@", regex=False).any():
         there = {file: (root / file).is_file() for file in {str(file_of(image)) for image in images}}
         return [image for image in images if not there[str(file_of(image))]]
@@ -200,14 +187,10 @@ def _missing(root: Path, images: pd.Series) -> list[str]:
         head, slash, _ = image.rpartition("/")
         of_folder.setdefault(head + slash, []).append(image)
     for folder, own in of_folder.items():
-        there = files_in(root / folder) if len(own) > FEW else set()
+        there = files_in(root / folder) if len(own) > 8 else set()
         lost.update(image for image in own  # a file system may be lax about how a name is written
                     if image[len(folder):] not in there and not Path(root, image).is_file())
     return [image for image in images if image in lost] if lost else []
-
-
-def _only(catalogue: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
-    return catalogue[rows.to_numpy(bool)].reset_index(drop=True)
 
 
 def _sound(catalogue: pd.DataFrame, unreadable: str) -> pd.DataFrame:
@@ -222,10 +205,9 @@ def _sound(catalogue: pd.DataFrame, unreadable: str) -> pd.DataFrame:
         return catalogue
     damage = check(catalogue)
     if len(damage):
-        problems = [f"{image or product + '/'} ({problem})" for image, product, problem in
-                    damage.itertuples(index=False)]
+        problems = [f"{row.image or row.product + '/'} ({row.problem})" for row in damage.itertuples()]
         warnings.warn(f"{name}: {len(problems)} left out: {named(problems)}", stacklevel=3)
-        catalogue = _only(catalogue, ~catalogue["image"].isin(damage["image"]))
+        catalogue = catalogue[~catalogue["image"].isin(damage["image"])].reset_index(drop=True)
         if catalogue.empty:
             raise ValueError(f"{name}: no image in {root} can be read")
     return catalogue
@@ -234,9 +216,9 @@ def _sound(catalogue: pd.DataFrame, unreadable: str) -> pd.DataFrame:
 def _validated(catalogue: pd.DataFrame, images: int, rng: np.random.Generator) -> pd.DataFrame:
     split = catalogue["split"].to_numpy(object, copy=True)
     source = "val" if (split == "val").any() else "train"
-    held = catalogue[split == source]
+    groups = catalogue[split == source].groupby("product", sort=False)
     split[split == "val"] = ""
-    for _, own in held.groupby("product", sort=False):
+    for _, own in groups:
         if len(own) >= images + (source == "train"):
             split[rng.choice(own.index, images, replace=False)] = "val"
-    return _only(catalogue.assign(split=pd.Series(split, dtype=str)), pd.Series(split != ""))
+    return catalogue.assign(split=pd.Series(split, dtype=str))[split != ""].reset_index(drop=True)

@@ -65,8 +65,8 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
 def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
     """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
 
-    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing
-    network, a folder or an archive with other content: one sentence that says what to put where.
+    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing network,
+    a folder or an archive with other content: one sentence that says what to put where.
     """
     target = Path(root).expanduser() if root else paths.data_root() / name
     hint = data.WHERE.get(name)
@@ -113,7 +113,6 @@ def _verify(folder: Path, what: str, remedy: str) -> None:
     """Raise unless the lists and images below a folder are those of the pinned commit."""
     catalogue = data.load("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
-    found = fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])
-    if found != CONTENT:
+    if (found := fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])) != CONTENT:
         raise ValueError(f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
                          f"{CONTENT[:16]}; {remedy}")

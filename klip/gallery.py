@@ -36,8 +36,7 @@ class Gallery:
 
     `owners` and `images` have one entry per row; `meta` says which encoder, views and seed made the rows, and perhaps
     which threshold `openset.calibrate` chose ("unknown"), which stays when products come and go.  Without `encoder`
-    only embeddings can be classified.  `descriptors`, if kept, are the keypoints of every packshot (of
-    meta["views"] rows each), as `keypoints.sift` has them.
+    only embeddings can be classified.  `descriptors`, if kept, are the rows of `keypoints.sift` of each packshot.
     """
 
     def __init__(self, embeddings: Tensor, owners: Sequence[str], images: Sequence[str], meta: dict[str, Any],
@@ -57,8 +56,7 @@ class Gallery:
         """Gallery of a catalogue's images with `views` views each, all kept (the first is the plain image).
 
         `precision` holds for all that is embedded for this gallery later; fp32 is the same on every machine.
-        `keypoints` keeps descriptors, too, for `classify` to re-rank by.  `options` go to `embed` (batch_size,
-        workers, progress).  An empty catalogue is an error.
+        `keypoints` keeps descriptors, for `classify` to re-rank by.  `options` go to `embed`.  Empty: an error.
         """
         if packshots.empty or views < 1:
             raise ValueError("gallery: at least one packshot and one view of each are needed, got "
@@ -102,9 +100,7 @@ class Gallery:
     def without(self, products: Collection[str]) -> Gallery:
         """A new gallery without the rows of these products; those it does not have are no error."""
         keep = [row for row, owner in enumerate(self.owners) if owner not in products]
-        own = self.descriptors
-        if own is not None:
-            own = [own[row // self.meta["views"]] for row in keep[::self.meta["views"]]]
+        own = self.descriptors and [self.descriptors[row // self.meta["views"]] for row in keep[::self.meta["views"]]]
         return Gallery(self.embeddings[keep], [self.owners[row] for row in keep],
                        [self.images[row] for row in keep], self.meta, self.encoder, own)
 
@@ -117,13 +113,12 @@ class Gallery:
     def search(self, queries: Tensor, k: int = 1, top: int = 5) -> tuple[Tensor, Tensor]:
         """Best row of each of the `top` best products, and its cosine: (Q, top) int, (Q, top) float.
 
-        k = 1 (the paper): products in the order of their nearest row.  k > 1: by their votes among the k
-        nearest rows, equal votes to the nearer product; products without a vote follow, nearest first.
-        Exact ties go to the lowest gallery row.  `top` is cut to the number of products.
+        k = 1 (the paper): products in the order of their nearest row.  k > 1: by their votes among the k nearest rows,
+        then by nearness.  Exact ties go to the lowest gallery row.  `top` is cut to the number of products.
         """
         if not 1 <= k <= len(self) or top < 1:
-            raise ValueError(f"gallery: k must be between 1 and its {len(self)} rows and top at least 1, "
-                             f"got k={k!r}, top={top!r}")
+            raise ValueError(f"gallery: k must be between 1 and its {len(self)} rows and top at least 1, got k={k!r}, "
+                             f"top={top!r}")
         if queries.ndim != 2 or queries.shape[1] != self.embeddings.shape[1]:
             raise ValueError(f"gallery: queries must have {self.embeddings.shape[1]} columns, got the shape "
                              f"{tuple(queries.shape)}")
@@ -144,11 +139,9 @@ class Gallery:
         if rerank:
             self._can_rerank(images, k)
         below, score = self._threshold(unknown_below, score)
-        if isinstance(images, Tensor):
-            queries, names = images, list(range(len(images)))
-        else:
-            names = [str(path) for path in images]
-            queries = self.embed(names, **options)
+        embedded = isinstance(images, Tensor)
+        names = list(range(len(images))) if embedded else [str(path) for path in images]
+        queries = images if embedded else self.embed(names, **options)
         rows, similarities = self.search(queries, k, max(top, 2, rerank.first if rerank else 1) if top > 0 else top)
         values = similarities[:, 0].double() if score == "similarity" else nearest.margin(similarities)
         unknown = (values < below - nearest.TIE).tolist()

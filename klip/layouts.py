@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,8 @@ def shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.D
     """The default shop, rendered if need be; in another folder than the cache's, whichever shop is there."""
     from klip.shop import sets
 
-    if root != paths.CACHE / "shop" and (root / "plan.json").is_file():
-        found = sets.catalogues(root)
-    else:
-        found = sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
+    there = root != paths.CACHE / "shop" and (root / "plan.json").is_file()
+    found = sets.catalogues(root) if there else sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
     catalogue = found["finetune" if name == "shop" else name.replace("-", "_")]
     catalogue["group"] = catalogue["product"].map(_shelf)
     return catalogue
@@ -81,8 +80,8 @@ def only_packaged(catalogue: pd.DataFrame, name: str) -> pd.DataFrame:
 def grozi(name: str, root: Path) -> pd.DataFrame:
     """GroZi-120, any number of its products: web packshots as gallery candidates, video crops as queries.
 
-    Split "index" has the pictures of Index/, which only the gallery rule "index" looks at.  Where that folder lies in
-    the official archive could not be confirmed: read are inVitro/<product>/Index/* and Index/<product>.*.
+    Split "index", for the gallery rule of that name: inVitro/<product>/Index/* and Index/<product>.* (where that folder
+    lies in the official archive could not be confirmed).
     """
     rows = []
     for split, pattern in (("gallery", "inVitro/*/web/JPEG/web*"), ("query", "inSitu/*/video/video*")):
@@ -104,10 +103,8 @@ def grozi(name: str, root: Path) -> pd.DataFrame:
 
 
 def rp2k(name: str, root: Path, others: bool = False) -> pd.DataFrame:
-    """RP2K: all/train/ and all/test/, names decoded where unpacking has mangled them, empty folders left out.
-
-    others: keep the folder `others`, which is no product: what no product name fits.
-    """
+    """RP2K: all/train/ and all/test/, names decoded where unpacking has mangled them.  Left out are empty folders and,
+    unless `others`, the folder of that name, which holds what no product name fits."""
     inside = (root / "rp2k_dataset" / "all", root / "all", root)
     return folders(name, next(path for path in inside if path.is_dir()), mangled=True,
                    dropped=() if others else ("others",))
@@ -122,8 +119,7 @@ def folders(name: str, root: Path, mangled: bool = False, dropped: tuple[str, ..
     """
     found = inner(root) if tops is None else tops
     split_up = bool(found) and all(folder.name.lower() in SPLITS for folder in found)
-    rows, empty, names_of = [], [], defaultdict[str, set[str]](set)
-    images_of, left_out = Counter[str](), Counter[str]()
+    rows, empty, names_of, left_out = [], [], defaultdict[str, set[str]](set), Counter[str]()
     for top in found if split_up else [root]:
         split = top.name.lower().replace("test", "query") if split_up else "train"
         for folder in inner(top):
@@ -136,15 +132,15 @@ def folders(name: str, root: Path, mangled: bool = False, dropped: tuple[str, ..
                 continue
             within = folder.relative_to(root).as_posix()
             rows += [(f"{within}/{file}", product, split) for file in files]
-            images_of[product] += len(files)
             names_of[product].add(folder.name)
             empty += [] if files else [f"{within}/"]
     if not rows:
-        raise ValueError(f"{name}: {root} must hold one folder of images per product, found "
-                         f"{len(images_of)} product folders and no image in them")
+        raise ValueError(f"{name}: {root} must hold one folder of images per product, found {len(names_of)} product "
+                         "folders and no image in them")
     catalogue = frame(root, pd.DataFrame(rows, columns=COLUMNS))
     if not mangled:
-        catalogue.attrs["empty"] = [product for product, count in images_of.items() if not count]
+        shown = set(catalogue["product"])
+        catalogue.attrs["empty"] = [product for product in names_of if product not in shown]
         return catalogue
     twice = [product for product, names in names_of.items() if len(names) > 1]
     notes = [f"{product}/ left out, {count} images" for product, count in left_out.items()]
@@ -156,15 +152,13 @@ def folders(name: str, root: Path, mangled: bool = False, dropped: tuple[str, ..
 def decoded(name: str) -> str:
     """A Chinese name that was unpacked as if it were in code page 437, put right; any other name as it is.
 
-    RP2K's archive holds UTF-8 without the flag that says so, in copies GBK.  A name is taken for GBK only if it has
-    line drawings, which that reading makes of Chinese and which no name has otherwise.
+    RP2K's archive holds UTF-8 without the flag that says so, in copies GBK.  GBK is tried only on names with line
+    drawings, which that reading makes of Chinese and which no name has otherwise.
     """
     drawn = any("\u2500" <= sign <= "\u259f" for sign in name)
     for encoding in ("utf-8", "gbk") if drawn else ("utf-8",):
-        try:
+        with suppress(UnicodeError):  # Chinese already, or in another encoding
             return name.encode("cp437").decode(encoding)
-        except UnicodeError:  # Chinese already, or in another encoding
-            continue
     return name
 
 
@@ -191,8 +185,7 @@ def inner(folder: Path) -> list[Path]:
 
 def natural(text: str) -> list[Any]:
     """Sorting key under which numbers inside names count as numbers: 2 before 10."""
-    pieces = filter(None, re.split(r"(\d+)", text))
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.findall(r"\d+|\D+", text)]
 
 
 def named(names: Iterable[str], most: int = 5) -> str:

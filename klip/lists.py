@@ -39,10 +39,7 @@ def manifest(name: str, root: Path) -> pd.DataFrame:
 
 
 def boxes(name: str, root: Path, path: Path) -> pd.DataFrame:
-    """Crops of the boxes of a CSV file (image, x1, y1, x2, y2, product[, split]; a box without split is a query).
-
-    They are cut out once and kept in klip's cache, so that `image` is an absolute path.
-    """
+    """Crops (`crops.cut`) of the boxes of a CSV file: image, x1, y1, x2, y2, product[, split, else query]."""
     table = _rows(name, path, root, ("image", *crops.SIDES, "product"), "query")
     return frame(root, table.assign(image=crops.cut(name, root, path, table))[["image", "product", "split"]])
 
@@ -97,9 +94,9 @@ def products_10k(name: str, root: Path) -> pd.DataFrame:
 def index_files(name: str, root: Path) -> pd.DataFrame:
     """Stanford Online Products and Retail-786k: text files of image_id class_id super_class_id path, with that header.
 
-    The split is told by the file's name (train, val, test), a file named like none of them is left out if others are
-    there, and else all training.  Where no product of the test list is in the training list (Stanford), nothing could
-    be its packshot: then the first image of each test product is.  `group` is super_class_id.
+    A file's name tells its split (train, val, test); one that does not is left out, or all training if none does.
+    Where no test product is in the training list (Stanford), its first image becomes its packshot.  `group` is
+    super_class_id.
     """
     tables = {}
     for path in sorted(root.glob("*.txt")):
@@ -132,8 +129,7 @@ def index_files(name: str, root: Path) -> pd.DataFrame:
 
 
 def text_table(name: str, path: Path) -> pd.DataFrame:
-    """A CSV file in UTF-8 or a Parquet file, every column text, nothing missing; rows longer than the header are an
-    error."""
+    """Text columns of a CSV file in UTF-8 or a Parquet file, nothing missing; rows beyond the header are an error."""
     packed = path.suffix.lower() == ".parquet"
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long

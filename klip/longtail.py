@@ -25,10 +25,9 @@ def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
     """Images per product of one split, most first, ties by name."""
     rows = catalogue[catalogue["split"] == split]
     if rows.empty:
-        raise ValueError(f"counts: no image has split {split!r}; "
-                         f"the catalogue has {sorted(set(catalogue['split']))}")
-    sizes = rows["product"].astype(str).value_counts().rename("images")
-    return sizes.sort_index().sort_values(ascending=False, kind="stable").rename_axis("product")
+        raise ValueError(f"counts: no image has split {split!r}; the catalogue has {sorted(set(catalogue['split']))}")
+    sizes = rows.groupby(rows["product"].astype(str)).size()
+    return sizes.sort_values(ascending=False, kind="stable").rename("images")
 
 
 def parts(sizes: pd.Series) -> pd.Series:
@@ -39,9 +38,8 @@ def parts(sizes: pd.Series) -> pd.Series:
 
 def summary(sizes: pd.Series) -> pd.DataFrame:
     """Products, images, fewest and most images of a product in head, middle and tail (0 in an empty part)."""
-    table = sizes.groupby(parts(sizes)).agg(["size", "sum", "min", "max"]).reindex(list(PARTS), fill_value=0)
-    table.columns = ["products", "images", "fewest", "most"]
-    return table.astype(int).rename_axis("part").reset_index()
+    table = sizes.groupby(parts(sizes)).agg(products="size", images="sum", fewest="min", most="max")
+    return table.reindex(list(PARTS), fill_value=0).astype(int).rename_axis("part").reset_index()
 
 
 def zipf_exponent(sizes: pd.Series) -> float:
@@ -53,14 +51,13 @@ def zipf_exponent(sizes: pd.Series) -> float:
 
 
 def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None = None,
-               embeddings_b: np.ndarray | None = None, max_distance: int = 6,
-               min_cosine: float = 0.97, workers: int = 0) -> pd.DataFrame:
+               embeddings_b: np.ndarray | None = None, max_distance: int = 6, min_cosine: float = 0.97,
+               workers: int = 0) -> pd.DataFrame:
     """Pairs of images of two catalogues that look like one picture, most suspicious first.
 
-    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or,
-    with embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns:
-    image_a, product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash |
-    embedding | both).
+    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or, with
+    embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns: image_a,
+    product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash | embedding | both).
     """
     rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
     given = rows == [len(a), len(b)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -59,22 +58,22 @@ def fresh(file: Path) -> dict[str, Any]:
     code = "import json, sys; from klip import measure; print(json.dumps(measure.here(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"measure: {done.stderr.strip().splitlines()[-1]}")
+        words = done.stderr.strip() or f"its process ended without a word, with code {done.returncode}"
+        raise ValueError(f"measure: {words.splitlines()[-1]}")
     return json.loads(done.stdout)
 
 
 def here(file: str | Path) -> dict[str, Any]:
     """Load (all files are looked for), plan, first batch (draws and pixels) in this process.
 
-    load_s, plan_s, batch_s: seconds; before_mib and peak_mib: most memory held since the process began (MiB), once
-    klip is imported and at the end; rows, products.
+    rows, products; load_s, plan_s, batch_s: seconds; before_mib and peak_mib: `peak_mib` at the start and at the end.
     """
     before, started = peak_mib(), time.perf_counter()
     catalogue = data.load("manifest", file)
     loaded = time.perf_counter()
     plan = balance.plan(catalogue, DEPTH)
     planned = time.perf_counter()
-    for _, _, row, _ in itertools.islice(plan.draws(BATCH), BATCH):
+    for _, _, row, _ in plan.draws(BATCH):
         data.read(Path(catalogue.attrs["root"], catalogue["image"].iat[row]))
     drawn = time.perf_counter()
     return {"rows": len(catalogue), "products": catalogue["product"].nunique(),
@@ -92,5 +91,4 @@ def peak_mib() -> int | None:
         import resource
     except ImportError:  # Windows
         return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most // (1024 * 1024 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * 1024 if sys.platform == "darwin" else 1024)

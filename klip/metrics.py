@@ -6,7 +6,6 @@ Takes outcome frames: one row per query with `product` (the true one), `top1` an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,16 +15,14 @@ STATS = ("top1", "top1_per_product", "top5", "top5_per_product")
 """Share of all queries, or mean of the products' shares."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """Counts of one outcome frame; shares are fractions, percent is made when printing."""
+class Score(NamedTuple):
+    """Counts of one outcome frame; shares are fractions; ..._per_product is the mean of the products' shares."""
 
     correct: int
     correct_top5: int
     total: int
     products: int
     top1_per_product: float
-    """Mean over products of the share of its queries that are right."""
     top5_per_product: float
 
     @property
@@ -50,10 +47,9 @@ class Difference(NamedTuple):
 
 def score(frame: pd.DataFrame) -> Score:
     """Counts and per-product means of an outcome frame."""
-    per_product = _sums(frame, "top1"), _sums(frame, "top5")
-    correct, total = (int(x) for x in per_product[0].sum())
-    means = [float((sums["correct"] / sums["total"]).mean()) for sums in per_product]
-    return Score(correct, int(per_product[1]["correct"].sum()), total, len(per_product[0]), *means)
+    top1, top5 = _sums(frame, "top1"), _sums(frame, "top5")
+    means = [float((sums["correct"] / sums["total"]).mean()) for sums in (top1, top5)]
+    return Score(int(top1["correct"].sum()), int(top5["correct"].sum()), int(top1["total"].sum()), len(top1), *means)
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -62,8 +58,7 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
 
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"wilson: needs 0 <= correct <= total and a query, got {correct} of {total}")
-    low, high = binomtest(correct, total).proportion_ci(confidence, "wilson")
-    return float(low), float(high)
+    return tuple(map(float, binomtest(correct, total).proportion_ci(confidence, "wilson")))
 
 
 def bootstrap_products(frame: pd.DataFrame, stat: str = "top1", n: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -77,9 +72,8 @@ def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame 
                       stat: str = "top1_per_product", n: int = 2000, seed: int = 0) -> Difference:
     """a minus b on the same queries, each a frame or one frame per seed, paired by product.
 
-    A product's difference is that of its means over the seeds; then whole products are resampled: the interval is
-    about products, not about seeds.  `top1` and `top5` weigh products by their queries (pooled accuracy),
-    `..._per_product` all alike.  With one product it is (-1, 1).
+    A product's difference is that of its means over the seeds; then whole products are resampled: the interval,
+    (-1, 1) with one product, is about products, not about seeds.  `stat` is one of STATS.
     """
     mine, theirs = _over_seeds(a, stat), _over_seeds(b, stat)
     if not mine["total"].equals(theirs["total"]):
@@ -108,8 +102,7 @@ def mean_interval(values: Sequence[float], n: int = 2000) -> Difference:
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
     """What the middle 95 % of some values lie between."""
-    low, high = np.quantile(values, [0.5 - 0.95 / 2, 0.5 + 0.95 / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(values, [0.5 - 0.95 / 2, 0.5 + 0.95 / 2]).tolist())
 
 
 class McNemar(NamedTuple):
@@ -201,8 +194,7 @@ def _sums(frame: pd.DataFrame, stat: str) -> pd.DataFrame:
         raise ValueError(f"metrics: an outcome frame has product, top1, top5; missing: {', '.join(sorted(missing))}")
     if frame.empty or frame[["product", column]].isna().any(axis=None):
         raise ValueError(f"metrics: needs at least one query and no missing value in product and {column}")
-    sums = frame[column].astype(float).groupby(frame["product"].astype(str), sort=True).agg(["sum", "size"])
-    return sums.set_axis(["correct", "total"], axis=1)
+    return frame[column].astype(float).groupby(frame["product"].astype(str)).agg(correct="sum", total="size")
 
 
 def _over_seeds(frames: pd.DataFrame | Sequence[pd.DataFrame], stat: str) -> pd.DataFrame:

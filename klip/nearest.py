@@ -29,8 +29,6 @@ def search(queries: Tensor, rows: Tensor, owners: Tensor, k: int, top: int) -> t
             row = _vote(_nearest(similarity.clone(), k), row, owners)
         found.append(row)
         similarities.append(similarity.gather(1, row))
-    if not found:
-        return torch.zeros(0, top, dtype=torch.long), torch.zeros(0, top)
     return torch.cat(found), torch.cat(similarities)
 
 
@@ -45,15 +43,12 @@ def _nearest(similarity: Tensor, count: int, owners: Tensor | None = None) -> Te
 
     With `owners` (G,) each row found closes its whole product, so that the rows belong to distinct products.
     """
-    found = []
+    own, found = torch.arange(similarity.shape[1]) if owners is None else owners, []
     for _ in range(count):
         best = similarity.amax(dim=1, keepdim=True)
         row = (similarity >= best - TIE).to(torch.uint8).argmax(dim=1, keepdim=True)    # the first such row
         found.append(row)
-        if owners is None:
-            similarity.scatter_(1, row, -torch.inf)
-        else:
-            similarity.masked_fill_(owners == owners[row], -torch.inf)
+        similarity.masked_fill_(own == own[row], -torch.inf)
     return torch.cat(found, dim=1)
 
 
@@ -67,4 +62,4 @@ def _vote(voters: Tensor, ranked: Tensor, owners: Tensor) -> Tensor:
         votes = Counter(int(owners[row]) for row in near)
         order = sorted(first, key=lambda product: -votes[product])      # stable: the nearer one stays first
         result.append([first[product] for product in order[: ranked.shape[1]]])
-    return torch.tensor(result)
+    return torch.tensor(result, dtype=torch.long).view_as(ranked)

@@ -31,10 +31,8 @@ class Rates(NamedTuple):
     """Counts of queries at one threshold; the shares made of them are fractions."""
 
     known: int
-    accepted: int
-    """Of the known ones."""
-    right: int
-    """Of the known and accepted ones: those with the right product."""
+    accepted: int  # of the known ones
+    right: int  # of the known and accepted ones
     unknown: int
     accepted_unknown: int
 
@@ -57,17 +55,16 @@ def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", vie
     """All queries of a set asked of a gallery that lacks a seeded half of its products: the frame of above.
 
     Other columns and arguments as in `zeroshot.evaluate`; top1 and top5 are False for unknown products.  Of an odd
-    number the smaller half is kept out; products without queries stay in.  Fewer than four with queries: an error.
+    number the smaller half is kept out; products without queries stay in.  Fewer than FEWEST with queries: an error.
     """
     from klip import zeroshot
 
     chosen, asked = zeroshot.pick(catalogue, rule, seed, embeddings)
-    shown = set(chosen["product"])      # a product without a packshot is unknown in any case
-    out = _kept_out(asked, shown, seed)
+    out, known = _kept_out(chosen, asked, seed)
     gallery = zeroshot.Gallery.build(encoder, chosen[~chosen["product"].isin(out)], views, seed, precision, **options)
     if embeddings is None:
         embeddings = gallery.embed(asked, **options)
-    frame = zeroshot.outcome(gallery, asked, embeddings).assign(known=asked["product"].isin(shown - out))
+    frame = zeroshot.outcome(gallery, asked, embeddings).assign(known=known)
     frame.attrs = {**catalogue.attrs, "gallery": rule, "views": views, "seed": seed,
                    "fingerprint": gallery.meta["fingerprint"]}
     return frame
@@ -89,15 +86,13 @@ def calibrate(gallery: Gallery, catalogue: pd.DataFrame, score: str = "similarit
     if score not in zeroshot.SCORES:
         raise ValueError(f"open set: score must be {' or '.join(zeroshot.SCORES)}, got {score!r}")
     chosen, asked = zeroshot.pick(catalogue)
-    shown = set(chosen["product"])
-    outs = [_kept_out(asked, shown, draw) for draw in range(draws)]
+    halves = [_kept_out(chosen, asked, draw) for draw in range(draws)]
     embeddings, meta = gallery.embed(asked, **options), gallery.meta
     joining = zeroshot.Gallery.build(gallery.encoder, chosen, meta["views"], meta["seed"], meta["precision"], **options)
     others = gallery.without(joining.products)
     whole = zeroshot.Gallery(torch.cat([others.embeddings, joining.embeddings]), others.owners + joining.owners,
                              others.images + joining.images, meta)
-    frames = [zeroshot.outcome(whole.without(out), asked, embeddings).assign(known=asked["product"].isin(shown - out))
-              for out in outs]
+    frames = [zeroshot.outcome(whole.without(out), asked, embeddings).assign(known=known) for out, known in halves]
     return choose(frames, score, accepts) | {"set": catalogue.attrs["name"], "beside": len(others.products)}
 
 
@@ -125,8 +120,7 @@ def rates(frame: pd.DataFrame, score: str, threshold: float) -> Rates:
 
 
 def curve(frame: pd.DataFrame, score: str = "similarity") -> pd.DataFrame:
-    """All there is to choose from: threshold, false_accepts, correct_accepts, from none accepted (an infinite
-    threshold) to all; one row per value that the score takes."""
+    """threshold, false_accepts, correct_accepts at every value of the score, from an infinite one (none accepted)."""
     from sklearn.metrics import roc_curve
 
     _sides(frame, score)
@@ -208,13 +202,15 @@ def oracle_interval(frame: pd.DataFrame, score: str = "similarity", accepts: flo
     return metrics.percentiles(np.array(found))
 
 
-def _kept_out(asked: pd.DataFrame, shown: set[str], seed: int) -> set[str]:
-    """The products to keep out of the gallery: a seeded half of those that are shown and asked for."""
+def _kept_out(chosen: pd.DataFrame, asked: pd.DataFrame, seed: int) -> tuple[set[str], pd.Series]:
+    """Products to keep out of the gallery, a seeded half of those shown and asked for, and which queries stay known."""
+    shown = set(chosen["product"])
     products = sorted(shown & set(asked["product"]))
     if len(products) < FEWEST:
         raise ValueError(f"open set: half of the products is kept out of the gallery, which wants at least {FEWEST} "
                          f"products with a packshot and queries, got {len(products)}")
-    return set(np.random.default_rng(seed).permutation(products)[: len(products) // 2].tolist())
+    out = set(np.random.default_rng(seed).permutation(products)[: len(products) // 2].tolist())
+    return out, asked["product"].isin(shown - out)
 
 
 def _check(accepts: float) -> None:
@@ -245,8 +241,7 @@ def _sides(frame: pd.DataFrame, score: str, unknown: bool = True) -> tuple[pd.Da
 def _resampled(frame: pd.DataFrame, n: int, seed: int) -> tuple[dict[str, int], np.ndarray | None]:
     """Numbers of the products, and how often each is drawn, (N, P); None where one side has a single product.
 
-    Products only known, only unknown, and (over several seeds) both are drawn each among their kind: no resample
-    lacks a side.
+    Products only known, only unknown, and (over several seeds) both are drawn among their kind: no side is ever empty.
     """
     roles = frame["known"].astype(bool).groupby(frame["product"]).agg(["any", "all"])
     codes, rng = {product: code for code, product in enumerate(roles.index)}, np.random.default_rng(seed)

@@ -20,8 +20,7 @@ def umap_2d(embeddings: np.ndarray, seed: int = 0, neighbours: int = NEIGHBOURS)
     Equal on one machine for one seed.  `neighbours` is cut to N - 1; fewer than 5 images are an error.
     """
     points = _points(embeddings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)      # umap mentions that it can do without Tensorflow
+    with warnings.catch_warnings(action="ignore", category=ImportWarning):  # umap can do without Tensorflow
         from umap import UMAP
 
     return UMAP(n_neighbors=min(neighbours, len(points) - 1), metric="cosine", n_jobs=1,
@@ -29,34 +28,28 @@ def umap_2d(embeddings: np.ndarray, seed: int = 0, neighbours: int = NEIGHBOURS)
 
 
 def trustworthiness(embeddings: np.ndarray, projected: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """How far the picture's neighbours are true ones (Venna & Kaski 2001): 1 is faithful, 0.5 is chance.
-
-    `neighbours` is cut to under N / 2, as the measure demands.
-    """
+    """How far a picture's neighbours (cut to under N / 2) are true ones: 1 is best, 0.5 chance (Venna & Kaski 2001)."""
     from sklearn.manifold import trustworthiness as measure
 
     points = _points(embeddings)
-    count = min(neighbours, (len(points) - 1) // 2)
-    return float(measure(points, projected, n_neighbors=count, metric="cosine"))
+    return float(measure(points, projected, n_neighbors=min(neighbours, (len(points) - 1) // 2), metric="cosine"))
 
 
 def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], k: int = 5) -> float:
     """Mean share of an image's k nearest others (by cosine) that show its product, before any projection.
 
-    A product of n images has n - 1 right neighbours: if those are fewer than k, only the n - 1 nearest
-    count.  Products with a single image are left out; nothing left is an error.
+    Of a product of n <= k images the n - 1 nearest count; with a single image it is left out; nothing left: an error.
     """
     points = _points(embeddings)
     _, owner, size = np.unique(products, return_inverse=True, return_counts=True)
     if len(owner) != len(points) or k < 1:
-        raise ValueError(f"purity: one product per image and k of at least 1 are needed, got "
-                         f"{len(owner)} for {len(points)} images, k={k!r}")
+        raise ValueError(f"purity: one product per image and k of at least 1 are needed, got {len(owner)} for "
+                         f"{len(points)} images, k={k!r}")
     shares = []
     for row in np.flatnonzero(size[owner] > 1):
         similarity = points @ points[row]
         similarity[row] = -np.inf
-        count = min(k, int(size[owner[row]]) - 1)
-        nearest = np.argsort(-similarity, kind="stable")[:count]
+        nearest = np.argsort(-similarity, kind="stable")[: min(k, size[owner[row]] - 1)]
         shares.append(np.mean(owner[nearest] == owner[row]))
     if not shares:
         raise ValueError("purity: every product has a single image; give products with two or more")

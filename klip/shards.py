@@ -1,7 +1,7 @@
 """Images packed into tar files as WebDataset does: KEY.jpg beside KEY.json, some thousand images a file.
 
-A file system and a network like a few large files better than a million small ones.  Balanced draws need any image at
-any time, so a catalogue names it by its place: FILE.tar@OFFSET+SIZE (`images`), found by one look at the headers.
+A few large files are quicker to store and send than a million small ones.  Balanced draws need any image at any time,
+so a catalogue names it by its place: FILE.tar@OFFSET+SIZE (`images`), found by one look at the headers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from tqdm import tqdm
 from klip import images
 from klip.files import atomic
 
+COLUMNS = ["image", "product", "split", "group"]
 INDEX = "index.csv"
 """What `pack` writes beside the tar files, so that their headers need not be read again."""
-WORDS = (".cls", ".txt")
-"""Members that name the product of an image where it has no .json."""
 
 
 def pack(catalogue: pd.DataFrame, out: str | Path, per_shard: int = 1000, seed: int = 0,
@@ -52,22 +51,31 @@ def shards(name: str, root: Path) -> pd.DataFrame:
 
     An image's product stands in its .json ({"product": ..., "split": ...}) or is the text of its .cls or .txt.
     """
-    index = root / INDEX
-    table = pd.read_csv(index, dtype=str, keep_default_na=False) if index.is_file() else _scan(root)
-    if table.empty or not {"image", "product", "split"} <= set(table.columns):
+    table = _indexed(root / INDEX) if (root / INDEX).is_file() else _scan(root)
+    if table.empty:
         raise ValueError(f"{name}: {root} must hold tar files of images, each with a .json that names its product; "
                          "`klip data pack` writes such")
     table.attrs["root"] = str(root)
     return table
 
 
+def _indexed(path: Path) -> pd.DataFrame:
+    """What `_scan` found when the set was packed."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if table.empty or table[COLUMNS[:3]].eq("").any(axis=None):
+            raise ValueError("rows or values are missing")
+        return table
+    except (ValueError, KeyError) as error:  # empty, torn, other columns, not UTF-8
+        raise ValueError(f"shards: {path} is no list of {', '.join(COLUMNS[:3])} ({str(error).splitlines()[0]}); "
+                         "delete it, then the tar files' own headers are read") from None
+
+
 def _write(path: Path, rows: pd.DataFrame, root: str, bar: tqdm) -> None:
-    extra = ["group"] if "group" in rows else []
     with tarfile.open(path, "w") as tar:
-        for key, row in rows[["image", "product", "split", *extra]].iterrows():
+        for key, row in rows.filter(COLUMNS).iterrows():
             suffix = PurePosixPath(row["image"].partition(".tar@")[0]).suffix.lower()
-            if suffix not in images.IMAGES:  # it comes out of another shard
-                suffix = ".jpg"
+            suffix = suffix if suffix in images.IMAGES else ".jpg"  # it comes out of another shard
             facts = json.dumps(row.drop("image").to_dict(), ensure_ascii=False).encode()
             for ending, content in ((suffix, images.content(Path(root, row["image"]))), (".json", facts)):
                 member = tarfile.TarInfo(f"{key:09}{ending}")
@@ -89,7 +97,7 @@ def _scan(root: Path) -> pd.DataFrame:
                         places[key] = f"{path.name}@{member.offset_data}+{member.size}"
                     elif suffix == ".json":
                         facts[key] = json.load(tar.extractfile(member))
-                    elif suffix in WORDS:
+                    elif suffix in (".cls", ".txt"):
                         facts.setdefault(key, {"product": tar.extractfile(member).read().decode().strip()})
         except (tarfile.TarError, ValueError) as error:
             reason = str(error).splitlines()[0].rstrip(" (:")
@@ -99,5 +107,4 @@ def _scan(root: Path) -> pd.DataFrame:
             raise ValueError(f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of {len(places)} "
                              "images); a .json with \"product\", a .cls or a .txt does")
         rows += [{"image": place, "split": "train", **facts[key]} for key, place in places.items()]
-    table = pd.DataFrame(rows)
-    return table[[name for name in ("image", "product", "split", "group") if name in table]].fillna("").astype(str)
+    return pd.DataFrame(rows).filter(COLUMNS).fillna("").astype(str)

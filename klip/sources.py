@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Facts of one set.  place: how it gets to its folder, KLIP_DATA/<name>, by hand; the end of a sentence."""
 
     holds: str

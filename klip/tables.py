@@ -37,8 +37,7 @@ def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
         text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         return text.replace("|", "\\|").replace("\n", " ")
 
-    right = [kind in "iuf" for kind in (frame[name].dtype.kind for name in frame)]
-    lines = [[str(name) for name in frame], ["--:" if number else "---" for number in right]]
+    lines = [[str(name) for name in frame], ["--:" if dtype.kind in "iuf" else "---" for dtype in frame.dtypes]]
     lines += [[cell(value) for value in row] for row in frame.head(rows).itertuples(index=False)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
     return text + (f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else "")

@@ -20,13 +20,10 @@ __all__ = ["SCORES", "Gallery", "evaluate", "outcome", "packshots", "pick", "que
 
 
 def queries(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """The query images of a set, the same for every gallery rule: one embedding serves several galleries.
-
-    A set without queries of its own (a plain folder: all images but the packshots) is an error.
-    """
+    """The query images of a set, the same for every gallery rule; a set without its own (a plain folder): an error."""
     if not catalogue["split"].eq("query").any():
-        raise ValueError(f"evaluate: set {catalogue.attrs.get('name', '')!r} has no queries of its own; "
-                         "which they are depends on the gallery")
+        raise ValueError(f"evaluate: set {catalogue.attrs.get('name', '')!r} has no queries of its own; which they are "
+                         "depends on the gallery")
     return _part(data.pick_gallery(catalogue), "query")
 
 

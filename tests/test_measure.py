@@ -1,5 +1,7 @@
 """A generated manifest of a tenth of the size: seconds and memory are bounded, in a process of its own."""
 
+import subprocess
+
 import pandas as pd
 import pytest
 
@@ -30,6 +32,12 @@ def test_generated_counts_fall_and_are_kept(tmp_path):
         measure.generate(tmp_path / "other", 3, 5)
     with pytest.raises(ValueError, match="is missing"):
         measure.fresh(tmp_path / "none.csv")
+
+
+def test_a_process_that_dies_without_a_word_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *given, **_: subprocess.CompletedProcess(given, -9, "", "\n"))
+    with pytest.raises(ValueError, match="^measure: its process ended without a word, with code -9$"):
+        measure.fresh(tmp_path / "manifest.csv")
 
 
 def test_a_product_may_have_more_images_than_a_file_names(tmp_path, monkeypatch):

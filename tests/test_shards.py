@@ -65,6 +65,21 @@ def test_a_foreign_shard_is_read_by_its_headers(packed, tmp_path):
     assert all(images.content(tmp_path / "foreign" / image) == content for image in found["image"])
 
 
+@pytest.mark.parametrize("content, words", [
+    (b"", "No columns to parse from file"), (b"image,product,split\n", "rows or values are missing"),
+    (b"image,product,split\n000000.tar@512+9,tea\n", "rows or values are missing"),
+    (b'image,product,split\n"000000.tar@5', "Error tokenizing data"), (b"image,product\na,tea\n", "not in index"),
+    (b"image,product,split\n\xff,tea,train\n", "codec can't decode")])
+def test_a_broken_index_is_named_and_can_be_done_without(packed, content, words):
+    catalogue, folder = packed
+    (folder / "index.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"shards: .*index.csv is no list of image, .*{words}.*delete it") as caught:
+        data.load("shards", folder)
+    assert "\n" not in str(caught.value)
+    (folder / "index.csv").unlink()
+    assert by_content(data.load("shards", folder)) == by_content(catalogue)
+
+
 def test_damage_is_one_sentence(packed, tmp_path):
     catalogue, folder = packed
     with pytest.raises(ValueError, match="packed holds something already; name an empty folder"):

@@ -102,6 +102,14 @@ def test_equal_votes_go_to_the_nearest():
     assert gallery.classify(query, k=3)["packshot"].tolist() == ["1.png", "0.png", "4.png"]
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_no_queries_have_no_answers(k):
+    gallery = gallery_of(unit(6), list("aabbcc"))
+    rows, cosines = gallery.search(torch.zeros(0, 8), k, top=2)
+    assert rows.shape == cosines.shape == (0, 2) and rows.dtype == torch.long
+    assert gallery.classify(torch.zeros(0, 8), k).empty
+
+
 # ------------------------------------------------------------------------------------------------ unknown
 
 ANGLES = torch.tensor([0.0, 0.2, 1.0, 2.0])
