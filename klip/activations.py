@@ -10,7 +10,6 @@ from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +131,7 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     encoder.train()
     places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
     inside, inputs = defaultdict[int, Storages](dict), dict[int, Tensor]()  # by block, -1 outside of all
-    own, now = _storages(encoder), -1
-
-    def pack(tensor: Tensor) -> Tensor:
-        return _note(tensor, inside[now], own)
+    own, now, kind = _storages(encoder), -1, images.device.type
 
     def enter(module: nn.Module, given: tuple) -> None:
         nonlocal now
@@ -150,18 +146,22 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
         for module in places:
             during.enter_context(module.register_forward_pre_hook(enter))
             during.enter_context(module.register_forward_hook(leave))
-        during.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
-        during.enter_context(_autocast(precision, images.device))
-        during.enter_context(mock.patch.object(nn.functional, ATTENTION.__name__, _fused_attention))
+        during.enter_context(torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: _note(tensor, inside[now], own), lambda tensor: tensor))
+        during.enter_context(encoders.autocast("fp32", kind))  # off; in the end it puts back what is set here
+        if precision != "fp32":  # for a GPU that is not there torch.autocast would switch itself off
+            torch.set_autocast_dtype(kind, torch.float16 if precision == "fp16" else torch.bfloat16)
+            torch.set_autocast_enabled(kind, True)
+        during.callback(setattr, nn.functional, ATTENTION.__name__, ATTENTION)
+        nn.functional.scaled_dot_product_attention = _fused_attention
         encoder(images)
-    between = dict(inside.get(-1, {}))
-    for place, tensor in inputs.items():
-        if place in inside:  # a frozen block keeps nothing
-            _note(tensor, between, own)
-    everything = {key: item for part in inside.values() for key, item in part.items()}
-    alone = [{key: item for key, item in part.items() if key not in between}
-             for place, part in inside.items() if place >= 0]
-    return Saved([size for _, size in everything.values()], _total(between), max(map(_total, alone), default=0))
+    between = dict(inside.pop(-1, {}))
+    everything = dict(between)
+    for place, part in inside.items():  # a frozen block keeps nothing and is not there
+        _note(inputs[place], between, own)
+        everything |= part
+    alone = [_total({key: item for key, item in part.items() if key not in between}) for part in inside.values()]
+    return Saved([size for _, size in everything.values()], _total(between), max(alone, default=0))
 
 
 def _storages(module: nn.Module) -> set[int]:
@@ -201,13 +201,6 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _note(tensor, found, own), lambda tensor: tensor):
             head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
     return float(_total(found))
-
-
-def _autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast, also for fake tensors of a GPU where there is none, where it would switch itself off."""
-    with (mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
-          mock.patch("torch.cuda.is_bf16_supported", return_value=True)):
-        return encoders.autocast(precision, device)
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *more: Any,

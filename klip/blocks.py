@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
+import torch
+from torch import nn
 
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
+from klip.towers import TimmTower
 
 READINGS = ("blockwise", "blockwise-proj", "common", "layerwise")
 _EMBEDDINGS = ("class_embedding", "positional_embedding", "cls_token", "reg_token", "pos_embed")
@@ -45,8 +45,6 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
-
-    from klip.towers import TimmTower
 
     if isinstance(tower, VisionTransformer):
         n = len(tower.transformer.resblocks)
@@ -125,10 +123,8 @@ def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float
     return found
 
 
-def optimiser(groups: list[dict], kind: str = "adamw") -> Optimizer:
+def optimiser(groups: list[dict], kind: str = "adamw") -> torch.optim.Optimizer:
     """adamw: torch's, fused (paper §4.1.1); adamw8bit: that of bitsandbytes, its moments 2 bytes a weight, not 8."""
-    import torch
-
     if kind == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     try:

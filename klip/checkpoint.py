@@ -48,7 +48,7 @@ def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.T
     file = folder(facts, used).with_suffix(".safetensors")
     if not file.is_file():
         write_tensors(file, {"value": compute()})
-    return read_tensors(file)["value"]
+    return read(file)["value"]
 
 
 def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -58,22 +58,13 @@ def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
     (path / "state.pt").unlink(missing_ok=True)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a run's file; ValueError if it is damaged."""
-    from safetensors import SafetensorError
+def read(path: Path) -> dict[str, Any]:
+    """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if it is damaged."""
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"fine-tuning: {path} is damaged or missing ({error}); delete its folder to train it "
-                         "anew") from None
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The state of an interrupted run; ValueError if it is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"fine-tuning: the state {path} of an interrupted run is damaged "
-                         f"({type(error).__name__}); delete it to start the run anew") from None
+        whole = path if path.parent == paths.CACHE / "runs" else path.parent
+        raise ValueError(f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
+                         "it anew") from None

@@ -118,7 +118,7 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     found = source.fetch() if source.fetch else None  # before the tower is built: that takes long, too
     encoder = build(source.config, source.preprocess, str(model), source.arch)
     if found is not None:
-        source.fill(encoder.tower, found)
+        source.fill_in(encoder.tower, found)
     if resize:
         encoder.preprocess = replace(encoder.preprocess, resize=resize)
     if pixels and pixels != encoder.preprocess.size:

@@ -12,7 +12,7 @@ import copy
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from klip import blocks, data, encoder, imagenet, metrics, paths, zeroshot
+from klip import blocks, data, encoder, hub, imagenet, metrics, paths, zeroshot
 from klip.corpus import CORPUS_PIXELS, Batches, corpus, preprocess
 from klip.device import autocast
 from klip.encoder import Encoder
-from klip.files import atomic
-from klip.prompts import build, fill, tokenizer
+from klip.files import write_tensors
+from klip.prompts import build, tokenizer
 from klip.shop.design import colour_name, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import on_white
@@ -72,9 +72,7 @@ def start(config: PretrainConfig) -> nn.Module:
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
-        state = imagenet.state_dict()
-        tower = {name: value for name, value in state.items() if not name.startswith(imagenet.CLASSIFIER)}
-        model.visual.trunk.load_state_dict(tower)
+        hub.fill_timm(imagenet.CLASSIFIER, model.visual, imagenet.state_dict())
         blocks.freeze(model.visual, config.frozen_blocks)
     return model
 
@@ -114,7 +112,7 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
         history = learn(together, loader, config.steps, [*rates, named | {"params": [*text, scale]}],
                         weights={"text": config.text_weight}, **how)
         if sets:
-            chosen = choices(before, tower, sets).to_dict("records")
+            chosen = choices(before, tower, sets)
         tower = encoder.interpolate(before, tower, config.wise)
         model.visual = tower.tower
         lessons = answered(itertools.islice(loader, config.text_steps), tower, config.text_passes, config.seed)
@@ -192,54 +190,46 @@ def answered(lessons: Iterable[tuple], teacher: Encoder, passes: int, seed: int)
         yield from (kept[k] for k in rng.permutation(len(kept)))
 
 
-def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path,
-          chosen: Sequence[dict] = ()) -> None:
+def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path, chosen: list[dict]) -> None:
     """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
-    from safetensors.torch import save_file
-
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: (value.half() if value.is_floating_point() else value).contiguous()
-               for name, value in model.state_dict().items()
+    tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
     recipe = asdict(config) | {"teacher": Path(config.teacher).name}
-    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history,
-            "chosen": list(chosen)}
-    facts = {"arch": config.arch, "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
-             "provenance": json.dumps(made)}
-    atomic(Path(out), lambda part: save_file(tensors, part, facts))
+    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history, "chosen": chosen}
+    write_tensors(Path(out), tensors, {
+        "arch": config.arch, "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
+        "provenance": json.dumps(made)})
 
 
-def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFrame]:
+def judges() -> dict[str, pd.DataFrame]:
     """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA has them: GroZi-120 with at
-    most `per_product` seeded crops of each product, and that many of GroceryStore's *training* photographs."""
+    most 10 seeded crops of each product, and 500 of GroceryStore's *training* photographs."""
     found = {}
     if (paths.data_root() / "grozi-120").is_dir():
         grozi = data.load("grozi-120")
         asked = grozi["split"] == "query"
-        crops = grozi[asked].sample(frac=1, random_state=0).groupby("product", sort=False).head(per_product)
+        crops = grozi[asked].sample(frac=1, random_state=0).groupby("product", sort=False).head(10)
         found["grozi-120 web1"] = pd.concat([grozi[~asked], crops], ignore_index=True)
         found["grozi-120 web1"].attrs = grozi.attrs
     if (paths.data_root() / "grocery-store").is_dir():
         grocery = data.load("grocery-store")
         shown, train = grocery[grocery["split"] == "gallery"], grocery[grocery["split"] == "train"]
-        asked = train.sample(min(photographs, len(train)), random_state=0).assign(split="query")
+        asked = train.sample(min(500, len(train)), random_state=0).assign(split="query")
         found["grocery-store, training photographs"] = pd.concat([shown, asked], ignore_index=True)
         found["grocery-store, training photographs"].attrs = grocery.attrs
     return found
 
 
-def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame],
-            pixels: Sequence[int] = (128, 160, 192, 224), shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)
-            ) -> pd.DataFrame:
+def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> list[dict]:
     """Top-1 (a fraction) of each judge at each resolution and share of the trained weights, one packshot, one view."""
     rows = []
-    for share, side in itertools.product(shares, pixels):
+    for share, side in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224)):
         judge = encoder.interpolate(before, after, share)
         judge.preprocess = replace(judge.preprocess, size=side)
         for name, catalogue in sets.items():
             answers = zeroshot.evaluate(judge, catalogue, views=1, precision="auto")
             rows.append({"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1})
-    return pd.DataFrame(rows, columns=["set", "pixels", "wise", "top1"])
+    return rows
 
 
 def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
@@ -252,23 +242,21 @@ def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
 
 # ---------------------------------------------------------------------------------------------- its own check
 
-def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, seed: int = 0) -> pd.DataFrame:
+def zero_shot(arch: str = "nanoclip") -> pd.DataFrame:
     """Zero-shot classification by prompt, as CLIP does it, of packshots of the range `spare`, never trained on.
 
     One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
     """
-    model, tokenize, file = build(arch), tokenizer(arch), Path(file or paths.WEIGHTS / f"{arch}.safetensors")
-    fill(model, file)
-    model.eval()
-    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
-    size = encoder.load(file).preprocess.size
-    clean = np.stack([on_white(packshot(product, CORPUS_PIXELS), rng, size) for product in products])
+    model, tokenize = build(arch, trained=True).eval(), tokenizer(arch)
+    tower = encoder.load(paths.WEIGHTS / f"{arch}.safetensors")
+    products, rng = design("spare", 300, (1, 1), 0), np.random.default_rng(0)
+    clean = [on_white(packshot(product, CORPUS_PIXELS), rng, tower.preprocess.size) for product in products]
     questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
                  "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
                  "kind of goods": ("a packshot of {}", [product.noun for product in products])}
     rows = []
     with torch.no_grad():
-        images = encoder.embed(encoder.load(file), list(clean))  # (N, D)
+        images = encoder.embed(tower, clean)  # (N, D)
         for attribute, (prompt, truth) in questions.items():
             answers = sorted(set(truth))
             text = model.encode_text(tokenize([prompt.format(answer) for answer in answers]), normalize=True)

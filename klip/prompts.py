@@ -49,20 +49,19 @@ def tokenizer(arch: str = "nanoclip") -> Any:
     return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
 
 
-def build(arch: str) -> nn.Module:
-    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised."""
+def build(arch: str, trained: bool = False) -> nn.Module:
+    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised.
+
+    trained: with the weights shipped beside it; those of a tower alone leave the text tower random.
+    """
     import open_clip
+    from safetensors.torch import load_model
 
     open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
-    return open_clip.create_model(arch, load_weights=False)
-
-
-def fill(model: nn.Module, file: str | Path) -> None:
-    """Load a weight file of klip into a whole model; one without a text tower leaves the model's own."""
-    from safetensors.torch import load_file
-
-    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
-    model.load_state_dict(state, strict=False)
+    model = open_clip.create_model(arch, load_weights=False)
+    if trained:
+        load_model(model, paths.WEIGHTS / f"{arch}.safetensors", strict=False)
+    return model
 
 
 def load(model: str) -> tuple[nn.Module, Any]:
@@ -74,9 +73,7 @@ def load(model: str) -> tuple[nn.Module, Any]:
     import open_clip
 
     if model == "nano":
-        made = build("nanoclip")
-        fill(made, paths.WEIGHTS / "nanoclip.safetensors")
-        return made.eval(), tokenizer()
+        return build("nanoclip", trained=True).eval(), tokenizer()
     arch, _, tag = model.partition(":")
     if not tag or arch == "timm":
         raise ValueError(f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip")

@@ -139,7 +139,7 @@ def read(folder: Path, config: FinetuneConfig) -> Run:
         average = encoders.load(folder / "average.safetensors")
         average.name = f"{encoder.name}, averaged weights"
     head = _head(config, facts["products"], encoder.dim)
-    head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
+    head.load_state_dict(checkpoint.read(folder / "head.safetensors"))
     return Run(encoder, head, facts["products"], history, config, facts["seconds"], folder, average)
 
 
@@ -228,7 +228,7 @@ class _Trainer:
         """Train to the end of the budget, from the state in `folder` if there is one."""
         config, state = self.config, folder / "state.pt" if folder and self.config.save_every else None
         if ranks.agreed(state is not None and state.is_file()):
-            self._restore(checkpoint.read_state(state))
+            self._restore(checkpoint.read(state))
         elif config.validate_every and self.held:
             frozen = self._once("frozen", self.held, lambda: torch.tensor(
                 validate(self.encoder, self.held, config.precision, config.workers), dtype=torch.float64))

@@ -37,7 +37,7 @@ def source(model: str) -> Source:
         # Lite0's pooled 1,280 features; normalised by a half, 224 pixels, as it was trained
         config = {"embed_dim": 1280, "timm": {"model_name": imagenet.ARCH}}
         return Source(imagenet.ARCH, config, Preprocess(224, (0.5,) * 3, (0.5,) * 3), imagenet.state_dict,
-                      partial(hub.fill_timm, imagenet.ARCH, imagenet.CLASSIFIER))
+                      partial(hub.fill_timm, imagenet.CLASSIFIER))
     if scheme == "timm":
         return hub.of_timm(rest)
     if scheme in ("hf-hub", "local-dir"):
@@ -57,7 +57,6 @@ def _of_klip(path: Path) -> Source:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
             names = [name for name in file.keys() if name.startswith("visual.")]  # noqa: SIM118
-            given = {name.removeprefix("visual."): tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"encoder: {path} is damaged, half-written or no safetensors file ({error}); "
                          "make or fetch it again") from None
@@ -68,13 +67,8 @@ def _of_klip(path: Path) -> Source:
     config = json.loads(facts["config"]) if "config" in facts else hub.known(arch)
 
     def fill(tower: nn.Module, path: Path) -> None:
-        wanted = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
-        if wanted != given:
-            name = min(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
-            raise ValueError(f"encoder: {path} is a checkpoint of another architecture than the {arch} it names: "
-                             f"{name} is {given.get(name, 'missing')} there, {wanted.get(name, 'missing')} in it")
         with safe_open(path, "pt") as file:
-            tower.load_state_dict({name: file.get_tensor(f"visual.{name}") for name in given})
+            tower.load_state_dict({name.removeprefix("visual."): file.get_tensor(name) for name in names})
 
     return Source(arch, config, Preprocess.from_dict(json.loads(facts["preprocess"])), lambda: path, fill)
 
