@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -27,8 +29,7 @@ Storages = dict[int, tuple[Tensor, int]]
 """Bytes by storage, with a tensor that keeps it alive: no other storage may take its place in memory."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """Bytes that grow in a line with the batch."""
 
     fixed: float
@@ -70,9 +71,7 @@ class Need:
     def parts(self, micro: int, accumulate: int = 1, checkpointing: bool = False,
               ema: bool = False) -> dict[str, float]:
         """Bytes by part at the peak of a step in `accumulate` micro-batches of `micro` images; their sum is the peak.
-
-        With one micro-batch gradients grow while activations go: only what exceeds these counts beside them.
-        """
+        With one micro-batch gradients grow while activations go: only what exceeds these counts beside them."""
         activations = self.kept.at(micro)
         if checkpointing:  # autocast's weights live to the end of the forward pass, a block's until its backward
             activations = self.between.at(micro) + max(self.kept.fixed - self.between.fixed, self.block.at(micro))
@@ -182,9 +181,6 @@ def _total(found: Storages) -> int:
 
 def _checkpointed(tower: nn.Module) -> list[nn.Module]:
     """The modules that `Encoder.checkpointing` runs again; of an unknown tower none, as if it had no such switch."""
-    from open_clip.modified_resnet import ModifiedResNet
-    from open_clip.transformer import VisionTransformer
-
     if isinstance(tower, VisionTransformer):
         return list(tower.transformer.resblocks)
     if isinstance(tower, ModifiedResNet):
@@ -206,9 +202,7 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *more: Any,
                      **options: Any) -> Tensor:
     """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose the unfused product.
-
-    A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention.
-    """
+    A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention."""
     if query.device.type != "cuda" or attn_mask is not None:
         return ATTENTION(query, key, value, attn_mask, *more, **options)
     return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]

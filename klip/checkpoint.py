@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 from klip import images, paths
 from klip.files import atomic, write_tensors
@@ -23,10 +24,8 @@ SOURCES = ("images", "augment", "balance", "towers", "device", "weights", "hub",
 
 
 def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
-    """Where a run is kept: `facts` (JSON), klip's code, torch's version and the images it uses, by content.
-
-    used: frames of product and image, with `attrs` root.
-    """
+    """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents of the images it uses,
+    frames of product and image with `attrs` root."""
     digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
     for source in SOURCES:
         digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
@@ -60,8 +59,6 @@ def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if it is damaged."""
-    from safetensors.torch import load_file
-
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:

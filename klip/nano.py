@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from open_clip.loss import ClipLoss
+from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -64,8 +66,6 @@ class PretrainConfig:
     passes: int = 1  # times that a pupil goes through the pictures, whose embeddings the teacher gives once
     seed: int = 0
 
-
-# ---------------------------------------------------------------------------------------------- training
 
 def start(config: PretrainConfig) -> nn.Module:
     """The open_clip model to be trained: a timm image tower has ImageNet weights, all else random ones."""
@@ -126,9 +126,7 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
 def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], steps: int, groups: list[dict],
           warmup: int, log_every: int, progress: bool, weights: Mapping[str, float] = {}) -> list[dict]:  # noqa: B006
     """Train what is in `groups` on `steps` lessons by the weighted sum of their losses, told every `log_every` steps.
-
-    AdamW, warm-up, cosine, gradients clipped to 1.  A loss without a weight has 1.
-    """
+    AdamW, warm-up, cosine, gradients clipped to 1.  A loss without a weight has 1."""
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, steps, warmup / steps))
     trained = [parameter for group in groups for parameter in group["params"]]
@@ -158,8 +156,6 @@ def seen(tower: Encoder, images: np.ndarray) -> Tensor:
 
 def contrastive(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss (Radford et al. 2021) of unit rows (B, D), row i of one belonging to row i of the other."""
-    from open_clip.loss import ClipLoss
-
     return ClipLoss()(left, right, scale.exp().clamp(max=100))
 
 
@@ -170,10 +166,8 @@ def captioned(model: nn.Module, words: Tensor, target: Tensor) -> Tensor:
 
 
 def imitation(embedded: Tensor, target: Tensor) -> Tensor:
-    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and of their similarities.
-
-    The second part is what recognition uses (relational distillation, Park et al. 2019, with cosines).
-    """
+    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and of their similarities, which
+    recognition uses (relational distillation, Park et al. 2019, with cosines)."""
     apart = (embedded @ embedded.T - target @ target.T).square().mean()
     return (1 - (embedded * target).sum(1)).mean() + 10 * apart
 
@@ -234,19 +228,13 @@ def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> l
 
 def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
     """What a weight file says of its making: `recipe`, `renderer` (hash of the shop's code), `history`, `chosen`."""
-    from safetensors import safe_open
-
     with safe_open(Path(file or paths.WEIGHTS / f"{arch}.safetensors"), "pt") as found:
         return json.loads(found.metadata()["provenance"])
 
 
-# ---------------------------------------------------------------------------------------------- its own check
-
 def zero_shot(arch: str = "nanoclip") -> pd.DataFrame:
     """Zero-shot classification by prompt, as CLIP does it, of packshots of the range `spare`, never trained on.
-
-    One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
-    """
+    One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction)."""
     model, tokenize = build(arch, trained=True).eval(), tokenizer(arch)
     tower = encoder.load(paths.WEIGHTS / f"{arch}.safetensors")
     products, rng = design("spare", 300, (1, 1), 0), np.random.default_rng(0)

@@ -11,8 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pandas as pd
 import torch
+from open_clip.tokenizer import SimpleTokenizer, default_bpe
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from klip import encoder, hub, paths, zeroshot
@@ -35,9 +38,6 @@ def missing(catalogue: pd.DataFrame) -> str:
 
 def tokenizer(arch: str = "nanoclip") -> Any:
     """open_clip's own BPE tokenizer; for a tower of klip its merges are cut to the vocabulary that it has."""
-    import open_clip
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
-
     file = paths.WEIGHTS / f"{arch}.json"
     if not file.is_file():
         return open_clip.get_tokenizer(arch)
@@ -50,13 +50,8 @@ def tokenizer(arch: str = "nanoclip") -> Any:
 
 
 def build(arch: str, trained: bool = False) -> nn.Module:
-    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised.
-
-    trained: with the weights shipped beside it; those of a tower alone leave the text tower random.
-    """
-    import open_clip
-    from safetensors.torch import load_model
-
+    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised or
+    `trained`, with the weights shipped beside it; those of an image tower alone leave the text tower random."""
     open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
     model = open_clip.create_model(arch, load_weights=False)
     if trained:
@@ -67,11 +62,8 @@ def build(arch: str, trained: bool = False) -> nn.Module:
 def load(model: str) -> tuple[nn.Module, Any]:
     """The whole open_clip model that an image tower belongs to, in eval mode, and its tokenizer.
 
-    model: `nano`, or of open_clip ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:FOLDER, as for `encoder.load`.
-    ValueError: a model without a text tower.
+    model: `nano`, or a name of open_clip's as for `encoder.load`.  ValueError: a model without a text tower.
     """
-    import open_clip
-
     if model == "nano":
         return build("nanoclip", trained=True).eval(), tokenizer()
     arch, _, tag = model.partition(":")
@@ -96,10 +88,8 @@ def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
 
 def evaluate(tower: Encoder, model: str, catalogue: pd.DataFrame, embeddings: Tensor | None = None,
              **options: Any) -> pd.DataFrame:
-    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.
-
-    embeddings (Q, D) of `zeroshot.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`.
-    """
+    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.  embeddings (Q, D)
+    of `zeroshot.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`."""
     if reason := missing(catalogue):
         raise ValueError(f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}")
     _, asked = zeroshot.pick(catalogue, embeddings=embeddings)

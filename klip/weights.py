@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from klip import hub, imagenet, paths
@@ -22,10 +23,8 @@ FORMS = ("nano, nano-vit, imagenet, a .safetensors file of klip, timm:NAME, and 
 
 
 def source(model: str) -> Source:
-    """The source of an encoder called by one of FORMS; no weights are read or fetched before `fill`.
-
-    FileNotFoundError: a file is missing and not to be had; ValueError: everything else.
-    """
+    """The source of an encoder called by one of FORMS; its weights are not read yet.  FileNotFoundError: a file is
+    missing and not to be had; ValueError: everything else."""
     scheme, _, rest = model.partition(":")
     file = paths.WEIGHTS / f"{SHIPPED[model]}.safetensors" if model in SHIPPED else Path(model)
     if file.is_file():
@@ -51,8 +50,6 @@ def source(model: str) -> Source:
 
 def _of_klip(path: Path) -> Source:
     """Tensors `visual.*` of any float type; metadata arch, preprocess, config (if shipped: a JSON of open_clip)."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
@@ -73,20 +70,19 @@ def _of_klip(path: Path) -> Source:
     return Source(arch, config, Preprocess.from_dict(json.loads(facts["preprocess"])), lambda: path, fill)
 
 
-def write(path: str | Path, tower: nn.Module, arch: str, config: dict, preprocess: Preprocess,
-          provenance: dict[str, Any]) -> Path:
-    """A file of klip: tensors `visual.*`; metadata arch, config, preprocess, provenance, and, as README's recipe for
-    plain open_clip wants them, `open_clip`: the arguments of its create_model and of its PreprocessCfg."""
-    facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": provenance}
+def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
+    """Write an `Encoder`, atomically: tensors `visual.*`; metadata arch, config, preprocess, provenance and, for
+    README's recipe for plain open_clip, `open_clip`: the arguments of its create_model and of its PreprocessCfg."""
+    config, preprocess = encoder.config, encoder.preprocess
+    facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": {"name": encoder.name, **provenance}}
     if "timm" not in config:
         modes = {"squash": "squash", "pad": "longest", "crop": "shortest"}
         facts["open_clip"] = {
-            "model": {"model_name": arch, "force_quick_gelu": bool(config.get("quick_gelu")),
+            "model": {"model_name": encoder.arch, "force_quick_gelu": bool(config.get("quick_gelu")),
                       "force_image_size": config.get("pixels")},
             "preprocess": {"size": preprocess.size, "mean": preprocess.mean, "std": preprocess.std,
                            "interpolation": preprocess.interpolation, "resize_mode": modes[preprocess.resize],
                            "fill_color": preprocess.fill}}
-    texts = {key: json.dumps(value, default=str) for key, value in facts.items()}
-    write_tensors(Path(path), {f"visual.{name}": value for name, value in tower.state_dict().items()},
-                  {"arch": arch, **texts})
+    texts = {"arch": encoder.arch} | {key: json.dumps(value, default=str) for key, value in facts.items()}
+    write_tensors(Path(path), {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()}, texts)
     return Path(path)
