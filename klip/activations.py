@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
-from unittest import mock
+from typing import Any, NamedTuple
 
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -28,8 +29,7 @@ Storages = dict[int, tuple[Tensor, int]]
 """Bytes by storage, with a tensor that keeps it alive: no other storage may take its place in memory."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """Bytes that grow in a line with the batch."""
 
     fixed: float
@@ -71,9 +71,7 @@ class Need:
     def parts(self, micro: int, accumulate: int = 1, checkpointing: bool = False,
               ema: bool = False) -> dict[str, float]:
         """Bytes by part at the peak of a step in `accumulate` micro-batches of `micro` images; their sum is the peak.
-
-        With one micro-batch gradients grow while activations go: only what exceeds these counts beside them.
-        """
+        With one micro-batch gradients grow while activations go: only what exceeds these counts beside them."""
         activations = self.kept.at(micro)
         if checkpointing:  # autocast's weights live to the end of the forward pass, a block's until its backward
             activations = self.between.at(micro) + max(self.kept.fixed - self.between.fixed, self.block.at(micro))
@@ -130,36 +128,39 @@ def fill(module: nn.Module) -> None:
 def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     """What one forward pass of a batch (B, 3, S, S) keeps for its backward pass."""
     encoder.train()
-    inside, inputs = defaultdict[nn.Module | None, Storages](dict), dict[nn.Module, Tensor]()  # by block, None: outside
-    own, now = _storages(encoder), None
-
-    def pack(tensor: Tensor) -> Tensor:
-        return _note(tensor, inside[now], own)
+    places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
+    inside, inputs = defaultdict[int, Storages](dict), dict[int, Tensor]()  # by block, -1 outside of all
+    own, now, kind = _storages(encoder), -1, images.device.type
 
     def enter(module: nn.Module, given: tuple) -> None:
         nonlocal now
-        now, inputs[module] = module, given[0]
+        now = places[module]
+        inputs[now] = given[0]
 
     def leave(*_: object) -> None:
         nonlocal now
-        now = None
+        now = -1
 
     with ExitStack() as during:
-        for module in _checkpointed(encoder.tower):
+        for module in places:
             during.enter_context(module.register_forward_pre_hook(enter))
             during.enter_context(module.register_forward_hook(leave))
-        during.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
-        during.enter_context(_autocast(precision, images.device))
-        during.enter_context(mock.patch.object(nn.functional, ATTENTION.__name__, _fused_attention))
+        during.enter_context(torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: _note(tensor, inside[now], own), lambda tensor: tensor))
+        during.enter_context(encoders.autocast("fp32", kind))  # off; in the end it puts back what is set here
+        if precision != "fp32":  # for a GPU that is not there torch.autocast would switch itself off
+            torch.set_autocast_dtype(kind, torch.float16 if precision == "fp16" else torch.bfloat16)
+            torch.set_autocast_enabled(kind, True)
+        during.callback(setattr, nn.functional, ATTENTION.__name__, ATTENTION)
+        nn.functional.scaled_dot_product_attention = _fused_attention
         encoder(images)
-    between = dict(inside.get(None, {}))
-    for module, tensor in inputs.items():
-        if module in inside:  # a frozen block keeps nothing
-            _note(tensor, between, own)
-    everything = {key: item for part in inside.values() for key, item in part.items()}
-    alone = [{key: item for key, item in part.items() if key not in between}
-             for module, part in inside.items() if module is not None]
-    return Saved([size for _, size in everything.values()], _total(between), max(map(_total, alone), default=0))
+    between = dict(inside.pop(-1, {}))
+    everything = dict(between)
+    for place, part in inside.items():  # a frozen block keeps nothing and is not there
+        _note(inputs[place], between, own)
+        everything |= part
+    alone = [_total({key: item for key, item in part.items() if key not in between}) for part in inside.values()]
+    return Saved([size for _, size in everything.values()], _total(between), max(alone, default=0))
 
 
 def _storages(module: nn.Module) -> set[int]:
@@ -180,9 +181,6 @@ def _total(found: Storages) -> int:
 
 def _checkpointed(tower: nn.Module) -> list[nn.Module]:
     """The modules that `Encoder.checkpointing` runs again; of an unknown tower none, as if it had no such switch."""
-    from open_clip.modified_resnet import ModifiedResNet
-    from open_clip.transformer import VisionTransformer
-
     if isinstance(tower, VisionTransformer):
         return list(tower.transformer.resblocks)
     if isinstance(tower, ModifiedResNet):
@@ -201,19 +199,10 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
     return float(_total(found))
 
 
-def _autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast, also for fake tensors of a GPU where there is none, where it would switch itself off."""
-    with (mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
-          mock.patch("torch.cuda.is_bf16_supported", return_value=True)):
-        return encoders.autocast(precision, device)
-
-
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *more: Any,
                      **options: Any) -> Tensor:
     """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose the unfused product.
-
-    A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention.
-    """
+    A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention."""
     if query.device.type != "cuda" or attn_mask is not None:
         return ATTENTION(query, key, value, attn_mask, *more, **options)
     return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]

@@ -73,9 +73,7 @@ class Head(nn.Module):
 @torch.no_grad()
 def initialise(head: Head, means: torch.Tensor) -> None:
     """Put the centres on the unit class means (C, D) of the frozen encoder; a triplet loss has none.
-
-    PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4.
-    """
+    PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4."""
     if tuple(means.shape) != (head.products, head.dim):
         raise ValueError(f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}")
     if not torch.isfinite(means).all():

@@ -1,7 +1,7 @@
 """Depth and breadth (paper §4.1.3, words of Zhang & Deng 2020): which image is drawn when.
 
-Breadth is the number of products, depth the number of draws a product gets in an epoch.  No image is drawn
-again before all of its product were; a repeat has its number, so that it can be augmented harder.
+Breadth is the number of products, depth that of a product's draws in an epoch.  No image is drawn again before all of
+its product were; a repeat has its number, so that it can be augmented harder.
 """
 
 from __future__ import annotations

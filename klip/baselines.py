@@ -105,9 +105,7 @@ def label(row: str, backbone: Mapping[str, Encoder]) -> str:
 
 def under_frozen(own: Mapping[str, Sequence[pd.DataFrame]], bare: Mapping[str, str]) -> list[str]:
     """Trained rows that ended under their tower's row `bare`, by mean top-1 over the seeds' frames of one set.
-
-    No interval is asked: a row that did not get above where it began is no rival, even by little.
-    """
+    No interval is asked: a row that did not get above where it began is no rival, even by little."""
     level = {row: metrics.over_seeds(frames).value for row, frames in own.items()}
     return [one.row for one in RECIPES if one.row in own and level[one.row] < level.get(bare[one.tower], 0)]
 
@@ -130,10 +128,8 @@ def training_images(recipe: Recipe, catalogue: pd.DataFrame, rule: str = "first"
 
 def fit(recipe: Recipe, tower: Encoder, catalogue: pd.DataFrame, budget: int, rule: str = "first",
         progress: bool = True, cache: bool = True, features: Tensor | None = None, **given: Any) -> train.Run:
-    """Train a row for one set, from `tower`, on `budget` images of each product.
-
-    given: further fields of FinetuneConfig.  features: those of `embed` for these very packshots, if there are any.
-    """
+    """Train a row for one set, from `tower`, on `budget` images of each product.  given: further fields of
+    FinetuneConfig.  features: those of `embed` for these very packshots, if there are any."""
     rows = training_images(recipe, catalogue, rule, given.get("seed", 0))
     images = budget * rows["product"].nunique()
     task = FinetuneConfig(**{"model": tower.name, "depth": budget, "images": images} | given | recipe.changes)

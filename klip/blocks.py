@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from timm.models import group_parameters
+from torch import nn
 
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
+from klip.towers import TimmTower
 
 READINGS = ("blockwise", "blockwise-proj", "common", "layerwise")
 _EMBEDDINGS = ("class_embedding", "positional_embedding", "cls_token", "reg_token", "pos_embed")
@@ -42,12 +46,6 @@ def partition(tower: nn.Module, reading: str = "blockwise") -> list[Group]:
 
 def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], int]]:
     """Number n of blocks, name of the top group, place of a parameter: 0 stem, 1..n blocks, n + 1 top."""
-    from open_clip.modified_resnet import ModifiedResNet
-    from open_clip.timm_model import TimmModel
-    from open_clip.transformer import VisionTransformer
-
-    from klip.towers import TimmTower
-
     if isinstance(tower, VisionTransformer):
         n = len(tower.transformer.resblocks)
         places = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
@@ -58,8 +56,6 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
         places = {label: i for i, label in enumerate(labels, start=1)} | {"attnpool": len(labels) + 1}
         return len(labels), "attnpool", lambda name: _under(name, places, 0)
     if isinstance(tower, TimmModel | TimmTower):
-        from timm.models import group_parameters
-
         # timm's own labels; its mark (99999,) lets final convolutions and norms ride with the last block
         matcher = tower.trunk.group_matcher() | {"rest": [("", (99999,))]}
         inside = group_parameters(tower.trunk, matcher, reverse=True)
@@ -76,9 +72,7 @@ def _under(name: str, places: dict[str, int], other: int) -> int:
 
 def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
     """Stop the training of the `low` first blocks and of the stem; the parameters that this froze.  0: nothing.
-
-    The other groups keep their rates.  Under the paper's rates blocks 0-8 of ViT-L/14 stay under 1e-6.
-    """
+    The other groups keep their rates; under the paper's, blocks 0-8 of ViT-L/14 stay under 1e-6."""
     count = _layout(tower, READINGS[0])[0]
     if not 0 <= low <= count:
         raise ValueError(f"frozen_blocks must be at most the {count} blocks of the tower, got {low}")
@@ -111,8 +105,7 @@ def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float
                      weight_decay: float = 0.05) -> list[dict]:
     """Groups for AdamW with `params`, absolute `lr`, `weight_decay` and `name`, from stem to top.
 
-    A group is split in two of the same name and rate: weights, and those that never decay (at most one
-    dimension, class and position embeddings).  Empty halves are left out.
+    Each is split in two: weights, and those that never decay (at most one dimension, class and position embeddings).
     """
     named, groups, found = dict(tower.named_parameters()), partition(tower, reading), []
     for group, lr in zip(groups, rates(groups, reading, top_lr, decay), strict=True):
@@ -125,10 +118,8 @@ def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float
     return found
 
 
-def optimiser(groups: list[dict], kind: str = "adamw") -> Optimizer:
+def optimiser(groups: list[dict], kind: str = "adamw") -> torch.optim.Optimizer:
     """adamw: torch's, fused (paper §4.1.1); adamw8bit: that of bitsandbytes, its moments 2 bytes a weight, not 8."""
-    import torch
-
     if kind == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     try:

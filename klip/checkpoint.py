@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 from klip import images, paths
 from klip.files import atomic, write_tensors
@@ -23,10 +24,8 @@ SOURCES = ("images", "augment", "balance", "towers", "device", "weights", "hub",
 
 
 def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
-    """Where a run is kept: `facts` (JSON), klip's code, torch's version and the images it uses, by content.
-
-    used: frames of product and image, with `attrs` root.
-    """
+    """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents of the images it uses,
+    frames of product and image with `attrs` root."""
     digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
     for source in SOURCES:
         digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
@@ -48,7 +47,7 @@ def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.T
     file = folder(facts, used).with_suffix(".safetensors")
     if not file.is_file():
         write_tensors(file, {"value": compute()})
-    return read_tensors(file)["value"]
+    return read(file)["value"]
 
 
 def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -58,22 +57,11 @@ def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
     (path / "state.pt").unlink(missing_ok=True)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a run's file; ValueError if it is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def read(path: Path) -> dict[str, Any]:
+    """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if it is damaged."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"fine-tuning: {path} is damaged or missing ({error}); delete its folder to train it "
-                         "anew") from None
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The state of an interrupted run; ValueError if it is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"fine-tuning: the state {path} of an interrupted run is damaged "
-                         f"({type(error).__name__}); delete it to start the run anew") from None
+        whole = path if path.parent == paths.CACHE / "runs" else path.parent
+        raise ValueError(f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
+                         "it anew") from None

@@ -6,9 +6,9 @@ N products in the corpus, V views, L tokens.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from klip import paths
 from klip.augment import Preprocess, padded
+from klip.files import atomic
 from klip.shop.design import caption, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import STYLES, cut_out, on_white, photograph
@@ -31,7 +32,7 @@ def preprocess(pixels: int) -> Preprocess:
     return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
 
 
-def _packshots(file: str, start: int, products: list, seed: int) -> int:
+def _packshots(file: Path, start: int, products: list, seed: int) -> int:
     """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
     rows = np.load(file, mmap_mode="r+")
     for row, product in enumerate(products, start):
@@ -44,19 +45,19 @@ def _packshots(file: str, start: int, products: list, seed: int) -> int:
 def corpus(config: Any, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
     """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
     products = design("pretrain", config.lines, (1, 3), config.seed)
-    name = f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
-    file = paths.CACHE / "nano" / name
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npy")
+    file = paths.CACHE / "nano" / f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
+    starts = range(0, len(products), 200)
+
+    def render(part: Path) -> None:
         shape = (len(products), config.views, CORPUS_PIXELS, CORPUS_PIXELS, 4)
         np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
+        chunks = (products[s : s + 200] for s in starts)
         with ProcessPoolExecutor(workers) as pool, tqdm(total=len(products), disable=not progress) as bar:
-            starts = range(0, len(products), 200)
-            chunks = (products[s : s + 200] for s in starts)
-            for done in pool.map(_packshots, repeat(str(part)), starts, chunks, repeat(config.seed)):
+            for done in pool.map(_packshots, repeat(part), starts, chunks, repeat(config.seed)):
                 bar.update(done)
-        os.replace(part, file)
+
+    if not file.exists():
+        atomic(file, render)
     return products, np.load(file, mmap_mode="r")
 
 

@@ -33,8 +33,7 @@ def depthwise(network: nn.Module) -> bool:
 def resolve_precision(precision: str, device: str | torch.device, trained: nn.Module | None = None) -> str:
     """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
 
-    trained: the network if the step has a backward pass.  On a CPU auto trains depthwise convolutions in fp32: their
-    backward pass takes twice as long in bf16.
+    trained: the network if the step has a backward pass, which on a CPU takes depthwise ones twice as long in bf16.
     """
     if precision in ("fp32", "bf16", "fp16"):
         return precision

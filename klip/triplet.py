@@ -16,8 +16,7 @@ from torch import Tensor, nn
 def kinship(groups: Sequence[str]) -> np.ndarray:
     """How much of product i's place in the hierarchy product j shares, (C, C) fractions.
 
-    A group is a path from the general to the special, "tea/brand-line": it stands for its parts and all that lead
-    to them.  An empty group shares nothing.
+    A group is a path from the general to the special, "tea/brand-line", and has all that leads to it; empty, nothing.
     """
     places = [{tuple(path[: n + 1]) for n in range(len(path))} for path in (g.split("/") if g else [] for g in groups)]
     return np.array([[len(a & b) / max(1, len(a)) for b in places] for a in places], np.float32)
@@ -26,16 +25,13 @@ def kinship(groups: Sequence[str]) -> np.ndarray:
 class HierarchyTriplet(nn.Module):
     """max(0, d(a, p) - d(a, n) + m(a, n)), d = 1 - cosine: mean over all triplets of the batch that are above 0.
 
-    m = lowest + (1 - kinship) (highest - lowest): a product of another kind has to be further away than a flavour of
-    the same line.  kin (C, C) is `kinship`, all 0 where no hierarchy is known; lowest and highest as in DIHE (A).
-    Without a positive pair or without a second product in the batch the loss is 0.
+    m = 0.1 + 0.4 (1 - kinship), as in DIHE (A): a product of another kind has to be further away than a flavour of the
+    same line.  kin (C, C): `kinship`, or all 0.  Without a positive pair or a second product in a batch the loss is 0.
     """
 
-    def __init__(self, kin: Tensor, lowest: float = 0.1, highest: float = 0.5) -> None:
+    def __init__(self, kin: Tensor) -> None:
         super().__init__()
-        if not 0 <= lowest <= highest:
-            raise ValueError(f"triplet: margins need 0 <= lowest <= highest, got {lowest!r} and {highest!r}")
-        self.register_buffer("margins", lowest + (1 - kin) * (highest - lowest))
+        self.register_buffer("margins", 0.1 + (1 - kin) * 0.4)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Scalar, in fp32; embeddings (B, D) of any length, labels (B,) in 0 .. C-1."""

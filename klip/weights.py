@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from klip import hub, imagenet, paths
@@ -22,10 +23,8 @@ FORMS = ("nano, nano-vit, imagenet, a .safetensors file of klip, timm:NAME, and 
 
 
 def source(model: str) -> Source:
-    """The source of an encoder called by one of FORMS; no weights are read or fetched before `fill`.
-
-    FileNotFoundError: a file is missing and not to be had; ValueError: everything else.
-    """
+    """The source of an encoder called by one of FORMS; its weights are not read yet.  FileNotFoundError: a file is
+    missing and not to be had; ValueError: everything else."""
     scheme, _, rest = model.partition(":")
     file = paths.WEIGHTS / f"{SHIPPED[model]}.safetensors" if model in SHIPPED else Path(model)
     if file.is_file():
@@ -37,7 +36,7 @@ def source(model: str) -> Source:
         # Lite0's pooled 1,280 features; normalised by a half, 224 pixels, as it was trained
         config = {"embed_dim": 1280, "timm": {"model_name": imagenet.ARCH}}
         return Source(imagenet.ARCH, config, Preprocess(224, (0.5,) * 3, (0.5,) * 3), imagenet.state_dict,
-                      partial(hub.fill_timm, imagenet.ARCH, imagenet.CLASSIFIER))
+                      partial(hub.fill_timm, imagenet.CLASSIFIER))
     if scheme == "timm":
         return hub.of_timm(rest)
     if scheme in ("hf-hub", "local-dir"):
@@ -51,13 +50,10 @@ def source(model: str) -> Source:
 
 def _of_klip(path: Path) -> Source:
     """Tensors `visual.*` of any float type; metadata arch, preprocess, config (if shipped: a JSON of open_clip)."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
             names = [name for name in file.keys() if name.startswith("visual.")]  # noqa: SIM118
-            given = {name.removeprefix("visual."): tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"encoder: {path} is damaged, half-written or no safetensors file ({error}); "
                          "make or fetch it again") from None
@@ -68,31 +64,25 @@ def _of_klip(path: Path) -> Source:
     config = json.loads(facts["config"]) if "config" in facts else hub.known(arch)
 
     def fill(tower: nn.Module, path: Path) -> None:
-        wanted = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
-        if wanted != given:
-            name = min(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
-            raise ValueError(f"encoder: {path} is a checkpoint of another architecture than the {arch} it names: "
-                             f"{name} is {given.get(name, 'missing')} there, {wanted.get(name, 'missing')} in it")
         with safe_open(path, "pt") as file:
-            tower.load_state_dict({name: file.get_tensor(f"visual.{name}") for name in given})
+            tower.load_state_dict({name.removeprefix("visual."): file.get_tensor(name) for name in names})
 
     return Source(arch, config, Preprocess.from_dict(json.loads(facts["preprocess"])), lambda: path, fill)
 
 
-def write(path: str | Path, tower: nn.Module, arch: str, config: dict, preprocess: Preprocess,
-          provenance: dict[str, Any]) -> Path:
-    """A file of klip: tensors `visual.*`; metadata arch, config, preprocess, provenance, and, as README's recipe for
-    plain open_clip wants them, `open_clip`: the arguments of its create_model and of its PreprocessCfg."""
-    facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": provenance}
+def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
+    """Write an `Encoder`, atomically: tensors `visual.*`; metadata arch, config, preprocess, provenance and, for
+    README's recipe for plain open_clip, `open_clip`: the arguments of its create_model and of its PreprocessCfg."""
+    config, preprocess = encoder.config, encoder.preprocess
+    facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": {"name": encoder.name, **provenance}}
     if "timm" not in config:
         modes = {"squash": "squash", "pad": "longest", "crop": "shortest"}
         facts["open_clip"] = {
-            "model": {"model_name": arch, "force_quick_gelu": bool(config.get("quick_gelu")),
+            "model": {"model_name": encoder.arch, "force_quick_gelu": bool(config.get("quick_gelu")),
                       "force_image_size": config.get("pixels")},
             "preprocess": {"size": preprocess.size, "mean": preprocess.mean, "std": preprocess.std,
                            "interpolation": preprocess.interpolation, "resize_mode": modes[preprocess.resize],
                            "fill_color": preprocess.fill}}
-    texts = {key: json.dumps(value, default=str) for key, value in facts.items()}
-    write_tensors(Path(path), {f"visual.{name}": value for name, value in tower.state_dict().items()},
-                  {"arch": arch, **texts})
+    texts = {"arch": encoder.arch} | {key: json.dumps(value, default=str) for key, value in facts.items()}
+    write_tensors(Path(path), {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()}, texts)
     return Path(path)

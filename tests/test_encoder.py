@@ -156,7 +156,7 @@ def test_damaged_and_foreign_files_are_refused(tiny, tmp_path):
     with safe_open(path, "pt") as file:
         facts = {**file.metadata(), "arch": "wide", "config": json.dumps({**VIT, "embed_dim": 24})}
     save_file(load_file(path), tmp_path / "foreign.safetensors", facts)
-    with pytest.raises(ValueError, match="foreign.safetensors is .* of another architecture than the wide"):
+    with pytest.raises(ValueError, match="foreign.safetensors is .* of another architecture than wide"):
         encoder.load(tmp_path / "foreign.safetensors")
 
 

@@ -37,7 +37,7 @@ def test_loss_equals_the_loop(seed):
 
 
 def test_kin_products_need_a_smaller_distance():
-    margins = HierarchyTriplet(torch.tensor([[1.0, 0.5, 0.0]] * 3), 0.1, 0.5).margins[0]
+    margins = HierarchyTriplet(torch.tensor([[1.0, 0.5, 0.0]] * 3)).margins[0]
     assert margins.tolist() == pytest.approx([0.1, 0.3, 0.5])
 
 
@@ -47,8 +47,3 @@ def test_no_pair_or_no_other_product_is_no_loss(labels):
     loss = HierarchyTriplet(torch.zeros(3, 3))(z, torch.tensor(labels))
     loss.backward()
     assert loss.item() == 0 and np.isfinite(z.grad.numpy()).all()
-
-
-def test_wrong_margins_are_named():
-    with pytest.raises(ValueError, match="0 <= lowest <= highest, got 0.6 and 0.5"):
-        HierarchyTriplet(torch.zeros(2, 2), lowest=0.6)
