@@ -128,7 +128,9 @@ def of_schema(scheme: str, place: str) -> Source:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[-1].strip()}"
+    """The last line of an error, as far as one reads it: torch names every tensor that is missing."""
+    last = (str(error).strip() or "no reason given").splitlines()[-1].strip()
+    return f"{type(error).__name__}: {last if len(last) <= 200 else last[:197] + '...'}"
 
 
 def _fill_open_clip(tower: nn.Module, file: Path) -> None:
