@@ -104,8 +104,8 @@ def evaluate(
                               workers=workers, progress=True)
     figures = _figures(frame, seed) | {
         "set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model,
-        "model_fingerprint": frame.attrs["fingerprint"], "preprocess": encoder.preprocess.to_dict(),
-        "also": also}
+        "model_fingerprint": frame.attrs["fingerprint"], "preprocess": encoder.preprocess.to_dict()}
+    figures |= {"also": also} if also else {}
     if how:
         figures["rerank"] = _reranked(encoder, frame, how, workers, seed)
     if json_file:
