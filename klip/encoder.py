@@ -124,7 +124,7 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
         towers.resize(encoder.tower, pixels)
         encoder.config = {**encoder.config, "pixels": pixels}
     if also:
-        if any("pos" in name for name, _ in encoder.tower.named_parameters()):
+        if towers.sees_one_size(encoder.tower):
             raise ValueError(f"encoder: {model} has a table of positions and sees one size, {encoder.preprocess.size} "
                              f"pixels; take also 0, got {also!r}")
         encoder.config = {**encoder.config, "also": also}

@@ -78,6 +78,11 @@ def build(config: dict[str, Any]) -> nn.Module:
     return tower.eval()
 
 
+def sees_one_size(tower: nn.Module) -> bool:
+    """Has it a table of positions, which is made for one size of images?"""
+    return any("pos" in name for name, _ in tower.named_parameters())
+
+
 def resize(tower: nn.Module, pixels: int) -> None:
     """Let a tower take images of `pixels` a side, in place: tables of absolute positions are interpolated, bicubic as
     open_clip and timm do when they load.  ValueError: it cannot, which one image tells."""

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from klip import arcface, augment, balance, blocks, checkpoint, data, ranks, triplet
+from klip import arcface, augment, balance, blocks, checkpoint, data, ranks, towers, triplet
 from klip import encoder as encoders
 from klip.config import FinetuneConfig
 from klip.encoder import Encoder
@@ -69,7 +69,7 @@ def finetune(config: FinetuneConfig, catalogue: pd.DataFrame, validation: pd.Dat
     base = encoders.load(config.model, config.resize, config.pixels) if base is None else copy.deepcopy(base)
     if config.proj == "drop":
         encoders.drop_projection(base)
-    if config.train_pixels and any("pos" in name for name, _ in base.tower.named_parameters()):
+    if config.train_pixels and towers.sees_one_size(base.tower):
         raise ValueError(f"fine-tuning: {base.name} has a table of positions and is trained at the size it has, "
                          f"{base.preprocess.size} pixels; take train_pixels 0, or another size by pixels")
     if config.loss == "triplet" and (config.depth % 2 or config.batch_size % 2 or not config.balanced):
