@@ -119,7 +119,7 @@ class Settings(_Checked):
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
     resize: Resize = "pad"
-    pixels: CountOrNone = 112
+    pixels: CountOrNone = 96
     """Sides of the images that `model` sees; 0: as stored with its weights."""
     train_pixels: CountOrNone = 0
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019); a

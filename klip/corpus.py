@@ -42,7 +42,7 @@ def _packshots(file: Path, start: int, products: list, seed: int) -> int:
     return len(products)
 
 
-def corpus(config: Any, workers: int = 2, progress: bool = True) -> tuple[list, np.ndarray]:
+def corpus(config: Any, workers: int | None = None, progress: bool = True) -> tuple[list, np.ndarray]:
     """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
     products = design("pretrain", config.lines, (1, 3), config.seed)
     file = paths.CACHE / "nano" / f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"

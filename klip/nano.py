@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 
 from klip import blocks, data, encoder, heldout, hub, imagenet, metrics, paths, zeroshot
 from klip.corpus import CORPUS_PIXELS, Batches, corpus, preprocess
-from klip.device import autocast
+from klip.device import autocast, default_device
 from klip.encoder import Encoder
 from klip.files import write_tensors
 from klip.prompts import build, tokenizer
@@ -85,26 +86,26 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
     and locked, and the text tower learns to name its embeddings (LiT, Zhai et al. 2022).  A pupil of `config.teacher`
     has an image tower alone.  sets: those of `judges`; what `choices` finds on them is kept in the file.
     """
-    model, chosen = start(config), []
+    model, device, chosen = start(config).to(default_device()), default_device(), []
     facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
     tower = Encoder(model.visual, preprocess(config.test_pixels), config.arch, config.arch, facts).train()
     loader = torch.utils.data.DataLoader(
-        Batches(config, *corpus(config, progress=progress), tokenizer(config.arch)), batch_size=None, num_workers=2,
-        prefetch_factor=4, worker_init_fn=encoder.quiet_worker)
+        Batches(config, *corpus(config, progress=progress), tokenizer(config.arch)), batch_size=None,
+        num_workers=os.cpu_count(), prefetch_factor=4, worker_init_fn=encoder.quiet_worker)
     decay = 1.0 if config.teacher else config.decay
     rates = blocks.parameter_groups(tower.tower, "blockwise", config.lr, decay, config.weight_decay)
-    scale = nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32))
+    scale = nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32, device=device))
     text = [parameter for name, parameter in model.named_parameters() if not name.startswith("visual.")]
     how = {"warmup": config.warmup, "log_every": log_every, "progress": progress}
 
     def together(images: np.ndarray, words: Tensor) -> dict[str, Tensor]:
         packshots, photographs = seen(tower, images).chunk(2)
-        said = model.encode_text(words, normalize=True)
+        said = model.encode_text(words.to(device), normalize=True)
         return {"pair": contrastive(packshots, photographs, scale),
                 "text": contrastive(photographs, said, model.logit_scale)}
 
     if config.teacher:
-        lessons = answered(loader, encoder.load(config.teacher), config.passes, config.seed)
+        lessons = answered(loader, encoder.load(config.teacher).to(device), config.passes, config.seed)
         history = learn(lambda images, _, target: {"teacher": imitation(seen(tower, images), target)}, lessons,
                         config.steps * config.passes, rates, **how)
     else:
@@ -148,9 +149,10 @@ def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], st
 
 def seen(tower: Encoder, images: np.ndarray) -> Tensor:
     """Unit embeddings (2B, D) of pictures (2B, S, S, 3) uint8, in the numbers fastest for it."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (tower.preprocess.mean, tower.preprocess.std))
-    pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
-    with autocast("auto", "cpu", tower.tower if torch.is_grad_enabled() else None):
+    device, how = tower.device, tower.preprocess
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (how.mean, how.std))
+    pixels = (torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    with autocast("auto", device, tower.tower if torch.is_grad_enabled() else None):
         return nn.functional.normalize(tower(pixels), dim=1)
 
 
@@ -161,7 +163,7 @@ def contrastive(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
 
 def captioned(model: nn.Module, words: Tensor, target: Tensor) -> Tensor:
     """Mean loss of captions (B, L) against locked embeddings of packshots and of photographs, (2B, D) in that order."""
-    said = model.encode_text(words, normalize=True)
+    said = model.encode_text(words.to(target.device), normalize=True)
     return sum(contrastive(images, said, model.logit_scale) for images in target.chunk(2)) / 2
 
 
@@ -186,7 +188,8 @@ def answered(lessons: Iterable[tuple], teacher: Encoder, passes: int, seed: int)
 
 def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path, chosen: list[dict]) -> None:
     """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
-    tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
+    tensors = {name: (value.half() if value.is_floating_point() else value).cpu()
+               for name, value in model.state_dict().items()
                if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
     recipe = asdict(config) | {"teacher": Path(config.teacher).name}
     made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history, "chosen": chosen}
