@@ -12,7 +12,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from klip import paths  # noqa: E402
+from klip.settings import paths  # noqa: E402
+
+TINY_VIT = {"embed_dim": 16,
+       "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +64,57 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Four products of one colour each, four training images and one validation image of each."""
+    import pandas as pd
+
+    rng, rows = np.random.default_rng(0), []
+    for product in ("apple", "bread", "cocoa", "dates"):
+        colour = rng.integers(30, 226, 3)
+        for i in range(5):
+            pixels = (colour + rng.integers(-25, 25, (24, 24, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{product}{i}.png")
+            rows.append((f"{product}{i}.png", product, "train" if i < 4 else "val"))
+    frame = pd.DataFrame(rows, columns=["image", "product", "split"])
+    frame.attrs.update(root=str(tmp_path), name="shop")
+    return frame
+
+
+@pytest.fixture
+def config(shop, tmp_path):
+    """Fine-tuning of a tiny tower in four steps, of 4, 4, 4 and 1 images."""
+    from klip.model import encoder
+    from klip.model.augment import Preprocess
+    from klip.model.weights import save
+    from klip.settings.config import FinetuneConfig
+
+    made = encoder.build(TINY_VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")
+    model = str(save(made, tmp_path / "tower.safetensors"))
+    return FinetuneConfig(model=model, images=13, depth=4, batch_size=4, precision="fp32", workers=0)
+
+
+@pytest.fixture
+def agreeing_votes_by_loop():
+    """The votes of keypoints by definition: a function of the rows of a query and of each packshot."""
+    from klip.recognise import keypoints
+
+    def votes(query, gallery):
+        """Of each product only the best group of matches that agree with one of them; rows as of `sift`."""
+        floats, won = [keypoints.root_sift(rows[:, :128]) for rows in (query, *gallery)], [[] for _ in gallery]
+        for mine, (*_, angle, size) in zip(floats[0], query.tolist(), strict=True):
+            nearest = []
+            for product, rows in enumerate(gallery):
+                apart = [float(np.sqrt(((mine - other) ** 2).sum())) for other in floats[product + 1]]
+                best = int(np.argmin(apart)) if apart else -1
+                turn, growth = (angle - int(rows[best, 128]), size - int(rows[best, 129])) if apart else (0, 0)
+                nearest.append((apart[best] if apart else 2**0.5, product, turn, growth))
+            first, second = sorted(nearest)[:2] if len(nearest) > 1 else (nearest[0], (2**0.5,))
+            won[first[1]].append((second[0] - first[0], first[2], first[3]))
+        return [max((sum(margin for margin, turn, growth in own
+                         if min((turn - middle) % 256, (middle - turn) % 256) <= 21 and abs(growth - mean) <= 12)
+                     for _, middle, mean in own), default=0) for own in won]
+
+    return votes

@@ -8,7 +8,7 @@ from importlib import metadata
 import pytest
 import yaml
 
-from klip import config, paths
+from klip.settings import config, paths
 
 WHOLE = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
 PROJECT = WHOLE["project"]
@@ -77,8 +77,3 @@ def test_no_path_of_a_machine_in_what_is_committed():
     files = [paths.ROOT / name for name in done.stdout.splitlines() if name.endswith(kinds)]
     found = [file.name for file in files if file.is_file() and private.search(file.read_text())]
     assert found == []
-
-
-def test_an_ordinary_install_holds_every_package():
-    found = {"klip"} | {f"klip.{path.parent.name}" for path in (paths.ROOT / "klip").glob("*/__init__.py")}
-    assert set(WHOLE["tool"]["setuptools"]["packages"]) == found

@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from klip import config, paths, reproduce
+from klip.companion import reproduce
+from klip.settings import config, paths
 
 NUMBERED = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_umap"]
 NAMES = [*NUMBERED, "A_nano_backbone"]

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from klip import paths, report, reproduce
+from klip.companion import report, reproduce
+from klip.settings import paths
 
 pytestmark = pytest.mark.slow
 TINY = {"depths": "1 2 4", "seeds": 1, "sweep_images": 32, "images": 32, "compare_images": 32, "breadth": 12,

@@ -12,7 +12,7 @@ from klip.cli import options
 from klip.cli.options import app, catalogue_of, encoder_of, gallery_of, group, images_of, rerank_of, writable
 
 if TYPE_CHECKING:
-    from klip.zeroshot import Gallery
+    from klip.recognise.gallery import Gallery
 
 gallery_app = group()
 app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of packshots (paper 4.2).")
@@ -28,8 +28,9 @@ def build(
     """Embed the packshots of a folder, each with its views, and write the gallery."""
     writable(file)
     catalogue = catalogue_of(source, "", seed, unreadable)
-    from klip.rerank import Rerank
-    from klip.zeroshot import Gallery, packshots
+    from klip.recognise.evaluation import packshots
+    from klip.recognise.gallery import Gallery
+    from klip.recognise.rerank import Rerank
 
     gallery = Gallery.build(encoder_of(model, resize, pixels, also), packshots(catalogue), views, seed,
                             keypoints=keypoints)
@@ -55,7 +56,7 @@ def add(
 @gallery_app.command()
 def remove(file: options.File, product: Annotated[str, typer.Argument(help="Its name.")]) -> None:
     """Remove a product; the other rows are not touched."""
-    from klip.zeroshot import Gallery
+    from klip.recognise.gallery import Gallery
 
     gallery = Gallery.load(file)
     gallery.remove(product)
@@ -100,9 +101,9 @@ def calibrate(
     """
     gallery = gallery_of(file, model)
     catalogue = catalogue_of(source, root, 0, unreadable)
-    from klip import openset
+    from klip.recognise import open_set
 
-    chosen = openset.calibrate(gallery, catalogue, score, accepts, progress=True) | {"set": source}
+    chosen = open_set.calibrate(gallery, catalogue, score, accepts, progress=True) | {"set": source}
     gallery.meta["unknown"] = chosen
     gallery.save(file)
     typer.echo(f"{file}: unknown below {chosen['below']:.4f} ({score}), chosen on {chosen['products']} products "

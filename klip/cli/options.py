@@ -12,9 +12,9 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     import pandas as pd
 
-    from klip.encoder import Encoder
-    from klip.rerank import Rerank
-    from klip.zeroshot import Gallery
+    from klip.model.encoder import Encoder
+    from klip.recognise.gallery import Gallery
+    from klip.recognise.rerank import Rerank
 
 
 class OneSentence(TyperGroup):
@@ -78,7 +78,7 @@ def pairs_of(values: list[str] | None, option: str = "--set") -> dict[str, str]:
 def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "fail",
                  options: list[str] | None = None) -> pd.DataFrame:
     """Catalogue of a set known by name, else of a folder or a manifest."""
-    from klip import data
+    from klip.data import catalogue as data
 
     known = source.partition(":")[0] in {*data.SHOPS, *data.WHERE}
     if not root and source.endswith((".csv", ".parquet")):
@@ -90,7 +90,7 @@ def catalogue_of(source: str, root: str = "", seed: int = 0, unreadable: str = "
 
 
 def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encoder:
-    from klip import encoder
+    from klip.model import encoder
 
     if min(pixels, also) < 0:
         raise ValueError("--pixels and --also must be at least 1, or 0 for the size stored with the model and for no "
@@ -100,7 +100,7 @@ def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encod
 
 def gallery_of(file: Path, model: str) -> Gallery:
     """A gallery with the encoder that made it; another encoder is refused."""
-    from klip.zeroshot import Gallery
+    from klip.recognise.gallery import Gallery
 
     meta = Gallery.load(file).meta
     return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"], meta.get("pixels", 0),
@@ -112,7 +112,7 @@ def rerank_of(word: str, weight: float | None, first: int | None, stored: dict[s
     given = {name: value for name, value in (("weight", weight), ("first", first)) if value is not None}
     if word not in ("", "keypoints") or (given and not word):
         raise ValueError(f"--rerank must be keypoints, and --weight and --first want it, got {word!r}")
-    from klip.rerank import Rerank
+    from klip.recognise.rerank import Rerank
 
     return Rerank(**stored | given) if word else None
 
@@ -121,7 +121,8 @@ def images_of(paths: list[Path], unreadable: str) -> list[str]:
     """The files given, and the images of the folders given, sorted; `skip` leaves out damaged ones."""
     import pandas as pd
 
-    from klip import data
+    from klip.data import catalogue as data
+    from klip.data.images import IMAGES
 
     if unreadable not in ("fail", "skip"):
         raise ValueError(f"--unreadable must be fail or skip, got {unreadable!r}")
@@ -130,9 +131,9 @@ def images_of(paths: list[Path], unreadable: str) -> list[str]:
         if not path.exists():
             raise FileNotFoundError(f"image {path} is missing")
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        images = [str(item) for item in inside if item == path or item.suffix.lower() in data.IMAGES]
+        images = [str(item) for item in inside if item == path or item.suffix.lower() in IMAGES]
         if not images:
-            raise ValueError(f"folder {path} holds no image ({', '.join(sorted(data.IMAGES))})")
+            raise ValueError(f"folder {path} holds no image ({', '.join(sorted(IMAGES))})")
         found += images
     if unreadable == "skip":
         frame = pd.DataFrame({"image": found, "product": ""})

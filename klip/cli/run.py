@@ -17,8 +17,8 @@ from klip.cli.options import app, catalogue_of, encoder_of, pairs_of, rerank_of,
 if TYPE_CHECKING:
     import pandas as pd
 
-    from klip.encoder import Encoder
-    from klip.rerank import Rerank
+    from klip.model.encoder import Encoder
+    from klip.recognise.rerank import Rerank
 
 SHARES = ("top1", "top1_per_product", "top5")
 
@@ -31,7 +31,7 @@ def reproduce(
     values: options.Values = None,
 ) -> None:
     """Run the notebooks of a profile in order; those up to date are skipped."""
-    from klip import reproduce as runner
+    from klip.companion import reproduce as runner
 
     runner.run(profile, pairs_of(values), only=only or None, appendix=appendix)
 
@@ -39,7 +39,7 @@ def reproduce(
 @app.command()
 def report(profile: options.Profile = "nano") -> None:
     """Judge the paper's claims by the stored results; writes claims.csv, claims.md and report.md."""
-    from klip import report as writer
+    from klip.companion import report as writer
 
     typer.echo(f"{writer.save_claims(profile)}\n{writer.write_report(profile)}")
 
@@ -61,20 +61,21 @@ def finetune(
     On several GPUs: torchrun --standalone --nproc-per-node N -m klip finetune ...
     """
     writable(out)
-    from klip.config import FinetuneConfig
+    from klip.settings.config import FinetuneConfig
 
     name = f"{model}:{pretrained}" if pretrained else model
     given = {"model": name, "images": images, "depth": depth, "pixels": pixels, "seed": seed}
     config = FinetuneConfig(**given | pairs_of(values))
     catalogue = catalogue_of(source, root, seed, unreadable, load)
-    from klip import encoder, ranks, train
+    from klip.finetuning import distributed, loop
+    from klip.model.weights import save as save_encoder
 
     val = catalogue[catalogue["split"] == "val"]
-    with ranks.joined():
-        run, first = train.finetune(config, catalogue, validation=val if len(val) else None), ranks.first()
+    with distributed.joined():
+        run, first = loop.finetune(config, catalogue, validation=val if len(val) else None), distributed.first()
     if not first:
         return
-    encoder.save(run.average or run.encoder, out, config=config.model_dump(), set=source)
+    save_encoder(run.average or run.encoder, out, config=config.model_dump(), set=source)
     loss = run.history["loss"]
     typer.echo(f"{out}: {config.images} images of {catalogue['product'].nunique()} products in "
                f"{run.seconds:.0f} s, loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}")
@@ -97,10 +98,10 @@ def evaluate(
     how = rerank_of(rerank, weight, first, {})
     catalogue = catalogue_of(set_name, root, seed, unreadable, load)
     encoder = encoder_of(model, resize, pixels, also)
-    from klip import zeroshot
-    from klip.files import atomic
+    from klip.recognise import evaluation
+    from klip.settings.files import atomic
 
-    frame = zeroshot.evaluate(encoder, catalogue, gallery, views, seed, keep=how.first if how else 0,
+    frame = evaluation.evaluate(encoder, catalogue, gallery, views, seed, keep=how.first if how else 0,
                               workers=workers, progress=True)
     figures = _figures(frame, seed) | {
         "set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model,
@@ -137,7 +138,7 @@ def plan(
     """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where there is one."""
     import torch
 
-    from klip import bench, memory
+    from klip.scale import bench, memory
 
     made = memory.plan(model, gpu_gb, images, batch, precision, products, frozen_blocks, ema, reserve_gb)
     typer.echo(memory.text(made))
@@ -160,8 +161,8 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
-    from klip import bench as measure
-    from klip import report as writer
+    from klip.companion import report as writer
+    from klip.scale import bench as measure
 
     found = measure.bench(model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds)
     if save:
@@ -177,12 +178,14 @@ def _print(figures: dict[str, Any]) -> None:
 
 def _reranked(encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, seed: int) -> dict[str, Any]:
     """Settings, figures, difference to cosine alone, and milliseconds per query (medians; embedding with reading)."""
-    from klip import encoder as encoders
-    from klip import metrics, rerank
+    from klip.model import encoder as encoders
+    from klip.model.device import at_work
+    from klip.recognise import rerank
+    from klip.stats import metrics
 
     (found,) = rerank.evaluate([frame], how, max(1, workers), progress=True)
     took, files = [], [Path(frame.attrs["root"], image) for image in frame["image"].head(20)]
-    with encoders.at_work(encoder):
+    with at_work(encoder):
         for file in files:
             began = time.perf_counter()
             encoders.embed(encoder, [file], precision="fp32")
@@ -196,7 +199,7 @@ def _reranked(encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, 
 
 def _figures(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
     """Counts, fractions and their 95 % intervals by bootstrap over products."""
-    from klip import metrics
+    from klip.stats import metrics
 
     score = metrics.score(frame)
     figures: dict[str, Any] = {"queries": score.total, "products": score.products, "correct": score.correct}

@@ -22,7 +22,7 @@ def fetch(
     name: Annotated[str, typer.Argument(help="Name of the set, e.g. grocery-store.")], root: options.Root = "",
 ) -> None:
     """Download a set that may be downloaded, and check its fingerprint; else say what to put where."""
-    from klip import fetch as fetcher
+    from klip.data import fetch as fetcher
 
     typer.echo(str(fetcher.fetch(name, root)))
 
@@ -34,7 +34,7 @@ def check(source: options.Source, root: options.Root = "", load: options.Load = 
     Says images and products per split, what the loader left out, and products that are only in training or test.
     """
     catalogue = catalogue_of(source, root, 0, "keep", load)
-    from klip import data
+    from klip.data import catalogue as data
 
     for split, images, products in data.summary(catalogue).itertuples(index=False):
         typer.echo(f"{split:<8}{images:>9} images of {products:>6} products")
@@ -62,13 +62,13 @@ def leaks(
     workers: options.Workers = 2,
 ) -> None:
     """Products that two sets seem to share, by perceptual hash and by embedding; exit code 1 if there are any."""
-    from klip import longtail
+    from klip.data import longtail
 
     few = [catalogue_of(source) for source in (tuned, evaluated)]
     few = [rows.groupby("product", sort=False).head(images) if images else rows for rows in few]
     places: list[Any] = [None, None]
     if model != "none":
-        from klip import encoder
+        from klip.model import encoder
 
         tower = encoder_of(model, "")
         places = [encoder.embed(tower, rows, workers=workers, progress=True).numpy() for rows in few]
@@ -89,7 +89,7 @@ def pack(
     root: options.Root = "", seed: options.Seed = 0, load: options.Load = None,
 ) -> None:
     """Pack a set into tar files (WebDataset's convention), which klip reads like a folder."""
-    from klip import shards
+    from klip.data import shards
 
     catalogue = catalogue_of(source, root, seed, "fail", load)
     shards.pack(catalogue, out, per_shard, seed, progress=True)
@@ -100,8 +100,8 @@ def pack(
 @data_app.command(name="list")
 def list_sets() -> None:
     """Every set of real photographs: what it holds, where to put it, licence and citation."""
-    from klip import paths
-    from klip.sources import SOURCES
+    from klip.data.sources import SOURCES
+    from klip.settings import paths
 
     for name, source in SOURCES.items():
         typer.echo(f"{name}: {source.holds}\n  folder    {paths.data_root() / name}\n  put there {source.place}\n"
@@ -116,7 +116,8 @@ def measure_scale(
     folder: Annotated[Path | None, typer.Option(help="Where it is generated and kept; default: klip's cache.")] = None,
 ) -> None:
     """Seconds and peak memory of loading a large manifest, planning and drawing the first batch."""
-    from klip import measure, paths
+    from klip.scale import measure
+    from klip.settings import paths
 
     file = measure.generate(folder or paths.CACHE / "scale" / f"{rows}-{products}", rows, products)
     typer.echo(json.dumps(measure.fresh(file), indent=2))
@@ -128,7 +129,7 @@ def render(
     workers: options.Workers = 2, values: options.Values = None,
 ) -> None:
     """Draw the shop: a fine-tuning range and three evaluation sets; --set takes fields of ShopPlan."""
-    from klip import paths
+    from klip.settings import paths
     from klip.shop import sets
 
     kinds = {field.name: type(field.default) for field in fields(sets.ShopPlan)}

@@ -1,7 +1,7 @@
 """The one store in which all photographs of the shop's sets are taken: its lamps, freezer doors and stickers.
 
-Pre-training never sees this store (`klip.nano` photographs anywhere), fine-tuning and evaluation always do: the gap
-between a general corpus and retail that fine-tuning is there to close.
+Pre-training never sees this store, fine-tuning and evaluation always do: the gap between a general corpus and retail
+that fine-tuning is there to close.
 """
 
 from __future__ import annotations

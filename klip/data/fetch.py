@@ -1,0 +1,119 @@
+"""Which image sets are at hand, and the one that klip may fetch by itself: GroceryStoreDataset (MIT), pinned.
+
+GitHub's archives are not byte-stable, so what is checked is the `fingerprint` of the files that klip reads.  A set
+appears in its place whole and checked, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tqdm import tqdm
+
+from klip.data import catalogue as data
+from klip.settings import paths
+
+COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
+URL = f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{COMMIT}.zip"
+CONTENT = "be4d0e27fdbf8a6e04f0d7ca230abc6f9b9caee1a2f16ef44a75aab2c5627a43"
+"""Fingerprint of the lists and the 5,502 images they name."""
+
+
+def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
+    """SHA-256 (hex) over sorted relative paths and SHA-256s of files in a folder."""
+    total = hashlib.sha256()
+    for name in sorted(set(files)):
+        with Path(folder, name).open("rb") as file:
+            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str]:
+    """Those of `names`, as `data.load` takes them, that are in their place, and one line on the others, or "".
+
+    GroceryStore is downloaded where the network allows; rendered sets are always at hand.  root: the folder of all
+    sets, else `paths.data_root()`.  FileNotFoundError: nothing is at hand.
+    """
+    folder, lost = Path(root).expanduser() if root else paths.data_root(), dict[str, str]()
+    for name in dict.fromkeys(full.partition(":")[0] for full in names):
+        if name not in data.WHERE or ((folder / name).is_dir() and any((folder / name).iterdir())):
+            continue
+        lost[name] = "not at hand"
+        if name == "grocery-store":
+            try:
+                fetch(name, folder / name, timeout=10)
+                del lost[name]
+            except FileNotFoundError:
+                lost[name] = "cannot be downloaded"
+    found = [full for full in names if full.partition(":")[0] not in lost]
+    line = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
+    if not found:
+        raise FileNotFoundError(f"evaluation sets: none is in {folder}: {line}; `klip data list` says where they come "
+                                "from, or name others with --set eval_sets=...")
+    return found, f"left out: {line}; `klip data list` says where it comes from" if lost else ""
+
+
+def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
+    """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
+
+    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing network,
+    a folder or an archive with other content: one sentence that says what to put where.
+    """
+    target = Path(root).expanduser() if root else paths.data_root() / name
+    hint = data.WHERE.get(name)
+    if hint is None:
+        raise ValueError(f"fetch: no set is called {name!r}; there are {', '.join(data.WHERE)}")
+    if name != "grocery-store":
+        if target.is_dir():
+            return target
+        raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint} (the folder is {target})")
+    if target.is_dir() and any(target.iterdir()):
+        _verify(target, f"fetch: {target}", "move it away and fetch again")
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
+        try:
+            _unpack(Path(work), timeout)
+        except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            raise FileNotFoundError(f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, or "
+                                    f"{hint} (the folder is {target})") from None
+        found = [path for path in Path(work).glob("*/dataset") if path.is_dir()]
+        if len(found) != 1:
+            raise ValueError(f"fetch: {URL} wants one folder */dataset/ inside, found {len(found)}")
+        _verify(found[0], f"fetch: what came from {URL}", "nothing was kept; try again later")
+        if target.is_dir():  # empty, see above: Windows cannot rename over it
+            target.rmdir()
+        os.replace(found[0], target)
+    return target
+
+
+def _unpack(folder: Path, timeout: float) -> None:
+    """Download the archive and unpack what lies in its folder */dataset/ into a folder; timeout in seconds."""
+    with urlopen(URL, timeout=timeout) as response, (folder / "archive.zip").open("wb") as file:
+        size = response.headers["Content-Length"]  # GitHub gives none
+        with tqdm.wrapattr(file, "write", total=int(size) if size else None, desc="download") as bar:
+            shutil.copyfileobj(response, bar)
+    with zipfile.ZipFile(folder / "archive.zip") as packed:  # extract() drops `..` and leading slashes
+        for member in packed.infolist():
+            if member.filename.partition("/")[2].startswith("dataset/"):
+                packed.extract(member, folder)
+
+
+def _verify(folder: Path, what: str, remedy: str) -> None:
+    """Raise unless the lists and images below a folder are those of the pinned commit."""
+    catalogue = data.load("grocery-store", folder)
+    lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
+    if (found := fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])) != CONTENT:
+        raise ValueError(f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
+                         f"{CONTENT[:16]}; {remedy}")

@@ -1,0 +1,109 @@
+"""How many images a product has, which products are the tail, and whether two sets share pictures (paper §3).
+
+Takes catalogues: frames with `image`, `product`, `split` and the folder in `attrs["root"]`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from klip.data import images
+
+HEAD, TAIL = 100, 20
+"""Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot", Liu et al. 2019)."""
+PARTS = ("head", "middle", "tail")
+BLOCK = 256
+"""Images of the first catalogue compared at a time: memory is BLOCK x the second's images."""
+
+
+def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
+    """Images per product of one split, most first, ties by name."""
+    rows = catalogue[catalogue["split"] == split]
+    if rows.empty:
+        raise ValueError(f"counts: no image has split {split!r}; the catalogue has {sorted(set(catalogue['split']))}")
+    sizes = rows.groupby(rows["product"].astype(str)).size()
+    return sizes.sort_values(ascending=False, kind="stable").rename("images")
+
+
+def parts(sizes: pd.Series) -> pd.Series:
+    """head, middle or tail for each product of `counts`, in its order."""
+    names = np.select([sizes >= HEAD, sizes >= TAIL], PARTS[:2], PARTS[2])
+    return pd.Series(names, index=sizes.index, name="part", dtype=object)
+
+
+def summary(sizes: pd.Series) -> pd.DataFrame:
+    """Products, images, fewest and most images of a product in head, middle and tail (0 in an empty part)."""
+    table = sizes.groupby(parts(sizes)).agg(products="size", images="sum", fewest="min", most="max")
+    return table.reindex(list(PARTS), fill_value=0).astype(int).rename_axis("part").reset_index()
+
+
+def zipf_exponent(sizes: pd.Series) -> float:
+    """s of n(rank) ~ rank^-s: the least-squares line of log count over log rank, every product one point."""
+    if len(sizes) < 2:
+        raise ValueError(f"zipf exponent: needs at least 2 products, got {len(sizes)}")
+    ordered = np.sort(sizes.to_numpy(float))[::-1]
+    return float(-np.polyfit(np.log(np.arange(1, len(ordered) + 1)), np.log(ordered), 1)[0])
+
+
+def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None = None,
+               embeddings_b: np.ndarray | None = None, max_distance: int = 6, min_cosine: float = 0.97,
+               workers: int = 0) -> pd.DataFrame:
+    """Pairs of images of two catalogues that look like one picture, most suspicious first.
+
+    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or, with
+    embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns: image_a,
+    product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash | embedding | both).
+    """
+    rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
+    given = rows == [len(a), len(b)]
+    if not given and rows != [None, None]:
+        raise ValueError("leak audit: embeddings must be given for both catalogues, one row per image, or "
+                         f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images")
+    hashes, others, found = phashes(a, workers), phashes(b, workers), []
+    for start in range(0, len(a), BLOCK):
+        part = slice(start, start + BLOCK)
+        distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)                  # (BLOCK, len(b))
+        cosine = embeddings_a[part] @ embeddings_b.T if given else np.full(distance.shape, np.nan)
+        near, alike = distance <= max_distance, cosine >= min_cosine
+        for i, j in np.argwhere(near | alike):
+            reason = "both" if near[i, j] and alike[i, j] else "pHash" if near[i, j] else "embedding"
+            found.append((*a[["image", "product"]].iloc[start + i], *b[["image", "product"]].iloc[j],
+                          int(distance[i, j]), float(cosine[i, j]), reason))
+    columns = ["image_a", "product_a", "image_b", "product_b", "distance", "cosine", "reason"]
+    return pd.DataFrame(found, columns=columns).sort_values(
+        ["distance", "cosine", "image_a", "image_b"], ascending=[True, False, True, True], ignore_index=True)
+
+
+def suspects(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The products behind the pairs of `leak_audit`: product_a, product_b, pairs, the least distance and the largest
+    cosine among them; the most suspicious first."""
+    found = pairs.groupby(["product_a", "product_b"], sort=False).agg(
+        pairs=("distance", "size"), distance=("distance", "min"), cosine=("cosine", "max")).reset_index()
+    return found.sort_values(["distance", "cosine", "product_a", "product_b"], ascending=[True, False, True, True],
+                             ignore_index=True)
+
+
+def phashes(catalogue: pd.DataFrame, workers: int = 0) -> np.ndarray:
+    """64-bit perceptual hash of every image, (N,) uint64; workers: processes that read them, 0: none beside this."""
+    files = [Path(catalogue.attrs.get("root", ""), name) for name in catalogue["image"]]
+    if not workers:
+        return np.array([_phash(file) for file in files], np.uint64)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return np.array(list(pool.map(_phash, files, chunksize=64)), np.uint64)
+
+
+def _phash(path: Path) -> np.uint64:
+    from imagehash import phash
+
+    try:
+        with images.opened(path) as image:
+            bits = phash(image.convert("RGB")).hash
+    except OSError as error:
+        raise ValueError(f"leak audit: {path} cannot be read ({type(error).__name__}); "
+                         "`klip data check` lists such files") from None
+    return np.packbits(bits.ravel()).view(np.uint64)[0]

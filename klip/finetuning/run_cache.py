@@ -1,0 +1,69 @@
+"""Runs on disk, CACHE/runs/<key>: encoder.safetensors, history.csv, last run.json; state.pt while training.
+
+The key covers everything that decides the weights: no run is made twice, and none is taken for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from klip.data import images
+from klip.settings import paths
+from klip.settings.files import atomic, write_tensors
+
+SOURCES = ("data/images", "data/balance", "model/augment", "model/towers", "model/device", "model/weights", "model/hub",
+           "model/imagenet", "model/blocks", "model/heads", "model/triplet", "model/encoder", "finetuning/distributed",
+           "finetuning/validation", "finetuning/loop")
+"""The modules whose code decides a run; those that list images do not, since what they list is hashed."""
+
+
+def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
+    """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents of the images it uses,
+    frames of product and image with `attrs` root."""
+    digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
+    for source in SOURCES:
+        digest.update((Path(__file__).parents[1] / f"{source}.py").read_bytes())
+    for frame in used:
+        root = Path(frame.attrs["root"])
+        for product, image in zip(frame["product"], frame["image"], strict=True):
+            try:
+                content = images.content(root / image)
+            except OSError as error:
+                raise FileNotFoundError(f"fine-tuning: image {root / image} of product {product!r} cannot be read "
+                                        f"({error.strerror}); `klip data check` lists all such images") from None
+            digest.update(f"{product}\n".encode() + hashlib.sha256(content).digest())
+        digest.update(b"\n")
+    return paths.CACHE / "runs" / digest.hexdigest()[:16]
+
+
+def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `compute` returns, kept beside the runs and found there when facts, code and images are the same."""
+    file = folder(facts, used).with_suffix(".safetensors")
+    if not file.is_file():
+        write_tensors(file, {"value": compute()})
+    return read(file)["value"]
+
+
+def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
+    """Keep a finished run, whose encoder is there already; it counts from the moment run.json is there."""
+    atomic(path / "history.csv", lambda part: history.to_csv(part, index=False))
+    atomic(path / "run.json", lambda part: part.write_text(json.dumps(facts, indent=1)))
+    (path / "state.pt").unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if it is damaged."""
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        whole = path if path.parent == paths.CACHE / "runs" else path.parent
+        raise ValueError(f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
+                         "it anew") from None

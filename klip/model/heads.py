@@ -1,0 +1,84 @@
+"""The loss of the fine-tuning: PML's ArcFace (paper §4.1), or what it is compared with.
+
+Axes: B images, D numbers per embedding, C products.  Always in fp32: PML casts its weights, in place, to the type of
+the embeddings, and AdamW on fp16 weights gives values that are not finite.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from klip.model.triplet import HierarchyTriplet
+
+
+class Head(nn.Module):
+    """Loss of B embeddings against their products, with the weights it owns; they belong in the optimiser.
+
+    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross entropy, less `entropy`
+               times the entropy of the prediction (MaxEnt, Dubey et al. 2018: L = CE(y, p) - gamma H(p));
+               "triplet": `triplet.HierarchyTriplet`, which owns no weights and needs `kin`
+    products   C
+    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both); only ArcFace has them
+    kin        (C, C), see `triplet.kinship`
+    """
+
+    def __init__(self, loss: str, products: int, dim: int, margin_deg: float = 28.6, scale: float = 30.0,
+                 entropy: float = 0.0, kin: torch.Tensor | None = None):
+        super().__init__()
+        if loss not in ("arcface", "softmax", "triplet"):
+            raise ValueError(f"head: loss must be arcface, softmax or triplet, got {loss!r}")
+        if products < 2:
+            raise ValueError(f"head: needs at least 2 products to tell apart, got {products}")
+        self.loss, self.products, self.dim, self.entropy = loss, products, dim, entropy
+        if loss == "arcface":
+            from pytorch_metric_learning.losses import ArcFaceLoss
+
+            self.body = ArcFaceLoss(products, dim, margin=margin_deg, scale=scale)
+        elif loss == "softmax":
+            self.body = nn.Linear(dim, products)
+        else:
+            self.body = HierarchyTriplet(torch.zeros(products, products) if kin is None else kin)
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean loss, a scalar; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings, labels = embeddings.float(), labels.long()
+            if self.loss != "softmax":
+                return self.body(embeddings, labels)
+            logits = self.body(embeddings)                                                     # (B, C)
+            loss = nn.functional.cross_entropy(logits, labels)
+            if self.entropy:
+                log_p = logits.log_softmax(dim=1)
+                loss = loss + self.entropy * (log_p.exp() * log_p).sum(dim=1).mean()
+            return loss
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Does the loss compare images with each other?  It then has no centres, and wants a product's side by side."""
+        return self.loss == "triplet"
+
+    @property
+    def centres(self) -> torch.Tensor:
+        """The products' own weights, a row each, (C, D), without gradient; a triplet loss has none: (0, D)."""
+        if self.wants_pairs:
+            return torch.zeros(0, self.dim)
+        return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
+
+    def parameter_group(self, lr: float) -> dict:
+        """Group for AdamW: a rate of its own (A) and no weight decay."""
+        return {"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0, "name": "centres"}
+
+
+@torch.no_grad()
+def initialise(head: Head, means: torch.Tensor) -> None:
+    """Put the centres on the unit class means (C, D) of the frozen encoder; a triplet loss has none.
+    PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4."""
+    if tuple(means.shape) != (head.products, head.dim):
+        raise ValueError(f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}")
+    if not torch.isfinite(means).all():
+        raise ValueError("initialise: means must be finite; a product without images has no mean")
+    if not head.wants_pairs:
+        head.centres.copy_(nn.functional.normalize(means.float(), dim=1))                      # (C, D)
+    if head.loss == "softmax":
+        head.body.bias.zero_()

@@ -1,0 +1,1 @@
+"""How the weights that klip ships were made."""

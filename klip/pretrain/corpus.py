@@ -1,0 +1,109 @@
+"""Pictures to pre-train on: products of the rendered range `pretrain`, as on the web and as in a shop, and in words.
+
+What is asked of `config` are the fields of `nano.PretrainConfig`.  Axis letters: B products in a batch, S pixels,
+N products in the corpus, V views, L tokens.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from klip.model.augment import Preprocess, padded
+from klip.settings import paths
+from klip.settings.files import atomic
+from klip.shop.design import caption, design
+from klip.shop.packshot import packshot
+from klip.shop.photo import STYLES, cut_out, on_white, photograph
+
+CORPUS_PIXELS = 176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
+
+
+def preprocess(pixels: int) -> Preprocess:
+    """How the towers that learn from the corpus see: as the ImageNet weights want it, and true to shape."""
+    return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
+
+
+def _packshots(file: Path, start: int, products: list, seed: int) -> int:
+    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
+    rows = np.load(file, mmap_mode="r+")
+    for row, product in enumerate(products, start):
+        rng = np.random.default_rng((seed, row))
+        for view in range(rows.shape[1]):
+            rows[row, view] = packshot(product, CORPUS_PIXELS, (rng.uniform(-35, 35), rng.uniform(0, 18)), view)
+    return len(products)
+
+
+def corpus(config: Any, workers: int | None = None, progress: bool = True) -> tuple[list, np.ndarray]:
+    """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
+    products = design("pretrain", config.lines, (1, 3), config.seed)
+    file = paths.CACHE / "nano" / f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
+    starts = range(0, len(products), 200)
+
+    def render(part: Path) -> None:
+        shape = (len(products), config.views, CORPUS_PIXELS, CORPUS_PIXELS, 4)
+        np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
+        chunks = (products[s : s + 200] for s in starts)
+        with ProcessPoolExecutor(workers) as pool, tqdm(total=len(products), disable=not progress) as bar:
+            for done in pool.map(_packshots, repeat(part), starts, chunks, repeat(config.seed)):
+                bar.update(done)
+
+    if not file.exists():
+        atomic(file, render)
+    return products, np.load(file, mmap_mode="r")
+
+
+class Batches(torch.utils.data.Dataset):
+    """Item `step`: the pictures and the captions' token ids (B, L) of B products, drawn from (seed, step) alone.
+
+    Pictures are (2B, S, S, 3) uint8: all packshots, then a photograph of each product, in the same order.
+    """
+
+    def __init__(self, config: Any, products: list, packshots: np.ndarray, tokenize) -> None:
+        self.config, self.products, self.packshots, self.tokenize = config, products, packshots, tokenize
+        self.preprocess = preprocess(config.pixels)
+        lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
+        self.siblings = [rows for rows in lines.groupby(lines).indices.values() if len(rows) > 1]
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def rows(self, rng: np.random.Generator) -> np.ndarray:
+        """B distinct products, a share of them as whole lines, whose flavours are hard to tell apart."""
+        chosen: list[int] = []
+        while len(chosen) < self.config.siblings * self.config.batch and self.siblings:
+            chosen += self.siblings[rng.integers(len(self.siblings))].tolist()
+        chosen += rng.choice(len(self.products), self.config.batch, replace=False).tolist()
+        return np.array(list(dict.fromkeys(chosen))[: self.config.batch])
+
+    def pair(self, row: int, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3) uint8 each."""
+        config, product = self.config, self.products[row]
+        one, other = self.packshots[row, rng.integers(config.views, size=2)]
+        around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]
+        style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
+        if product.shape == "produce" and rng.random() < 0.6:
+            style = "pile"
+        clean = on_white(one, rng, config.pixels)
+        strength = rng.uniform(*config.strength)
+        shop = photograph(other, rng, config.pixels, around, style, strength, squashed=0.1)
+        if rng.random() < config.cut:
+            clean = padded(cut_out(clean, one, rng), self.preprocess)
+        if style == "tight" and rng.random() < 1.5 * config.cut:
+            shop = padded(cut_out(shop, other, rng), self.preprocess)
+        return clean, shop
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, Tensor]:
+        rng = np.random.default_rng((self.config.seed, step))
+        rows = self.rows(rng)
+        pairs = [self.pair(row, rows, rng) for row in rows]
+        pictures = np.stack([picture for side in zip(*pairs, strict=True) for picture in side])
+        return pictures, self.tokenize([caption(self.products[row], rng) for row in rows])

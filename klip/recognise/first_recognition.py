@@ -1,0 +1,44 @@
+"""A new product arrives: how long until it is recognised for the first time (claim C9, the "blind spot")?
+
+A gallery needs its packshot embedded; a classifier needs to be trained again before it can name the product at all.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from klip.model import encoder as encoders
+from klip.model.device import at_work
+from klip.model.encoder import Encoder
+from klip.recognise.evaluation import pick
+from klip.recognise.gallery import Gallery
+
+
+def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: str = "first", views: int = 8,
+             seed: int = 0, **options: Any) -> pd.DataFrame:
+    """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
+
+    The gallery holds all other products already.  Columns: product, added (seconds to add its packshot with all
+    views), asked (queries of it until one is right, one at a time), seconds (both together; NaN: no query is right).
+    """
+    packshots, queries = (own.assign(file=encoders.image_files(own)) for own in pick(catalogue, rule, seed))
+    known = packshots["product"].isin(queries["product"])
+    order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
+    with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
+        full = Gallery.build(encoder, packshots, views, seed, **options)
+        rows = []
+        for product, packshot in packshots.loc[order, ["product", "file"]].itertuples(index=False):
+            gallery = full.without({product})
+            started = time.perf_counter()
+            gallery.add(product, [packshot])
+            added, asked = time.perf_counter() - started, 0
+            for query in queries.loc[queries["product"] == product, "file"]:
+                asked += 1
+                if right := gallery.classify([query], top=1)["product"][0] == product:
+                    break
+            rows.append((product, added, asked, time.perf_counter() - started if right else np.nan))
+    return pd.DataFrame(rows, columns=["product", "added", "asked", "seconds"])

@@ -1,0 +1,105 @@
+"""Recognition by name: CLIP's text tower against the image tower, no packshot at all (Radford et al. 2021).
+
+Axes: P products, D numbers per embedding, T templates, L tokens.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import torch
+from open_clip.tokenizer import SimpleTokenizer, default_bpe
+from safetensors.torch import load_model
+from torch import Tensor, nn
+
+from klip.model import encoder, hub
+from klip.model.encoder import Encoder
+from klip.recognise import evaluation
+from klip.recognise.gallery import Gallery
+from klip.settings import paths
+from klip.settings.files import atomic
+
+TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
+"""Embedded each, and their mean taken, as CLIP's prompt ensembles are (A)."""
+
+
+def words(product: str) -> str:
+    """A product's name as people would write it: "zola-0-Gold-ice_tea-mint-1" -> "zola Gold ice tea mint"."""
+    return " ".join(part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal())
+
+
+def missing(catalogue: pd.DataFrame) -> str:
+    """Why a set cannot be asked by name: its products have numbers only; empty if it can."""
+    return "" if all(map(words, catalogue["product"].unique())) else "its products have numbers, not names"
+
+
+def tokenizer(arch: str = "nanoclip") -> Any:
+    """open_clip's own BPE tokenizer; for a tower of klip its merges are cut to the vocabulary that it has."""
+    file = paths.WEIGHTS / f"{arch}.json"
+    if not file.is_file():
+        return open_clip.get_tokenizer(arch)
+    text = json.loads(file.read_text())["text_cfg"]
+    merges = gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]  # line 0: version
+    short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
+    if not short.exists():
+        atomic(short, lambda part: part.write_bytes(gzip.compress("\n".join(merges).encode())))
+    return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
+
+
+def build(arch: str, trained: bool = False) -> nn.Module:
+    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised or
+    `trained`, with the weights shipped beside it; those of an image tower alone leave the text tower random."""
+    open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
+    model = open_clip.create_model(arch, load_weights=False)
+    if trained:
+        load_model(model, paths.WEIGHTS / f"{arch}.safetensors", strict=False)
+    return model
+
+
+def load(model: str) -> tuple[nn.Module, Any]:
+    """The whole open_clip model that an image tower belongs to, in eval mode, and its tokenizer.
+
+    model: `nano`, or a name of open_clip's as for `encoder.load`.  ValueError: a model without a text tower.
+    """
+    if model == "nano":
+        return build("nanoclip", trained=True).eval(), tokenizer()
+    arch, _, tag = model.partition(":")
+    if not tag or arch == "timm":
+        raise ValueError(f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip")
+    if arch in ("hf-hub", "local-dir"):
+        return open_clip.create_model(model, require_pretrained=True).eval(), open_clip.get_tokenizer(model)
+    file = None if tag == "none" else tag if Path(tag).is_file() else str(hub.checkpoint(arch, tag))
+    quick = hub.of_open_clip(arch, tag).config["quick_gelu"]  # the tag says it, a file does not
+    return open_clip.create_model(arch, file, force_quick_gelu=quick).eval(), tokenizer(arch)
+
+
+@torch.no_grad()
+def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
+    """Unit rows (P, D): the mean of each product's prompts."""
+    rows = []
+    for product in products:
+        tokens = tokenize([template.format(words(product)) for template in TEMPLATES])          # (T, L)
+        rows.append(nn.functional.normalize(model.encode_text(tokens).float(), dim=1).mean(dim=0))
+    return nn.functional.normalize(torch.stack(rows), dim=1)
+
+
+def evaluate(tower: Encoder, model: str, catalogue: pd.DataFrame, embeddings: Tensor | None = None,
+             **options: Any) -> pd.DataFrame:
+    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.  embeddings (Q, D)
+    of `evaluation.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`."""
+    if reason := missing(catalogue):
+        raise ValueError(f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}")
+    _, asked = evaluation.pick(catalogue, embeddings=embeddings)
+    if embeddings is None:
+        embeddings = encoder.embed(tower, asked, **options)
+    products = sorted(set(asked["product"]))
+    gallery = Gallery(embed(*load(model), products), products, products, {})
+    frame = evaluation.outcome(gallery, asked, embeddings)
+    frame.attrs = dict(catalogue.attrs)
+    return frame

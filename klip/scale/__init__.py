@@ -1,0 +1,1 @@
+"""Beyond one small machine: several processes, memory, speed, large manifests."""

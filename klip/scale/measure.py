@@ -1,0 +1,95 @@
+"""How long a large manifest takes: load, plan, first batch; seconds and peak memory of a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from klip.data import balance, catalogue as data
+from klip.data.images import read
+from klip.settings.files import atomic
+
+DEPTH, BATCH = 16, 64
+LINKS = 60_000
+"""Names that one file may have: ext4 allows 65,000."""
+
+
+def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
+    """A manifest of `rows` images in a folder per product, counts falling as 1/rank; its file, kept for another time.
+
+    The images of a product are names (hard links) of one small JPEG: as many files to look for, few to store.
+    """
+    if not 1 <= products <= rows:
+        raise ValueError(f"measure: wants at least one image per product, got {rows} images of {products} products")
+    file = folder / "manifest.csv"
+    if file.is_file():
+        return file
+    share = 1 / np.arange(1, products + 1)
+    counts = 1 + np.floor((rows - products) * share / share.sum()).astype(int)
+    counts[0] += rows - counts.sum()
+    rng, names = np.random.default_rng(seed), []
+    for product, count in enumerate(counts.tolist()):
+        own = folder / "images" / f"product-{product:05}"
+        own.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            path = own / f"photograph-{number:07}.jpg"
+            path.unlink(missing_ok=True)
+            if number % LINKS == 0:
+                first = path
+                Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
+            else:
+                os.link(first, path)
+            names.append((f"images/{own.name}/{path.name}", f"product {product:05}"))
+    table = pd.DataFrame(names, columns=["image", "product"]).sample(frac=1, random_state=seed)
+    atomic(file, lambda part: table.to_csv(part, index=False))
+    return file
+
+
+def fresh(file: Path) -> dict[str, Any]:
+    """`here` in a new process, so that nothing of this one is counted."""
+    code = "import json, sys; from klip.scale import measure; print(json.dumps(measure.here(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
+    if done.returncode:
+        words = done.stderr.strip() or f"its process ended without a word, with code {done.returncode}"
+        raise ValueError(f"measure: {words.splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def here(file: str | Path) -> dict[str, Any]:
+    """Load (all files are looked for), plan, first batch (draws and pixels) in this process.
+
+    rows, products; load_s, plan_s, batch_s: seconds; before_mib and peak_mib: `peak_mib` at the start and at the end.
+    """
+    before, started = peak_mib(), time.perf_counter()
+    catalogue = data.load("manifest", file)
+    loaded = time.perf_counter()
+    plan = balance.plan(catalogue, DEPTH)
+    planned = time.perf_counter()
+    for _, _, row, _ in plan.draws(BATCH):
+        read(Path(catalogue.attrs["root"], catalogue["image"].iat[row]))
+    drawn = time.perf_counter()
+    return {"rows": len(catalogue), "products": catalogue["product"].nunique(),
+            "load_s": round(loaded - started, 2), "plan_s": round(planned - loaded, 2),
+            "batch_s": round(drawn - planned, 2), "before_mib": before, "peak_mib": peak_mib()}
+
+
+def peak_mib() -> int | None:
+    """Most resident memory of this process so far, MiB; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage also counts the process that started this one
+        lines = status.read_text().splitlines()
+        return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), None)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * 1024 if sys.platform == "darwin" else 1024)

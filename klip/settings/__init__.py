@@ -1,0 +1,1 @@
+"""Where things lie, how files are written, and what can be set."""

@@ -1,0 +1,1 @@
+"""Scores with intervals, the paper's claims and its published numbers.  Needs no torch."""

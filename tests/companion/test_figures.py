@@ -1,0 +1,191 @@
+"""Every figure is drawn from a small table whose content is known, and read back from its axes."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from klip.companion import figures
+
+COUNTS = pd.Series({"a": 400, "b": 120, "c": 50, "d": 20, "e": 3, "f": 1})
+PARTS = pd.Series(["head", "head", "middle", "middle", "tail", "tail"], index=COUNTS.index)
+DEPTHS = pd.DataFrame({"depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3], "high": [0.4, 0.6, 0.5]})
+RATES = pd.DataFrame({"group": ["stem", "block 0", "proj"], "parameters": [1, 2, 3],
+                      "lr": [2e-4 * 0.49, 2e-4 * 0.7, 2e-4]})  # fmt: skip
+HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem": [0.0, 1e-6, 0.0],
+                        "lr_top": [1e-5, 2e-4, 1e-5], "val_top1": [np.nan, 0.2, 0.4]})  # fmt: skip
+EFFECTS = pd.DataFrame({"label": ["one", "two", "one"], "group": ["x", "x", "y"], "mean": [0.02, -0.01, 0.1],
+                        "low": [0.01, -0.03, 0.05], "high": [0.03, 0.01, 0.2]})  # fmt: skip
+LEVELS = pd.concat([EFFECTS, EFFECTS[["mean", "low", "high"]].add_suffix("_gain") - 0.05], axis=1)
+GAINED = pd.DataFrame({"variant": ["a", "b"] * 3, "set": ["val", "val", "x", "x", "y", "y"],
+                       "mean": [0.2, 0.1, -0.05, 0.02, 0.03, 0.01], "low": [0.1, 0.0, -0.08, -0.01, 0.0, -0.02],
+                       "high": [0.3, 0.2, -0.02, 0.05, 0.06, 0.04]})  # fmt: skip
+ACCEPTS = pd.DataFrame({"threshold": [np.inf, 0.9, 0.6, 0.3], "false_accepts": [0, 0, 0.25, 1],
+                        "correct_accepts": [0, 0.5, 1, 1]})  # fmt: skip
+ROWS = pd.DataFrame({"set": ["x", "x", "y"], "row": ["theirs", "ours", "ours"], "top1": [0.5, 0.6, 0.2],
+                     "low": [0.4, 0.5, 0.1], "high": [0.6, 0.7, 0.3]})  # fmt: skip
+WEIGHTS = pd.DataFrame({"weight": [1.0, 0.0, 1.0, 0.0], "set": ["a", "a", "b", "b"], "top1": [0.6, 0.5, 0.7, 0.5],
+                        "low": 0.4, "high": 0.8})  # fmt: skip
+BUDGETS = pd.DataFrame({"row": [f"row {n}" for n in range(7) for _ in range(3)], "budget": [2, 4, 8] * 7,
+                        "mean": [0.2, 0.4, 0.3] * 7, "chosen": [False, True, False] * 7})  # fmt: skip
+RNG = np.random.default_rng(0)
+PICTURES = [RNG.integers(0, 256, (30 + 10 * k, 50, 3), dtype=np.uint8) for k in range(3)]
+PLACES = RNG.normal(size=(9, 2))
+ALL = {
+    "rank_frequency": lambda: figures.rank_frequency(COUNTS, PARTS, 1.5),
+    "sheet": lambda: figures.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}),
+    "confusions": lambda: figures.confusions([tuple(PICTURES)] * 2),
+    "depth_curve": lambda: figures.depth_curve(DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4),
+    "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
+    "breadth_curve": lambda: figures.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
+    "weight_curve": lambda: figures.weight_curve(WEIGHTS),
+    "budget_curve": lambda: figures.budget_curve(BUDGETS),
+    "rows": lambda: figures.rows(ROWS, "ours"),
+    "accept_curve": lambda: figures.accept_curve({"a": ACCEPTS, "b": ACCEPTS}, {"a": 0.55}),
+    "rate_bars": lambda: figures.rate_bars({"small": RATES, "large": RATES}),
+    "history": lambda: figures.history({"seed 0": HISTORY, "seed 1": HISTORY}),
+    "comparison": lambda: figures.comparison(EFFECTS, "effects"),
+    "levels and differences": lambda: figures.comparison(LEVELS, "both"),
+    "trade": lambda: figures.trade(GAINED, "val"),
+    "tail_accuracy": lambda: figures.tail_accuracy(EFFECTS.rename(columns={"label": "part", "group": "encoder"})),
+    "umap_scatter": lambda: figures.umap_scatter({"before": PLACES, "after": PLACES}, list("aaabbbccc"), ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_returns_a_drawable_figure_and_writes_nothing(name, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    before = dict(plt.rcParams)
+    figure = ALL[name]()
+    figure.savefig(stream := io.BytesIO(), format="png", dpi=60)
+    assert stream.getvalue().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == []
+    assert plt.get_fignums() == [] and dict(plt.rcParams) == before
+
+
+def test_rank_frequency_shows_every_product_once_in_its_part():
+    *lines, _ = ALL["rank_frequency"]().axes[0].lines  # the last one is the fit
+    assert [len(line.get_xdata()) for line in lines] == [2, 2, 2]
+    assert sorted(x for line in lines for x in line.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert "head: 2 products, 520 images" in lines[0].get_label()
+
+
+def test_fit_line_has_the_given_slope():
+    line = ALL["rank_frequency"]().axes[0].lines[-1]
+    slope = np.polyfit(np.log(line.get_xdata()), np.log(line.get_ydata()), 1)[0]
+    assert slope == pytest.approx(-1.5)
+
+
+def test_rate_bars_have_the_height_of_the_rates():
+    axes = ALL["rate_bars"]().axes
+    assert [bar.get_height() for bar in axes[1].patches] == pytest.approx(list(RATES["lr"]))
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["stem", "0", "proj"]
+
+
+def test_rows_have_a_panel_per_set_with_values_and_intervals():
+    left, right = ALL["rows"]().axes
+    assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("x", "y")
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["theirs", "ours"]
+    drawn = [line.get_xydata().tolist() for line in left.lines]
+    assert [[0.4, 0.0], [0.6, 0.0]] in drawn and [[0.6, 1.0]] in drawn  # the interval, and ours
+    assert [[0.2, 1.0]] in [line.get_xydata().tolist() for line in right.lines]  # its place is the same in each
+
+
+def test_breadth_curve_marks_the_breadths():
+    axes = ALL["breadth_curve"]().axes[0]
+    assert axes.get_xticks().tolist() == [40, 80, 160] and axes.lines[0].get_ydata().tolist() == [0.3, 0.5, 0.4]
+
+
+def test_weight_curve_has_a_line_for_each_set():
+    lines = ALL["weight_curve"]().axes[0].lines
+    assert [line.get_label() for line in lines] == ["a", "b"]
+    assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.5], [1, 0.6]], [[0, 0.5], [1, 0.7]]]
+
+
+def test_budget_curve_rings_what_was_chosen_and_tells_seven_rows_apart():
+    axes = ALL["budget_curve"]().axes[0]
+    *lines, rings = axes.lines
+    assert rings.get_xydata().tolist() == [[4, 0.4]] * 7 and rings.get_linestyle() == "None"
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 7
+    assert axes.get_xticks().tolist() == [2, 4, 8]
+
+
+def test_accept_curve_marks_the_last_point_that_the_threshold_accepts():
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ALL["accept_curve"]().axes[0].lines}
+    assert lines["a"] == lines["b"] == ACCEPTS[["false_accepts", "correct_accepts"]].to_numpy().tolist()
+    assert lines["95 % correct accepts"] == [[0, 0.95], [1, 0.95]] and lines["chance"] == [[0, 0], [1, 1]]
+    points = [data for data in lines.values() if len(data) == 1]
+    assert points == [[[0.25, 1]]]      # 0.6 is accepted at 0.55, 0.3 is not
+    assert "at the chosen threshold" in lines
+    exact = figures.accept_curve({"a": ACCEPTS}, {"a": 0.9}).axes[0].lines
+    assert [0, 0.5] in [line.get_xydata().tolist()[0] for line in exact if len(line.get_xdata()) == 1]
+
+
+def test_comparison_keeps_intervals_and_order():
+    axes = ALL["comparison"]().axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two"]
+    spans = axes.containers[0][2][0].get_segments()
+    assert spans[0][:, 0] == pytest.approx([0.01, 0.03]) and spans[1][:, 0] == pytest.approx([-0.03, 0.01])
+
+
+def test_levels_stand_beside_their_differences():
+    left, right = figures.comparison(LEVELS).axes
+    for ax, start in ((left, 2), (right, 5)):
+        drawn = [x for bars in ax.containers for x in bars.lines[0].get_xdata()]
+        assert drawn == LEVELS.sort_values("group", kind="stable").iloc[:, start].tolist()
+    assert (left.get_xlabel(), right.get_xlabel()) == ("top-1", "difference in points")
+
+
+def test_trade_sets_each_point_at_both_gains_and_names_it():
+    figure = figures.trade(GAINED, "val")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["x", "y"]
+    first = figure.axes[0]
+    points = [(float(x), float(y)) for bars in first.containers for x, y in bars.lines[0].get_xydata()]
+    assert points == [(0.2, -0.05), (0.1, 0.02)]
+    assert [(text.get_text(), text.xy) for text in first.texts] == [("a", (0.2, -0.05)), ("b", (0.1, 0.02))]
+    colours = [bars.lines[0].get_color() for bars in first.containers]
+    assert colours == [figures.ORANGE, figures.BLUE]    # only a's interval lies below zero
+
+
+@pytest.mark.parametrize("rows, across", [(slice(0, 6), "z"), (slice(0, 2), "val")])
+def test_trade_wants_two_sets(rows, across):
+    with pytest.raises(ValueError, match=f"trade: wants rows of '{across}' and of another set"):
+        figures.trade(GAINED[rows], across)
+
+
+def test_history_leaves_out_steps_without_validation_and_rates_of_zero():
+    loss, rates, validation = ALL["history"]().axes
+    assert [len(line.get_xdata()) for line in validation.lines] == [2, 2]
+    assert len(rates.lines) == 2 and len(loss.lines) == 2
+
+
+def test_sheet_has_a_cell_per_column_and_leaves_gaps_empty():
+    axes = ALL["sheet"]().axes
+    assert len(axes) == 6 and [len(ax.images) for ax in axes] == [1, 1, 1, 1, 1, 0]
+    assert axes[0].images[0].get_array().shape == (96, 96, 3)
+
+
+def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
+    figure = ALL["sheet"]()
+    png, jpeg = figures.show(figure).data, figures.show(figure, images=True).data
+    assert png.startswith(b"\x89PNG") and jpeg.startswith(b"\xff\xd8") and len(jpeg) < len(png)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: figures.sheet({}), "no image"),
+        (lambda: figures.confusions([]), "no image"),
+        (lambda: figures.depth_curve(DEPTHS.iloc[:0], DEPTHS, 4), "empty table"),
+        (lambda: figures.depth_curve(DEPTHS.drop(columns="low"), DEPTHS, 4), "missing low"),
+        (lambda: figures.rate_bars({}), "empty table"),
+        (lambda: figures.accept_curve({}, {}), "empty table"),
+        (lambda: figures.accept_curve({"a": ACCEPTS.drop(columns="threshold")}, {}), "missing threshold"),
+    ],
+)
+def test_empty_or_incomplete_input_is_one_sentence(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()

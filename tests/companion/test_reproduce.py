@@ -1,0 +1,192 @@
+"""The runner on toy notebooks: what runs again, what does not, and what a failure leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from klip.companion import report, reproduce
+from klip.settings import config, paths
+
+PARAMETERS = 'profile: str = "nano"  # results go to results/<profile>/\neval_sets: str = "grozi-like"\n' \
+             'depths: str = "1 2"\ntop_lr: float = 2e-4\nseeds: int = 3\nextra: int = 0'
+START = "from klip.companion import report\nfrom klip.settings import config\nsettings = config.settings(globals())"
+
+
+def book(path, *cells):
+    """Write a notebook with the shared parameters cell, the packing cell and these code cells."""
+    sources = [(PARAMETERS, ["parameters"]), (START, []), *((cell, []) for cell in cells)]
+    path.write_text(json.dumps({
+        "nbformat": 4, "nbformat_minor": 5,
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        "cells": [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Toy"}] + [
+            {"cell_type": "code", "id": f"cell{number}", "metadata": {"tags": tags}, "source": source,
+             "outputs": [], "execution_count": None} for number, (source, tags) in enumerate(sources)],
+    }))
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """Two notebooks: 02 depends on depths; 03 on top_lr and on what 02 wrote."""
+    for name in ("NOTEBOOKS", "RESULTS", "CACHE", "WEIGHTS"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+        (tmp_path / name.lower()).mkdir()
+    for name in ("KLIP_RESULTS", "KLIP_CACHE", "JUPYTER_PREFER_ENV_PATH"):
+        monkeypatch.setenv(name, "")  # run() sets them; this puts them back
+    book(paths.NOTEBOOKS / "02_depth.ipynb", "import sys\nprint(sys.executable)",
+         'found = {"depth": max(settings.depth_list), "seconds": 1.5}',
+         'report.save_metrics(found, "02_depth", settings.profile)')
+    book(paths.NOTEBOOKS / "03_train.ipynb",
+         'depth = report.read_metrics("02_depth", settings.profile)["depth"]',
+         'report.save_metrics({"product": settings.top_lr * depth}, "03_train", settings.profile)')
+    return paths.NOTEBOOKS
+
+
+@pytest.fixture
+def quick(shop, monkeypatch):
+    """The same, with the cells executed in this process: what runs when is the question, not how."""
+    def execute(read, values, profile):
+        space = {name: values[name] for name in read.parameters}
+        exec("\n".join(read.code), space)
+        target = paths.RESULTS / profile / "notebooks" / read.path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+
+    monkeypatch.setattr(reproduce, "_execute", execute)
+    return shop
+
+
+def metrics(name):
+    return json.loads((paths.RESULTS / "nano" / "metrics" / f"{name}.json").read_text())
+
+
+def test_papermill_runs_the_chain(shop, capsys):
+    given = {"top_lr": "1e-3"}  # text, as a command line gives it
+    assert reproduce.run(parameters=given) == ["02_depth", "03_train"]
+    assert metrics("03_train")["product"] == pytest.approx(2e-3)
+    assert (paths.RESULTS / "nano" / "notebooks" / "02_depth.ipynb").is_file()
+    printed = capsys.readouterr()
+    assert "report.md" in printed.out and "chosen depth: 2" in printed.out
+    assert "02_depth" in printed.err  # the progress bar
+    executed = (paths.RESULTS / "nano" / "notebooks" / "02_depth.ipynb").read_text()
+    assert sys.executable in executed  # the kernel is this very interpreter
+    assert reproduce.run(parameters={"top_lr": 1e-3}) == []
+
+
+def test_only_what_depends_on_a_change_runs_again(quick):
+    assert reproduce.run() == ["02_depth", "03_train"]
+    assert metrics("03_train")["product"] == pytest.approx(2 * 2e-4)
+    assert reproduce.run() == []
+    assert reproduce.run(parameters={"top_lr": "1e-3"}) == ["03_train"]
+    assert metrics("03_train")["product"] == pytest.approx(2e-3)
+    assert reproduce.run(parameters={"top_lr": 1e-3, "seeds": 5}) == []  # nobody uses seeds
+    assert reproduce.run(parameters={"top_lr": 1e-3, "depths": [4, 8]}, only="03") == ["02_depth", "03_train"]
+    assert metrics("03_train")["product"] == pytest.approx(8e-3)
+
+
+def test_a_set_not_at_hand_is_left_out_in_one_line_until_it_arrives(quick, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("KLIP_DATA", str(tmp_path / "photographs"))
+    book(quick / "02_depth.ipynb", 'report.save_metrics({"depth": len(settings.eval_list)}, "02_depth", "nano")')
+    given = {"eval_sets": "grozi-like rp2k"}
+    assert reproduce.run(only="02", parameters=given) == ["02_depth"]
+    assert capsys.readouterr().out.startswith("left out: rp2k (not at hand); `klip data list` says where it comes")
+    assert reproduce.run(only="02", parameters=given) == []
+    (tmp_path / "photographs" / "rp2k" / "train").mkdir(parents=True)
+    assert reproduce.run(only="02", parameters=given) == ["02_depth"]
+    assert "left out" not in capsys.readouterr().out.split("nothing, all is up to date")[-1]
+    with pytest.raises(FileNotFoundError, match=r"evaluation sets: none is in .*capg-gp \(not at hand\)"):
+        reproduce.run(only="02", parameters={"eval_sets": "capg-gp"})
+
+
+def test_prose_does_not_matter_code_and_lost_files_do(quick):
+    reproduce.run(only="02")
+    path = quick / "02_depth.ipynb"
+    path.write_text(path.read_text().replace("# Toy", "# A better title"))
+    assert reproduce.run(only=["02"]) == []
+    (paths.RESULTS / "nano" / "metrics" / "02_depth.json").unlink()
+    assert reproduce.run(only="02") == ["02_depth"]
+    # The notebook does not write this any more: the next run removes it.
+    stale = report.save_metrics({"old": 1}, "02_former", "nano")
+    os.utime(stale, (1, 1))
+    book(path, 'report.save_metrics({"depth": 3}, "02_depth", settings.profile)')
+    assert reproduce.run(only="02") == ["02_depth"]
+    assert not stale.exists()
+
+
+def test_a_failing_cell_is_named_and_leaves_nothing_half_written(shop):
+    book(shop / "02_depth.ipynb", "x = 1", 'raise ValueError("depth is bad")\nx = 2')
+    message = r"notebook 02_depth, cell \[\d\] `raise .*: ValueError: depth is bad; how far"
+    with pytest.raises(reproduce.NotebookError, match=message):
+        reproduce.run()
+    assert [path for path in paths.RESULTS.rglob("*") if path.is_file()] == []
+    assert (paths.CACHE / "failed" / "nano-02_depth.ipynb").is_file()
+
+
+def test_wrong_names_and_values_are_refused_before_anything_runs(shop):
+    for parameters, message in [({"depht": 8}, "no notebook has a parameter 'depht'; did you mean depths"),
+                                ({"depths": "0"}, "depths must be whole numbers"),
+                                ({"seeds": "many"}, "seeds must be a valid integer"),
+                                ({"profile": "real"}, "profile is nano, got 'real'")]:
+        with pytest.raises(ValueError, match=message):
+            reproduce.run(parameters=parameters)
+    with pytest.raises(ValueError, match="profile must be one of nano, paper, real, shelf, got 'nanoo'"):
+        reproduce.run("nanoo")
+    with pytest.raises(ValueError, match="no notebook has number '07'; there are 02, 03"):
+        reproduce.run(only="07")
+    book(shop / "03_train.ipynb", "settings.epochs")
+    with pytest.raises(ValueError, match=r"03_train.ipynb: settings.epochs is no setting"):
+        reproduce.run()
+    assert list(paths.RESULTS.iterdir()) == []
+
+
+def test_the_appendix_runs_only_when_asked(quick):
+    (quick / "03_train.ipynb").unlink()
+    book(quick / "A_backbone.ipynb", "extra + 1")
+    assert reproduce.run() == ["02_depth"]
+    assert reproduce.run(appendix=True) == ["A_backbone"]
+    assert reproduce.run(only="A", parameters={"extra": 2}) == ["A_backbone"]
+
+
+@pytest.mark.parametrize(("code", "expected"), [
+    ("settings.depth_list", {"depth_list": [1, 2]}),  # a property stands for its values
+    ("seeds + 1", {"seeds": 3}),
+    ("seeds = 1", {}),  # written, not read
+    ("config.settings(globals()).seeds; x.settings", {}),
+])
+def test_dependencies_are_read_from_the_code(shop, code, expected):
+    book(shop / "02_depth.ipynb", code)
+    read = reproduce.Notebook.read(shop / "02_depth.ipynb")
+    assert read.depends(read.parameters, "nano") == expected
+
+
+def test_settings_handed_on_whole_depend_on_all(shop):
+    book(shop / "02_depth.ipynb", "print(settings)")
+    read = reproduce.Notebook.read(shop / "02_depth.ipynb")
+    assert set(read.depends(read.parameters, "nano")) >= set(config.Settings.model_fields)
+
+
+def test_sources_follow_imports_downwards():
+    names = {path.name for path in reproduce.sources({"klip.settings.config"})}
+    assert names >= {"config.py", "paths.py", "__init__.py"} and "report.py" not in names
+    report = {"klip.companion.report.save_table", "klip.companion.report"}
+    assert "config.py" in {path.name for path in reproduce.sources(report)}
+
+
+def test_refresh_takes_outputs_and_keeps_prose(shop):
+    reproduce.run(only="02")
+    path = shop / "02_depth.ipynb"
+    path.write_text(path.read_text().replace("# Toy", "# A better title"))
+    assert reproduce.refresh() == ["02_depth"]
+    text = path.read_text()
+    assert "A better title" in text and '"execution_count": 1' in text and sys.executable in text
+    reproduce.run(only="02", parameters={"depths": "4"})
+    with pytest.raises(ValueError, match="02_depth.ipynb differs .* without parameters"):
+        reproduce.refresh()
+
+
+def test_an_up_to_date_call_imports_nothing_heavy():
+    code = "import klip.companion.reproduce, doit.doit_cmd, sys; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "pandas", "papermill", "matplotlib", "open_clip"} & set(run.stdout.split())
