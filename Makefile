@@ -37,6 +37,7 @@ test: lint  ## ruff, unit tests, and the committed notebooks against a new run
 
 lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(STRIP) --verify notebooks/*.ipynb
 
 lab: $(STAMP)  ## open JupyterLab

@@ -11,11 +11,15 @@ from matplotlib.figure import Figure
 PACKAGE = Path(__file__).resolve().parents[1] / "klip"
 PICTURE = Path(__file__).with_name("house.svg")
 PLACES = {
-    "settings": (0.5, 0), "shop": (2, 0),
-    "stats": (0, 1), "data": (1.5, 1),
-    "companion": (0, 2), "model": (1.5, 2),
+    "settings": (0.5, 0),
+    "shop": (2, 0),
+    "stats": (0, 1),
+    "data": (1.5, 1),
+    "companion": (0, 2),
+    "model": (1.5, 2),
     "finetuning": (1.5, 3),
-    "recognise": (1, 4), "scale": (2, 4),
+    "recognise": (1, 4),
+    "scale": (2, 4),
     "pretrain": (1, 5),
     "cli": (0, 5),
 }
@@ -27,8 +31,14 @@ def arrows(package: Path = PACKAGE) -> list[tuple[str, str]]:
     found = set()
     for room in PLACES:
         for file in (package / room).glob("*.py"):
-            names = [node.module for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
-            found |= {(room, name.split(".")[1]) for name in names if name and name.startswith("klip.")}
+            names = [
+                node.module
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.ImportFrom)
+            ]
+            found |= {
+                (room, name.split(".")[1]) for name in names if name and name.startswith("klip.")
+            }
     return sorted((room, other) for room, other in found if room != other)
 
 
@@ -36,9 +46,15 @@ def needed(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those of which no way through another room tells as much."""
     reach = {room: {other for one, other in pairs if one == room} for room in PLACES}
     for _ in PLACES:
-        reach = {room: others.union(*(reach[other] for other in others)) for room, others in reach.items()}
-    return [(room, other) for room, other in pairs
-            if not any((room, between) in pairs and other in reach[between] for between in PLACES)]
+        reach = {
+            room: others.union(*(reach[other] for other in others))
+            for room, others in reach.items()
+        }
+    return [
+        (room, other)
+        for room, other in pairs
+        if not any((room, between) in pairs and other in reach[between] for between in PLACES)
+    ]
 
 
 def figure(package: Path = PACKAGE) -> Figure:
@@ -49,17 +65,29 @@ def figure(package: Path = PACKAGE) -> Figure:
     axes.axis("off")
     for room, other in needed(arrows(package)):
         (x0, y0), (x1, y1) = PLACES[room], PLACES[other]
-        axes.annotate("", (x1, y1 + 0.2), (x0, y0 - 0.2), arrowprops={"arrowstyle": "->", "color": "0.5"})
+        axes.annotate(
+            "", (x1, y1 + 0.2), (x0, y0 - 0.2), arrowprops={"arrowstyle": "->", "color": "0.5"}
+        )
     for room, (x, y) in PLACES.items():
-        axes.text(x, y, room, ha="center", va="center", fontsize=11, zorder=3,
-                  bbox={"boxstyle": "round,pad=0.5", "facecolor": "#eef3f8", "edgecolor": "#4a6a8a"})
+        axes.text(
+            x,
+            y,
+            room,
+            ha="center",
+            va="center",
+            fontsize=11,
+            zorder=3,
+            bbox={"boxstyle": "round,pad=0.5", "facecolor": "#eef3f8", "edgecolor": "#4a6a8a"},
+        )
     return picture
 
 
 def draw(package: Path = PACKAGE) -> str:
     """The picture as SVG, the same text for the same imports."""
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "klip", "font.family": "sans-serif"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "klip", "font.family": "sans-serif"}
+    ):
         FigureCanvasSVG(figure(package)).print_svg(text, metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 

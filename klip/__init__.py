@@ -28,7 +28,9 @@ __all__ = list(_FACE)
 def __getattr__(name: str):
     """The public names, imported when first used: torch takes seconds, `klip --help` shall not."""
     if name not in _FACE:
-        raise AttributeError(f"module klip has no {name!r}; it has {', '.join(_FACE)}, and the rooms of docs/house.md")
+        raise AttributeError(
+            f"module klip has no {name!r}; it has {', '.join(_FACE)}, and the rooms of docs/house.md"
+        )
     module, own = _FACE[name]
     return getattr(import_module(module), own)
 

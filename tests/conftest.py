@@ -4,7 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
-_SESSION = tempfile.TemporaryDirectory(prefix="klip-tests-")  # before klip is imported: paths are read once
+_SESSION = tempfile.TemporaryDirectory(
+    prefix="klip-tests-"
+)  # before klip is imported: paths are read once
 for _name in ("cache", "results", "data"):
     os.environ[f"KLIP_{_name.upper()}"] = str(Path(_SESSION.name, _name))
 
@@ -14,8 +16,10 @@ from PIL import Image  # noqa: E402
 
 from klip.settings import paths  # noqa: E402
 
-TINY_VIT = {"embed_dim": 16,
-       "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
+TINY_VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +36,17 @@ def workspace(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def picture():
     """picture(path, colour, size, mode): write one speckled image of a colour, with the folders it needs."""
+
     def paint(path, colour=(200, 60, 40), size=(24, 32), mode="RGB"):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        speckle = np.random.default_rng(sum(path.name.encode())).integers(-20, 20, (size[1], size[0], 3))
+        speckle = np.random.default_rng(sum(path.name.encode())).integers(
+            -20, 20, (size[1], size[0], 3)
+        )
         pixels = (np.array(colour) + speckle).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).convert(mode).save(path)
         return path
+
     return paint
 
 
@@ -93,7 +101,9 @@ def config(shop, tmp_path):
 
     made = encoder.build(TINY_VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")
     model = str(save(made, tmp_path / "tower.safetensors"))
-    return FinetuneConfig(model=model, images=13, depth=4, batch_size=4, precision="fp32", workers=0)
+    return FinetuneConfig(
+        model=model, images=13, depth=4, batch_size=4, precision="fp32", workers=0
+    )
 
 
 @pytest.fixture
@@ -103,18 +113,37 @@ def agreeing_votes_by_loop():
 
     def votes(query, gallery):
         """Of each product only the best group of matches that agree with one of them; rows as of `sift`."""
-        floats, won = [keypoints.root_sift(rows[:, :128]) for rows in (query, *gallery)], [[] for _ in gallery]
+        floats, won = (
+            [keypoints.root_sift(rows[:, :128]) for rows in (query, *gallery)],
+            [[] for _ in gallery],
+        )
         for mine, (*_, angle, size) in zip(floats[0], query.tolist(), strict=True):
             nearest = []
             for product, rows in enumerate(gallery):
-                apart = [float(np.sqrt(((mine - other) ** 2).sum())) for other in floats[product + 1]]
+                apart = [
+                    float(np.sqrt(((mine - other) ** 2).sum())) for other in floats[product + 1]
+                ]
                 best = int(np.argmin(apart)) if apart else -1
-                turn, growth = (angle - int(rows[best, 128]), size - int(rows[best, 129])) if apart else (0, 0)
+                turn, growth = (
+                    (angle - int(rows[best, 128]), size - int(rows[best, 129])) if apart else (0, 0)
+                )
                 nearest.append((apart[best] if apart else 2**0.5, product, turn, growth))
             first, second = sorted(nearest)[:2] if len(nearest) > 1 else (nearest[0], (2**0.5,))
             won[first[1]].append((second[0] - first[0], first[2], first[3]))
-        return [max((sum(margin for margin, turn, growth in own
-                         if min((turn - middle) % 256, (middle - turn) % 256) <= 21 and abs(growth - mean) <= 12)
-                     for _, middle, mean in own), default=0) for own in won]
+        return [
+            max(
+                (
+                    sum(
+                        margin
+                        for margin, turn, growth in own
+                        if min((turn - middle) % 256, (middle - turn) % 256) <= 21
+                        and abs(growth - mean) <= 12
+                    )
+                    for _, middle, mean in own
+                ),
+                default=0,
+            )
+            for own in won
+        ]
 
     return votes

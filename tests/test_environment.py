@@ -24,7 +24,11 @@ def test_pyproject_and_environment_hold_the_same_pins():
 
 def test_every_pin_is_exact_and_has_a_reason():
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+==[0-9.]+", pin) for pin in PROJECT["dependencies"])
-    lines = [line for line in CONDA.split("\ndependencies:\n")[1].splitlines() if not line.endswith("pip:")]
+    lines = [
+        line
+        for line in CONDA.split("\ndependencies:\n")[1].splitlines()
+        if not line.endswith("pip:")
+    ]
     assert [line for line in lines if not re.search(r"\S  # \w", line)] == []
 
 
@@ -41,7 +45,9 @@ def test_commands_of_the_readme_exist():
     assert targets == set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split())
 
 
-@pytest.mark.parametrize("target", ["install", "reproduce", "test", "lint", "lab", "refresh", "clean"])
+@pytest.mark.parametrize(
+    "target", ["install", "reproduce", "test", "lint", "lab", "refresh", "clean"]
+)
 def test_make_knows_its_targets(target):
     done = subprocess.run(["make", "-n", target], cwd=paths.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,11 @@ README = (paths.ROOT / "README.md").read_text()
 
 def test_the_ten_lines_of_the_readme_recognise_a_photograph(tmp_path, monkeypatch, picture):
     monkeypatch.chdir(tmp_path)
-    for product, colour in {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}.items():
+    for product, colour in {
+        "red": (220, 30, 30),
+        "green": (30, 200, 40),
+        "blue": (30, 40, 220),
+    }.items():
         picture(tmp_path / "packshots" / product / "1.jpg", colour)
     picture(tmp_path / "photograph.jpg", (40, 190, 50))
     picture(tmp_path / "new.jpg", (230, 220, 40))
@@ -48,20 +52,57 @@ def test_the_package_and_its_help_wait_for_nothing_heavy():
 @pytest.mark.slow
 def test_a_wheel_installs_and_runs(tmp_path):
     """Built, and installed into a new environment that sees the dependencies of this one but not this checkout."""
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
     subprocess.run([*build, str(paths.ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("klip-*.whl")
     venv.create(tmp_path / "new", with_pip=False)
     python = tmp_path / "new" / "bin" / "python"
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip()
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    site = subprocess.run(
+        [python, "-c", where], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
-    environment = {"PATH": str(python.parent), "PYTHONPATH": f"{site}:{sysconfig.get_path('purelib')}"}
+    environment = {
+        "PATH": str(python.parent),
+        "PYTHONPATH": f"{site}:{sysconfig.get_path('purelib')}",
+    }
     code = "import klip.cli, klip.settings.paths as p; print(klip.__file__, len(list(p.WEIGHTS.glob('*.safetensors'))))"
-    told = subprocess.run([python.parent / "klip", "--help"], check=True, capture_output=True, text=True, cwd=tmp_path,
-                          env=environment).stdout
+    told = subprocess.run(
+        [python.parent / "klip", "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    ).stdout
     assert "finetune" in told and "gallery" in told
-    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path,
-                           env=environment).stdout.split()
+    found = subprocess.run(
+        [python, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    ).stdout.split()
     assert found[0].startswith(site) and found[1] == "2"

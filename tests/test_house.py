@@ -48,8 +48,11 @@ def imported(tree):
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "klip":
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield (whole, "", node.col_offset > 0) if whole in MODULES else (node.module, alias.name,
-                                                                                node.col_offset > 0)
+                yield (
+                    (whole, "", node.col_offset > 0)
+                    if whole in MODULES
+                    else (node.module, alias.name, node.col_offset > 0)
+                )
 
 
 def room_of(module):
@@ -66,17 +69,27 @@ def test_a_room_imports_what_it_may(path):
     for module, _, inside in imported(ast.parse(path.read_text())):
         other = room_of(module)
         allowed = MAY_IMPORT[mine] | {mine}
-        if other in allowed or module.removeprefix("klip.") in allowed or (inside and (name, other) in ON_DEMAND):
+        if (
+            other in allowed
+            or module.removeprefix("klip.") in allowed
+            or (inside and (name, other) in ON_DEMAND)
+        ):
             continue
-        pytest.fail(f"{name} imports {module}; {mine} may import {', '.join(sorted(MAY_IMPORT[mine])) or 'nothing'}")
+        pytest.fail(
+            f"{name} imports {module}; {mine} may import {', '.join(sorted(MAY_IMPORT[mine])) or 'nothing'}"
+        )
 
 
 def test_no_file_imports_itself_in_a_circle():
-    uses = {module: {other for other, _, inside in imported(ast.parse(path.read_text())) if not inside}
-            for module, path in MODULES.items()}
+    uses = {
+        module: {other for other, _, inside in imported(ast.parse(path.read_text())) if not inside}
+        for module, path in MODULES.items()
+    }
     waiting = dict(uses)
     while waiting:
-        done = [module for module, others in waiting.items() if not others & waiting.keys() - {module}]
+        done = [
+            module for module, others in waiting.items() if not others & waiting.keys() - {module}
+        ]
         assert done, f"these import each other: {', '.join(sorted(waiting))}"
         for module in done:
             del waiting[module]
@@ -90,7 +103,12 @@ def made_in(module):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+            names |= {
+                part.id
+                for target in targets
+                for part in ast.walk(target)
+                if isinstance(part, ast.Name)
+            }
     return names
 
 
@@ -105,9 +123,15 @@ def test_names_come_from_where_they_are_made(path):
                 if whole in MODULES:
                     modules[alias.asname or alias.name] = whole
                 else:
-                    assert alias.name in made_in(node.module), f"{node.module} only borrowed {alias.name}"
+                    assert alias.name in made_in(node.module), (
+                        f"{node.module} only borrowed {alias.name}"
+                    )
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in modules
+        ):
             module = modules[node.value.id]
             assert node.attr in made_in(module), f"{module} only borrowed {node.attr}"
 
@@ -119,20 +143,33 @@ def test_the_encoder_does_not_reach_the_renderer():
         if module not in reached:
             reached.add(module)
             waiting += [other for other, _, _ in imported(ast.parse(MODULES[module].read_text()))]
-    assert "klip.data.images" in reached and not any(room_of(module) == "shop" for module in reached)
+    assert "klip.data.images" in reached and not any(
+        room_of(module) == "shop" for module in reached
+    )
 
 
-@pytest.mark.parametrize("module", ["klip", "klip.cli", "klip.data.catalogue", "klip.stats.metrics", "klip.shop.sets"])
+@pytest.mark.parametrize(
+    "module", ["klip", "klip.cli", "klip.data.catalogue", "klip.stats.metrics", "klip.shop.sets"]
+)
 def test_what_needs_no_torch_imports_none(module):
     code = f"import sys, {module}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT
+    )
     assert done.stdout == "False\n", done.stderr
 
 
 def test_the_public_face():
     import klip
 
-    assert set(klip.__all__) == {"load_catalogue", "load_encoder", "FinetuneConfig", "finetune", "Gallery", "evaluate"}
+    assert set(klip.__all__) == {
+        "load_catalogue",
+        "load_encoder",
+        "FinetuneConfig",
+        "finetune",
+        "Gallery",
+        "evaluate",
+    }
     for name in klip.__all__:
         thing = getattr(klip, name)
         assert thing.__doc__ and thing.__module__.startswith("klip."), name

@@ -77,7 +77,9 @@ def test_sections_that_are_quoted_exist(name):
 def test_parameters_are_annotated_literals(name):
     source = text(parameters(name))
     for node in ast.parse(source).body:
-        assert isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant), ast.unparse(node)
+        assert isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant), (
+            ast.unparse(node)
+        )
     # papermill drops a parameter whose line holds a second equals sign
     assert all(line.count("=") <= 1 for line in source.splitlines())
 
@@ -93,7 +95,9 @@ def test_papermill_sees_every_parameter(name):
 @pytest.mark.parametrize("name", NUMBERED)
 def test_parameters_are_the_settings_of_nano(name):
     read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
-    assert read == config.Settings().model_dump() and list(read) == list(config.Settings.model_fields)
+    assert read == config.Settings().model_dump() and list(read) == list(
+        config.Settings.model_fields
+    )
     assert text(parameters(name)) == text(parameters(NUMBERED[0]))  # one cell, five times
 
 
@@ -102,7 +106,9 @@ def test_parameters_are_used_through_settings(name):
     read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb")
     loaded = [node.id for node in ast.walk(read.tree) if isinstance(node, ast.Name)]
     shared = set(read.parameters) & set(config.Settings.model_fields)
-    assert not shared & set(loaded), "write settings.NAME: the runner derives from it what to run again"
+    assert not shared & set(loaded), (
+        "write settings.NAME: the runner derives from it what to run again"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,8 +121,12 @@ def test_cells_hold_calls_and_looks(name):
             assert not isinstance(node, what), f"a definition belongs in klip/: {source}"
             imported = isinstance(node, ast.Import | ast.ImportFrom)
             assert not imported or number < 3, f"imports stand at the top: {source}"
-        assert not re.search(r"""["']\.{0,2}/|^\s*[!%]""", source, flags=re.M), f"path or magic: {source}"
-        assert not re.search(r"savefig|to_csv|mkdir|write_|open\(", source), f"only report writes: {source}"
+        assert not re.search(r"""["']\.{0,2}/|^\s*[!%]""", source, flags=re.M), (
+            f"path or magic: {source}"
+        )
+        assert not re.search(r"savefig|to_csv|mkdir|write_|open\(", source), (
+            f"only report writes: {source}"
+        )
     lengths = [len(text(cell).splitlines()) for cell in cells if "parameters" not in tags(cell)]
     assert max(lengths) <= 15 and statistics.median(lengths) <= 5, lengths
 
@@ -137,8 +147,12 @@ def test_checked_cells_were_run_and_print_text(name):
     assert len(checked) >= CHECKED
     for cell in checked:
         assert cell["execution_count"] is not None and cell["outputs"], f"never run: {text(cell)}"
-        kinds = [kind for output in cell["outputs"] for kind in output.get("data", {"text/plain": ""})]
-        assert not any("image" in kind for kind in kinds), f"a figure cannot be compared: {text(cell)}"
+        kinds = [
+            kind for output in cell["outputs"] for kind in output.get("data", {"text/plain": ""})
+        ]
+        assert not any("image" in kind for kind in kinds), (
+            f"a figure cannot be compared: {text(cell)}"
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,9 +9,20 @@ from klip.companion import report, reproduce
 from klip.settings import paths
 
 pytestmark = pytest.mark.slow
-TINY = {"depths": "1 2 4", "seeds": 1, "sweep_images": 32, "images": 32, "compare_images": 32, "breadth": 12,
-        "breadths": "0.5 1", "baseline_images": 32, "batch_size": 16, "gallery_views": 1, "workers": 0,
-        "eval_sets": "capg-like"}
+TINY = {
+    "depths": "1 2 4",
+    "seeds": 1,
+    "sweep_images": 32,
+    "images": 32,
+    "compare_images": 32,
+    "breadth": 12,
+    "breadths": "0.5 1",
+    "baseline_images": 32,
+    "batch_size": 16,
+    "gallery_views": 1,
+    "workers": 0,
+    "eval_sets": "capg-like",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +52,9 @@ def test_given_values_reach_what_is_written(chain):
     depth = metrics(folder, "02_depth")["depth"]
     assert depth in (1, 2, 4) and f"chosen depth: {depth}" in summary
     (label, row), *others = metrics(folder, "04_zero_shot")["sets"].items()
-    assert label.split()[0] == "capg-like" and all(name.split()[0] == "capg-like" for name, _ in others)
+    assert label.split()[0] == "capg-like" and all(
+        name.split()[0] == "capg-like" for name, _ in others
+    )
     assert row["difference"] == pytest.approx(row["fine_tuned"] - row["frozen"], abs=1e-6)
     assert row["low"] <= row["difference"] <= row["high"]
 
@@ -51,8 +64,12 @@ def test_every_file_that_a_title_cell_promises_is_written(chain):
     for path in sorted(paths.NOTEBOOKS.glob("0*.ipynb")):
         title = "".join(json.loads(path.read_text())["cells"][0]["source"])
         row = next(line for line in title.splitlines() if line.startswith("| writes"))
-        kinds = re.findall(r"(tables|figures|metrics)/([^·|]*)", row)  # `tables/01_a`, `01_b` · `figures/...`
+        kinds = re.findall(
+            r"(tables|figures|metrics)/([^·|]*)", row
+        )  # `tables/01_a`, `01_b` · `figures/...`
         own = re.compile(rf"{path.name[:2]}_[\w*]+")
         promised = [(kind, name) for kind, names in kinds for name in own.findall(names)]
         assert promised, f"{path.name}: the title cell names what it writes, as `tables/NN_name`"
-        assert [item for item in promised if not list((folder / item[0]).glob(f"{item[1]}.*"))] == []
+        assert [
+            item for item in promised if not list((folder / item[0]).glob(f"{item[1]}.*"))
+        ] == []

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from klip.cli import options
-from klip.cli.options import app, catalogue_of, encoder_of, gallery_of, group, images_of, rerank_of, writable
+from klip.cli.options import (
+    app,
+    catalogue_of,
+    encoder_of,
+    gallery_of,
+    group,
+    images_of,
+    rerank_of,
+    writable,
+)
 
 if TYPE_CHECKING:
     from klip.recognise.gallery import Gallery
@@ -20,10 +29,18 @@ app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of pack
 
 @gallery_app.command()
 def build(
-    file: options.File, source: options.Source, model: options.Model = "nano",
-    resize: options.Resize = "", pixels: options.Pixels = 0, also: options.Also = 0, views: options.Views = 8,
-    seed: options.Seed = 0, unreadable: options.Unreadable = "fail",
-    keypoints: Annotated[bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")] = False,
+    file: options.File,
+    source: options.Source,
+    model: options.Model = "nano",
+    resize: options.Resize = "",
+    pixels: options.Pixels = 0,
+    also: options.Also = 0,
+    views: options.Views = 8,
+    seed: options.Seed = 0,
+    unreadable: options.Unreadable = "fail",
+    keypoints: Annotated[
+        bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")
+    ] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
     writable(file)
@@ -32,8 +49,13 @@ def build(
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
 
-    gallery = Gallery.build(encoder_of(model, resize, pixels, also), packshots(catalogue), views, seed,
-                            keypoints=keypoints)
+    gallery = Gallery.build(
+        encoder_of(model, resize, pixels, also),
+        packshots(catalogue),
+        views,
+        seed,
+        keypoints=keypoints,
+    )
     file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
     gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels, "also": also}
     gallery.meta |= {"rerank": asdict(Rerank())} if keypoints else {}
@@ -69,11 +91,19 @@ def classify(
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     k: Annotated[int, typer.Option(help="Neighbours that vote (paper: 1).")] = 1,
     top: Annotated[int, typer.Option(help="Products shown per photograph.")] = 1,
-    unknown_below: Annotated[float | None, typer.Option(
-        help="Score under which a product counts as unknown; default: the gallery's own, -2: none.")] = None,
+    unknown_below: Annotated[
+        float | None,
+        typer.Option(
+            help="Score under which a product counts as unknown; default: the gallery's own, -2: none."
+        ),
+    ] = None,
     score: options.Score = "",
-    rerank: options.Print = "", weight: options.Weight = None, first: options.First = None,
-    model: options.Moved = "", unreadable: options.Unreadable = "fail", as_json: options.Json = False,
+    rerank: options.Print = "",
+    weight: options.Weight = None,
+    first: options.First = None,
+    model: options.Moved = "",
+    unreadable: options.Unreadable = "fail",
+    as_json: options.Json = False,
 ) -> None:
     """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
     gallery = gallery_of(file, model)
@@ -83,16 +113,23 @@ def classify(
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:
         unknown = frame.pop("unknown") & frame["rank"].eq(1)
-        frame["product"] = frame["product"].mask(unknown, "unknown (nearest: " + frame["product"] + ")")
+        frame["product"] = frame["product"].mask(
+            unknown, "unknown (nearest: " + frame["product"] + ")"
+        )
         typer.echo(frame.to_string(index=False, float_format="{:.3f}".format))
 
 
 @gallery_app.command()
 def calibrate(
-    file: options.File, source: options.Source,
-    accepts: Annotated[float, typer.Option(help="Share of the photographs of known products to accept.")] = 0.95,
+    file: options.File,
+    source: options.Source,
+    accepts: Annotated[
+        float, typer.Option(help="Share of the photographs of known products to accept.")
+    ] = 0.95,
     score: options.Score = "similarity",
-    root: options.Root = "", model: options.Moved = "", unreadable: options.Unreadable = "fail",
+    root: options.Root = "",
+    model: options.Moved = "",
+    unreadable: options.Unreadable = "fail",
 ) -> None:
     """Choose the threshold under which a product counts as unknown, and store it in the gallery.
 
@@ -106,15 +143,23 @@ def calibrate(
     chosen = open_set.calibrate(gallery, catalogue, score, accepts, progress=True) | {"set": source}
     gallery.meta["unknown"] = chosen
     gallery.save(file)
-    typer.echo(f"{file}: unknown below {chosen['below']:.4f} ({score}), chosen on {chosen['products']} products "
-               f"({chosen['draws']} draws, half of them beside {chosen['beside']} of the gallery)")
-    typer.echo(f"  correct accepts {chosen['correct_accepts']:7.1%}   ({chosen['accepted']} of {chosen['known']})\n"
-               f"  false accepts   {chosen['false_accepts']:7.1%}   "
-               f"({chosen['accepted_unknown']} of {chosen['unknown']})\n"
-               f"  AUROC           {chosen['auroc']:7.3f}")
+    typer.echo(
+        f"{file}: unknown below {chosen['below']:.4f} ({score}), chosen on {chosen['products']} products "
+        f"({chosen['draws']} draws, half of them beside {chosen['beside']} of the gallery)"
+    )
+    typer.echo(
+        f"  correct accepts {chosen['correct_accepts']:7.1%}   ({chosen['accepted']} of {chosen['known']})\n"
+        f"  false accepts   {chosen['false_accepts']:7.1%}   "
+        f"({chosen['accepted_unknown']} of {chosen['unknown']})\n"
+        f"  AUROC           {chosen['auroc']:7.3f}"
+    )
 
 
 def _report(gallery: Gallery, file: Path) -> None:
     size, own = file.stat().st_size, sum(rows.nbytes for rows in gallery.descriptors or ())
-    part = f", {100 * own / size:.0f} % of it descriptors" if gallery.descriptors is not None else ""
-    typer.echo(f"{file}: {len(gallery.products)} products, {len(gallery)} rows, {size / 1e6:.2f} MB{part}")
+    part = (
+        f", {100 * own / size:.0f} % of it descriptors" if gallery.descriptors is not None else ""
+    )
+    typer.echo(
+        f"{file}: {len(gallery.products)} products, {len(gallery)} rows, {size / 1e6:.2f} MB{part}"
+    )

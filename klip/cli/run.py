@@ -26,7 +26,9 @@ SHARES = ("top1", "top1_per_product", "top5")
 @app.command()
 def reproduce(
     profile: options.Profile = "nano",
-    only: Annotated[list[str] | None, typer.Option(help="A notebook's number, e.g. 02; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A notebook's number, e.g. 02; repeatable.")
+    ] = None,
     appendix: Annotated[bool, typer.Option(help="Also the appendix notebooks (long).")] = False,
     values: options.Values = None,
 ) -> None:
@@ -49,12 +51,20 @@ def finetune(
     source: options.Source,
     out: Annotated[Path, typer.Option(help="The checkpoint to write, FILE.safetensors.")],
     model: options.Model = "nano",
-    pretrained: Annotated[str, typer.Option(
-        help="For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random.")] = "",
+    pretrained: Annotated[
+        str,
+        typer.Option(
+            help="For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random."
+        ),
+    ] = "",
     images: Annotated[int, typer.Option(help="Images seen in all.")] = 6000,
     depth: Annotated[int, typer.Option(help="Images per product and epoch (paper 4.1.3).")] = 16,
-    pixels: options.Pixels = 0, root: options.Root = "", seed: options.Seed = 0,
-    unreadable: options.Unreadable = "fail", load: options.Load = None, values: options.Values = None,
+    pixels: options.Pixels = 0,
+    root: options.Root = "",
+    seed: options.Seed = 0,
+    unreadable: options.Unreadable = "fail",
+    load: options.Load = None,
+    values: options.Values = None,
 ) -> None:
     """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig.
 
@@ -72,25 +82,42 @@ def finetune(
 
     val = catalogue[catalogue["split"] == "val"]
     with distributed.joined():
-        run, first = loop.finetune(config, catalogue, validation=val if len(val) else None), distributed.first()
+        run, first = (
+            loop.finetune(config, catalogue, validation=val if len(val) else None),
+            distributed.first(),
+        )
     if not first:
         return
     save_encoder(run.average or run.encoder, out, config=config.model_dump(), set=source)
     loss = run.history["loss"]
-    typer.echo(f"{out}: {config.images} images of {catalogue['product'].nunique()} products in "
-               f"{run.seconds:.0f} s, loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}")
+    typer.echo(
+        f"{out}: {config.images} images of {catalogue['product'].nunique()} products in "
+        f"{run.seconds:.0f} s, loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}"
+    )
 
 
 @app.command()
 def evaluate(
     set_name: Annotated[str, typer.Option("--set", help="Name of a set.")],
-    root: options.Root = "", model: options.Model = "nano",
-    gallery: Annotated[str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")] = "web1",
-    resize: options.Resize = "", pixels: options.Pixels = 0, also: options.Also = 0, views: options.Views = 8,
-    seed: options.Seed = 0, workers: options.Workers = 0,
-    unreadable: options.Unreadable = "fail", load: options.Load = None,
-    rerank: options.Print = "", weight: options.Weight = None, first: options.First = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures there.")] = None,
+    root: options.Root = "",
+    model: options.Model = "nano",
+    gallery: Annotated[
+        str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")
+    ] = "web1",
+    resize: options.Resize = "",
+    pixels: options.Pixels = 0,
+    also: options.Also = 0,
+    views: options.Views = 8,
+    seed: options.Seed = 0,
+    workers: options.Workers = 0,
+    unreadable: options.Unreadable = "fail",
+    load: options.Load = None,
+    rerank: options.Print = "",
+    weight: options.Weight = None,
+    first: options.First = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures there.")
+    ] = None,
 ) -> None:
     """Zero-shot accuracy on a set: one packshot per product, nearest neighbour (paper 4.2)."""
     if json_file:
@@ -101,46 +128,76 @@ def evaluate(
     from klip.recognise import evaluation
     from klip.settings.files import atomic
 
-    frame = evaluation.evaluate(encoder, catalogue, gallery, views, seed, keep=how.first if how else 0,
-                              workers=workers, progress=True)
+    frame = evaluation.evaluate(
+        encoder,
+        catalogue,
+        gallery,
+        views,
+        seed,
+        keep=how.first if how else 0,
+        workers=workers,
+        progress=True,
+    )
     figures = _figures(frame, seed) | {
-        "set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model,
-        "model_fingerprint": frame.attrs["fingerprint"], "preprocess": encoder.preprocess.to_dict()}
+        "set": set_name,
+        "gallery": gallery,
+        "views": views,
+        "seed": seed,
+        "model": model,
+        "model_fingerprint": frame.attrs["fingerprint"],
+        "preprocess": encoder.preprocess.to_dict(),
+    }
     figures |= {"also": also} if also else {}
     if how:
         figures["rerank"] = _reranked(encoder, frame, how, workers, seed)
     if json_file:
         atomic(json_file, lambda part: part.write_text(json.dumps(figures, indent=2) + "\n"))
-    typer.echo(f"{set_name}: {figures['queries']} queries, {figures['products']} products, "
-               f"gallery {gallery}, model {model}")
+    typer.echo(
+        f"{set_name}: {figures['queries']} queries, {figures['products']} products, "
+        f"gallery {gallery}, model {model}"
+    )
     _print(figures)
     if how:
         told = figures["rerank"]
-        typer.echo(f"re-ranked by keypoints (weight {how.weight:g}, first {how.first}); per query: "
-                   + ", ".join(f"{name} {ms:.1f} ms" for name, ms in told["milliseconds"].items()))
+        typer.echo(
+            f"re-ranked by keypoints (weight {how.weight:g}, first {how.first}); per query: "
+            + ", ".join(f"{name} {ms:.1f} ms" for name, ms in told["milliseconds"].items())
+        )
         _print(told)
         low, high = told["difference_interval"]
-        typer.echo(f"  {'difference':<17}{100 * told['difference']:+6.1f}     [{100 * low:+.1f}, {100 * high:+.1f}]")
+        typer.echo(
+            f"  {'difference':<17}{100 * told['difference']:+6.1f}     [{100 * low:+.1f}, {100 * high:+.1f}]"
+        )
 
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Option(help="ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip.")],
+    model: Annotated[
+        str, typer.Option(help="ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip.")
+    ],
     gpu_gb: Annotated[float, typer.Option(help="Memory of the GPU, GiB.")] = 11.0,
     images: Annotated[int, typer.Option(help="Images seen in all.")] = 325_000,
     batch: Annotated[int, typer.Option(help="Images of an optimiser step.")] = 64,
     precision: options.Precision = "auto",
-    products: Annotated[int, typer.Option(help="Products of the ArcFace head (paper: 6,500).")] = 6500,
-    frozen_blocks: Annotated[int, typer.Option(help="Low blocks that are not trained, the stem with them.")] = 0,
+    products: Annotated[
+        int, typer.Option(help="Products of the ArcFace head (paper: 6,500).")
+    ] = 6500,
+    frozen_blocks: Annotated[
+        int, typer.Option(help="Low blocks that are not trained, the stem with them.")
+    ] = 0,
     ema: Annotated[bool, typer.Option(help="Keep averaged weights too.")] = False,
-    reserve_gb: Annotated[float, typer.Option(help="Kept free for CUDA itself and fragments, GiB.")] = 0.75,
+    reserve_gb: Annotated[
+        float, typer.Option(help="Kept free for CUDA itself and fragments, GiB.")
+    ] = 0.75,
 ) -> None:
     """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where there is one."""
     import torch
 
     from klip.scale import bench, memory
 
-    made = memory.plan(model, gpu_gb, images, batch, precision, products, frozen_blocks, ema, reserve_gb)
+    made = memory.plan(
+        model, gpu_gb, images, batch, precision, products, frozen_blocks, ema, reserve_gb
+    )
     typer.echo(memory.text(made))
     typer.echo(memory.speed_text(made, bench.probe(made) if torch.cuda.is_available() else None))
 
@@ -152,9 +209,13 @@ def bench(
     steps: Annotated[int, typer.Option(help="Optimiser steps of each series.")] = 10,
     batch: Annotated[int, typer.Option(help="Images of a step; 0: 64 on a GPU, 4 on a CPU.")] = 0,
     accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into.")] = 1,
-    checkpointing: Annotated[bool, typer.Option(help="Keep only what lies between blocks.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Keep only what lies between blocks.")
+    ] = False,
     precision: options.Precision = "auto",
-    products: Annotated[int, typer.Option(help="Products of the head, a synthetic JPEG each.")] = 256,
+    products: Annotated[
+        int, typer.Option(help="Products of the head, a synthetic JPEG each.")
+    ] = 256,
     workers: options.Workers = 2,
     rounds: Annotated[int, typer.Option(help="Turns of klip and of PML's trainer.")] = 3,
     save: Annotated[str, typer.Option(help="Also write results/gpu/NAME.json.")] = "",
@@ -164,7 +225,9 @@ def bench(
     from klip.companion import report as writer
     from klip.scale import bench as measure
 
-    found = measure.bench(model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds)
+    found = measure.bench(
+        model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds
+    )
     if save:
         writer.save_gpu(save, found)
     typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))
@@ -173,10 +236,14 @@ def bench(
 def _print(figures: dict[str, Any]) -> None:
     for name in SHARES:
         low, high = figures[f"{name}_interval"]
-        typer.echo(f"  {name:<17}{100 * figures[name]:6.1f} %   [{100 * low:.1f}, {100 * high:.1f}]")
+        typer.echo(
+            f"  {name:<17}{100 * figures[name]:6.1f} %   [{100 * low:.1f}, {100 * high:.1f}]"
+        )
 
 
-def _reranked(encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, seed: int) -> dict[str, Any]:
+def _reranked(
+    encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, seed: int
+) -> dict[str, Any]:
     """Settings, figures, difference to cosine alone, and milliseconds per query (medians; embedding with reading)."""
     from klip.model import encoder as encoders
     from klip.model.device import at_work
@@ -191,10 +258,18 @@ def _reranked(encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, 
             encoders.embed(encoder, [file], precision="fp32")
             took.append(1000 * (time.perf_counter() - began))
     gain = metrics.paired_difference(found, frame, "top1", seed=seed)
-    return {"method": "keypoints", **asdict(how), **_figures(found, seed), "difference": gain.value,
-            "difference_interval": [gain.low, gain.high],
-            "milliseconds": {"keypoints": found.attrs["keypoints_ms"], "votes": found.attrs["votes_ms"],
-                             "embedding": statistics.median(took)}}
+    return {
+        "method": "keypoints",
+        **asdict(how),
+        **_figures(found, seed),
+        "difference": gain.value,
+        "difference_interval": [gain.low, gain.high],
+        "milliseconds": {
+            "keypoints": found.attrs["keypoints_ms"],
+            "votes": found.attrs["votes_ms"],
+            "embedding": statistics.median(took),
+        },
+    }
 
 
 def _figures(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -202,7 +277,11 @@ def _figures(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
     from klip.stats import metrics
 
     score = metrics.score(frame)
-    figures: dict[str, Any] = {"queries": score.total, "products": score.products, "correct": score.correct}
+    figures: dict[str, Any] = {
+        "queries": score.total,
+        "products": score.products,
+        "correct": score.correct,
+    }
     for name in SHARES:
         figures[name] = getattr(score, name)
         figures[f"{name}_interval"] = list(metrics.bootstrap_products(frame, name, seed=seed))

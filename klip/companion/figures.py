@@ -24,24 +24,41 @@ MARKERS = "osD^vP"
 PART_COLOURS = {"head": BLUE, "middle": GREEN, "tail": ORANGE}
 SPAN = ["mean", "low", "high"]
 STYLE = {
-    "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555", "axes.grid": True,
-    "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.7, "legend.frameon": False,
-    "lines.linewidth": 1.6, "lines.markersize": 5, "figure.dpi": 90, "figure.facecolor": "white",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "figure.dpi": 90,
+    "figure.facecolor": "white",
 }
 _styled = style.context(["default", STYLE])  # whatever the reader's matplotlibrc says
 
 
 def _needs(*columns: str) -> Callable[[Callable[..., Figure]], Callable[..., Figure]]:
     """Draws in klip's style what is not empty: a table with these columns, or a mapping to such tables or to others."""
+
     def decorate(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         @functools.wraps(draw)
         def checked(given, /, *args, **options) -> Figure:
             if len(given) == 0:
-                raise ValueError(f"{draw.__name__}: nothing to draw, got an empty table; give at least one row")
+                raise ValueError(
+                    f"{draw.__name__}: nothing to draw, got an empty table; give at least one row"
+                )
             for table in given.values() if isinstance(given, Mapping) else [given]:
                 if missing := ", ".join(name for name in columns if name not in table):
-                    raise ValueError(f"{draw.__name__}: needs columns {', '.join(columns)}; missing {missing}")
+                    raise ValueError(
+                        f"{draw.__name__}: needs columns {', '.join(columns)}; missing {missing}"
+                    )
             return _styled(draw)(given, *args, **options)
 
         return checked
@@ -63,14 +80,32 @@ def _percent(axis, sign: str = " %") -> None:
 def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figure:
     """Images per product against rank, both logarithmic (paper §3); the line is rank to the power -exponent."""
     figure, ((ax,),) = _canvas(size=(6.4, 3.6))
-    images, rank, part = counts.to_numpy(), np.arange(1, len(counts) + 1), parts.reindex(counts.index).to_numpy()
+    images, rank, part = (
+        counts.to_numpy(),
+        np.arange(1, len(counts) + 1),
+        parts.reindex(counts.index).to_numpy(),
+    )
     for name, colour in PART_COLOURS.items():
         own = part == name
-        ax.plot(rank[own], images[own], "o", color=colour, markersize=4,
-                label=f"{name}: {own.sum():,} products, {images[own].sum():,} images")
+        ax.plot(
+            rank[own],
+            images[own],
+            "o",
+            color=colour,
+            markersize=4,
+            label=f"{name}: {own.sum():,} products, {images[own].sum():,} images",
+        )
     level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
-    ax.plot(rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$")
-    ax.set(xscale="log", yscale="log", xlabel="rank of the product", ylabel="images", title="Images per product")
+    ax.plot(
+        rank, level * rank**-exponent, "--", color=GREY, label=f"fit: rank$^{{-{exponent:.2f}}}$"
+    )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="rank of the product",
+        ylabel="images",
+        title="Images per product",
+    )
     ax.legend(loc="lower left")
     return figure
 
@@ -80,7 +115,9 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """A grid of pictures: a labelled row of RGB uint8 (H, W, 3) per entry, whole, on white squares of 96 pixels."""
     columns = max(map(len, rows.values()), default=0)
     if columns == 0:
-        raise ValueError("sheet: nothing to draw, got no image; give at least one row with one image")
+        raise ValueError(
+            "sheet: nothing to draw, got no image; give at least one row with one image"
+        )
     figure, axes = _canvas(len(rows), columns, size=(0.6 + 1.05 * columns, 0.25 + 1.08 * len(rows)))
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
@@ -111,7 +148,9 @@ def _look(number: int) -> dict[str, str]:
 
 
 def _curve(ax: Axes, table: pd.DataFrame, x: str, number: int, label: str) -> None:
-    ax.fill_between(table[x], table["low"], table["high"], color=COLOURS[number % 6], alpha=0.15, linewidth=0)
+    ax.fill_between(
+        table[x], table["low"], table["high"], color=COLOURS[number % 6], alpha=0.15, linewidth=0
+    )
     ax.plot(table[x], table["mean"], **_look(number), label=label)
 
 
@@ -120,11 +159,17 @@ def depth_curve(table: pd.DataFrame, points: pd.DataFrame, chosen: int) -> Figur
     """Validation accuracy against depth (paper §4.1.3); points: depth, top1 of each seed; chosen: the depth to mark."""
     figure, ((ax,),) = _canvas()
     _curve(ax, table, "depth", 0, "mean of the seeds, 95 % interval")
-    ax.plot(points["depth"], points["top1"], "o", color=GREY, markersize=3, zorder=1.5, label="one seed")
+    ax.plot(
+        points["depth"], points["top1"], "o", color=GREY, markersize=3, zorder=1.5, label="one seed"
+    )
     ax.axvline(chosen, color=ORANGE, linestyle=":", label=f"chosen depth {chosen}")
     ax.set_xscale("log", base=2)
     ax.set_xticks(table["depth"], [str(depth) for depth in table["depth"]])
-    ax.set(xlabel="depth (images per product and epoch)", ylabel="validation top-1", title="Depth sweep")
+    ax.set(
+        xlabel="depth (images per product and epoch)",
+        ylabel="validation top-1",
+        title="Depth sweep",
+    )
     _percent(ax.yaxis)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -144,14 +189,20 @@ def _set_curves(table: pd.DataFrame, x: str, label: str, title: str) -> Figure:
 @_needs("set", "alpha", *SPAN)
 def alpha_curve(table: pd.DataFrame) -> Figure:
     """Accuracy of each set between frozen (alpha 0) and fine-tuned weights (alpha 1)."""
-    return _set_curves(table, "alpha", "alpha (0 frozen, 1 fine-tuned)", "Between frozen and fine-tuned weights")
+    return _set_curves(
+        table, "alpha", "alpha (0 frozen, 1 fine-tuned)", "Between frozen and fine-tuned weights"
+    )
 
 
 @_needs("set", "products", *SPAN)
 def breadth_curve(table: pd.DataFrame) -> Figure:
     """Accuracy of each set against the number of products at a fixed number of images (C5)."""
-    figure = _set_curves(table, "products", "products trained on (a quarter of them gets four times the depth)",
-                         "Breadth sweep")
+    figure = _set_curves(
+        table,
+        "products",
+        "products trained on (a quarter of them gets four times the depth)",
+        "Breadth sweep",
+    )
     figure.axes[0].set_xticks(sorted(set(table["products"])))
     return figure
 
@@ -160,18 +211,31 @@ def breadth_curve(table: pd.DataFrame) -> Figure:
 def weight_curve(table: pd.DataFrame) -> Figure:
     """Top-1 of each set against the weight of the keypoints' votes."""
     lines = table.rename(columns={"top1": "mean"})
-    return _set_curves(lines, "weight", "weight of the votes (0: cosine alone)", "Re-ranking by print")
+    return _set_curves(
+        lines, "weight", "weight of the votes (0: cosine alone)", "Re-ranking by print"
+    )
 
 
 @_needs("row", "budget", "mean", "chosen")
 def budget_curve(table: pd.DataFrame) -> Figure:
     """Held-out top-1 of the trained baselines (row) against images per product; chosen (bool) are ringed."""
-    figure = _set_curves(table.assign(set=table["row"], low=table["mean"], high=table["mean"]), "budget",
-                         "images per product", "Budgets of the trained baselines, on validation products")
+    figure = _set_curves(
+        table.assign(set=table["row"], low=table["mean"], high=table["mean"]),
+        "budget",
+        "images per product",
+        "Budgets of the trained baselines, on validation products",
+    )
     ax, taken, budgets = figure.axes[0], table[table["chosen"]], sorted(set(table["budget"]))
-    for line in ax.lines[len(COLOURS):]:  # colours begin anew
+    for line in ax.lines[len(COLOURS) :]:  # colours begin anew
         line.set_linestyle("--")
-    ax.plot(taken["budget"], taken["mean"], "o", markersize=11, markerfacecolor="none", markeredgecolor="#555555")
+    ax.plot(
+        taken["budget"],
+        taken["mean"],
+        "o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor="#555555",
+    )
     ax.set_xscale("log", base=2)
     ax.set_xticks(budgets, map(str, budgets))
     return figure
@@ -184,10 +248,15 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
     The row `ours` stands out, a dotted line carries its value down the panel.
     """
     names, sets = list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["set"]))
-    figure, axes = _canvas(1, len(sets), (2.6 + 2.3 * len(sets), 0.9 + 0.24 * len(names)), sharey=True)
+    figure, axes = _canvas(
+        1, len(sets), (2.6 + 2.3 * len(sets), 0.9 + 0.24 * len(names)), sharey=True
+    )
     for ax, name in zip(axes[0], sets, strict=True):
         for row in table[table["set"] == name].itertuples():
-            place, (colour, marker) = names.index(row.row), (ORANGE, "D") if row.row == ours else (BLUE, "o")
+            place, (colour, marker) = (
+                names.index(row.row),
+                (ORANGE, "D") if row.row == ours else (BLUE, "o"),
+            )
             ax.plot([row.low, row.high], [place] * 2, color=colour, linewidth=1.4)
             ax.plot(row.top1, place, marker, color=colour, markersize=4)
             if row.row == ours:
@@ -209,14 +278,27 @@ def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
     figure, ((ax,),) = _canvas(size=(6.8, 4.2))
     ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="chance")
     ax.axhline(0.95, color=GREY, linestyle=":", linewidth=1, label="95 % correct accepts")
-    point = {"markeredgecolor": "white", "markersize": 7, "zorder": 3}  # stands out where lines run close
+    point = {
+        "markeredgecolor": "white",
+        "markersize": 7,
+        "zorder": 3,
+    }  # stands out where lines run close
     for number, (name, table) in enumerate(curves.items()):
-        ax.plot(table["false_accepts"], table["correct_accepts"], color=COLOURS[number % 6], label=str(name),
-                linestyle="-" if number < 6 else "--")
+        ax.plot(
+            table["false_accepts"],
+            table["correct_accepts"],
+            color=COLOURS[number % 6],
+            label=str(name),
+            linestyle="-" if number < 6 else "--",
+        )
         if name in chosen:
             last = table[table["threshold"] >= chosen[name]].tail(1)
             ax.plot(last["false_accepts"], last["correct_accepts"], **_look(number), **point)
-    ax.set(xlabel="false accepts (products not in the gallery)", ylabel="correct accepts", title="Open set")
+    ax.set(
+        xlabel="false accepts (products not in the gallery)",
+        ylabel="correct accepts",
+        title="Open set",
+    )
     ax.plot([], [], "o", color="#555555", label="at the chosen threshold", **point)
     _percent(ax.xaxis)
     _percent(ax.yaxis)
@@ -228,10 +310,14 @@ def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
 def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Learning rate per block, one panel per tower (paper §4.1.2)."""
     widths = [len(table) + 8 for table in tables.values()]
-    figure, axes = _canvas(1, len(tables), (1 + 0.16 * sum(widths), 3.2), sharey=True, width_ratios=widths)
+    figure, axes = _canvas(
+        1, len(tables), (1 + 0.16 * sum(widths), 3.2), sharey=True, width_ratios=widths
+    )
     for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
         ax.bar(range(len(table)), table["lr"], color=BLUE, width=0.75)
-        ax.set_xticks(range(len(table)), table["group"].str.removeprefix("block "), rotation=90, fontsize=7)
+        ax.set_xticks(
+            range(len(table)), table["group"].str.removeprefix("block "), rotation=90, fontsize=7
+        )
         ax.grid(False, axis="x")
         ax.set(yscale="log", title=name)
     figure.supxlabel("block", fontsize=9)
@@ -252,7 +338,13 @@ def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
     blocks = [name for name in first if name.startswith("lr_") and name != "lr_centres"]
     for position, name in enumerate(blocks):  # the stem pale, the top dark
         shade = 0.25 + 0.75 * (position + 1) / len(blocks)
-        rates.plot(first["images"], first[name].where(first[name] > 0), color=BLUE, alpha=shade, linewidth=1.1)
+        rates.plot(
+            first["images"],
+            first[name].where(first[name] > 0),
+            color=BLUE,
+            alpha=shade,
+            linewidth=1.1,
+        )
     loss.set(title="Loss (running mean)", xlabel="images seen")
     rates.set(title="Rate per block (dark: top)", xlabel="images seen", yscale="log")
     validation.set(title="Validation top-1", xlabel="images seen")
@@ -273,21 +365,39 @@ def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figur
     The first five columns are label, group, value, low and high, whatever their names; zero draws "no difference".
     With eight columns the first three numbers are levels, and a second panel shows the others as differences.
     """
-    panels = [table.iloc[:, [0, 1, *range(start, start + 3)]].set_axis(["label", "group", *SPAN], axis=1)
-              for start in range(2, min(table.shape[1], 8) - 2, 3)]
-    labels, groups = list(dict.fromkeys(panels[0]["label"])), list(dict.fromkeys(panels[0]["group"]))
+    panels = [
+        table.iloc[:, [0, 1, *range(start, start + 3)]].set_axis(["label", "group", *SPAN], axis=1)
+        for start in range(2, min(table.shape[1], 8) - 2, 3)
+    ]
+    labels, groups = (
+        list(dict.fromkeys(panels[0]["label"])),
+        list(dict.fromkeys(panels[0]["group"])),
+    )
     height = 1.0 + (0.2 * len(groups) + 0.15) * len(labels)
     figure, (axes,) = _canvas(1, len(panels), (3.6 + 3.2 * len(panels), height), sharey=True)
-    for ax, panel, difference in zip(axes, panels, [zero] if len(panels) == 1 else [False, True], strict=True):
+    for ax, panel, difference in zip(
+        axes, panels, [zero] if len(panels) == 1 else [False, True], strict=True
+    ):
         if difference:
             ax.axvline(0, color="#555555", linewidth=1)
         for number, group in enumerate(groups):
             own = panel[panel["group"] == group]
             shift = (number - (len(groups) - 1) / 2) * 0.7 / len(groups)
-            ax.errorbar(own["mean"], [labels.index(label) + shift for label in own["label"]], xerr=_reach(own),
-                        label=str(group), linestyle="", capsize=2.5, linewidth=1.3, **_look(number))
+            ax.errorbar(
+                own["mean"],
+                [labels.index(label) + shift for label in own["label"]],
+                xerr=_reach(own),
+                label=str(group),
+                linestyle="",
+                capsize=2.5,
+                linewidth=1.3,
+                **_look(number),
+            )
         ax.set_yticks(range(len(labels)), labels)
-        ax.set(ylim=(len(labels) - 0.45, -0.55), xlabel="difference in points" if difference else "top-1")
+        ax.set(
+            ylim=(len(labels) - 0.45, -0.55),
+            xlabel="difference in points" if difference else "top-1",
+        )
         ax.grid(False, axis="y")
         _percent(ax.xaxis, "" if difference else " %")
     axes[0].set_title(title)
@@ -304,16 +414,25 @@ def trade(table: pd.DataFrame, across: str) -> Figure:
     """
     others = [name for name in dict.fromkeys(table["set"]) if name != across]
     if across not in set(table["set"]) or not others:
-        raise ValueError(f"trade: wants rows of {across!r} and of another set, got {', '.join(set(table['set']))}")
+        raise ValueError(
+            f"trade: wants rows of {across!r} and of another set, got {', '.join(set(table['set']))}"
+        )
     at = table[table["set"] == across].set_index("variant")
     figure, axes = _canvas(1, len(others), (4.6 * len(others), 3.2))
     for ax, name in zip(axes[0], others, strict=True):
         rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
         for number, row in rows.iterrows():
             x, colour = at.loc[row["variant"], "mean"], ORANGE if row["high"] < 0 else BLUE
-            ax.errorbar(x, row["mean"], _reach(rows[number:number + 1]), fmt="o", color=colour)
-            ax.annotate(row["variant"], (x, row["mean"]), (1.04, (number + 0.5) / len(rows)), fontsize=7.5, va="center",
-                        textcoords="axes fraction", arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6})
+            ax.errorbar(x, row["mean"], _reach(rows[number : number + 1]), fmt="o", color=colour)
+            ax.annotate(
+                row["variant"],
+                (x, row["mean"]),
+                (1.04, (number + 0.5) / len(rows)),
+                fontsize=7.5,
+                va="center",
+                textcoords="axes fraction",
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
+            )
         ax.axhline(0, color="#555555", linewidth=1)
         ax.axvline(0, color="#555555", linewidth=1)
         ax.set(title=name, xlabel=f"points gained on {across}", ylabel="points gained")
@@ -325,11 +444,15 @@ def trade(table: pd.DataFrame, across: str) -> Figure:
 @_needs("part", "encoder", *SPAN)
 def tail_accuracy(table: pd.DataFrame) -> Figure:
     """Accuracy of head, middle and tail products (part), for each encoder."""
-    return comparison(table[["part", "encoder", *SPAN]], "Accuracy by part of the long tail", zero=False)
+    return comparison(
+        table[["part", "encoder", *SPAN]], "Accuracy by part of the long tail", zero=False
+    )
 
 
 @_needs()
-def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()) -> Figure:
+def umap_scatter(
+    points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()
+) -> Figure:
     """Two-dimensional maps side by side, e.g. before and after; each array is (N, 2), products has N names.
 
     Those in `shown` (up to 12 differ in colour or marker) stand out.  A long name loses its beginning: flavours of one
@@ -338,15 +461,24 @@ def umap_scatter(points: Mapping[str, np.ndarray], products: Sequence[str], show
     figure, axes = _canvas(1, len(points), (1.4 + 3.9 * len(points), 3.9))
     names = np.asarray(products)
     for ax, (title, place) in zip(axes[0], points.items(), strict=True):
-        ax.plot(*place[~np.isin(names, list(shown))].T, ".", color="#CFCFCF", markersize=3, zorder=1)
+        ax.plot(
+            *place[~np.isin(names, list(shown))].T, ".", color="#CFCFCF", markersize=3, zorder=1
+        )
         for number, product in enumerate(shown):
             marker, name = MARKERS[(number + number // 6) % 6], str(product)
-            ax.plot(*place[names == product].T, marker, color=COLOURS[number % 6], markersize=4,
-                    label=name if len(name) <= 30 else f"...{name[-27:]}")
+            ax.plot(
+                *place[names == product].T,
+                marker,
+                color=COLOURS[number % 6],
+                markersize=4,
+                label=name if len(name) <= 30 else f"...{name[-27:]}",
+            )
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(True)
     if len(shown):
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=7
+        )
     return figure
 
 
@@ -355,8 +487,12 @@ def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Pre-training as it went: one panel a run, a line for each of its losses."""
     figure, axes = _canvas(1, len(runs), size=(4.8 * len(runs), 3.0))
     for ax, (name, table) in zip(axes[0], runs.items(), strict=True):
-        for number, part in enumerate(table.columns.intersection(["pair", "text", "caption", "teacher"], sort=False)):
-            ax.plot("images", part, data=table.dropna(subset=part), color=COLOURS[number], label=part)
+        for number, part in enumerate(
+            table.columns.intersection(["pair", "text", "caption", "teacher"], sort=False)
+        ):
+            ax.plot(
+                "images", part, data=table.dropna(subset=part), color=COLOURS[number], label=part
+            )
         ax.set(title=name, xlabel="images seen", ylabel="loss")
         ax.legend()
     return figure

@@ -20,19 +20,28 @@ def umap_2d(embeddings: np.ndarray, seed: int = 0, neighbours: int = NEIGHBOURS)
     Equal on one machine for one seed.  `neighbours` is cut to N - 1; fewer than 5 images are an error.
     """
     points = _points(embeddings)
-    with warnings.catch_warnings(action="ignore", category=ImportWarning):  # umap can do without Tensorflow
+    with warnings.catch_warnings(
+        action="ignore", category=ImportWarning
+    ):  # umap can do without Tensorflow
         from umap import UMAP
 
-    return UMAP(n_neighbors=min(neighbours, len(points) - 1), metric="cosine", n_jobs=1,
-                random_state=seed).fit_transform(points)
+    return UMAP(
+        n_neighbors=min(neighbours, len(points) - 1), metric="cosine", n_jobs=1, random_state=seed
+    ).fit_transform(points)
 
 
-def trustworthiness(embeddings: np.ndarray, projected: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
+def trustworthiness(
+    embeddings: np.ndarray, projected: np.ndarray, neighbours: int = NEIGHBOURS
+) -> float:
     """How far a picture's neighbours (cut to under N / 2) are true ones: 1 is best, 0.5 chance (Venna & Kaski 2001)."""
     from sklearn.manifold import trustworthiness as measure
 
     points = _points(embeddings)
-    return float(measure(points, projected, n_neighbors=min(neighbours, (len(points) - 1) // 2), metric="cosine"))
+    return float(
+        measure(
+            points, projected, n_neighbors=min(neighbours, (len(points) - 1) // 2), metric="cosine"
+        )
+    )
 
 
 def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], k: int = 5) -> float:
@@ -43,8 +52,10 @@ def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], k: int = 5
     points = _points(embeddings)
     _, owner, size = np.unique(products, return_inverse=True, return_counts=True)
     if len(owner) != len(points) or k < 1:
-        raise ValueError(f"purity: one product per image and k of at least 1 are needed, got {len(owner)} for "
-                         f"{len(points)} images, k={k!r}")
+        raise ValueError(
+            f"purity: one product per image and k of at least 1 are needed, got {len(owner)} for "
+            f"{len(points)} images, k={k!r}"
+        )
     shares = []
     for row in np.flatnonzero(size[owner] > 1):
         similarity = points @ points[row]
@@ -60,5 +71,7 @@ def _points(embeddings: np.ndarray) -> np.ndarray:
     """Float32 rows of length 1; tensors are welcome."""
     points = np.asarray(embeddings, dtype=np.float32)
     if points.ndim != 2 or len(points) < 5:
-        raise ValueError(f"projection: at least 5 embeddings of shape (N, D) are needed, got {points.shape}")
+        raise ValueError(
+            f"projection: at least 5 embeddings of shape (N, D) are needed, got {points.shape}"
+        )
     return points / np.linalg.norm(points, axis=1, keepdims=True)

@@ -34,12 +34,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy", "opencv-contrib-python-headless")
+PACKAGES = (
+    "torch",
+    "open_clip_torch",
+    "pytorch-metric-learning",
+    "numpy",
+    "opencv-contrib-python-headless",
+)
 
 
 def _path(name: str, profile: str, kind: str, suffix: str) -> Path:
     if not re.fullmatch(r"(\d\d|[A-Z])_[a-z0-9_]+", name):
-        raise ValueError(f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}")
+        raise ValueError(
+            f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
+        )
     return folder(profile) / kind / (name + suffix)
 
 
@@ -51,12 +59,17 @@ def folder(profile: str) -> Path:
 
 
 def _write(path: Path, content: str | bytes) -> Path:
-    atomic(path, lambda part: part.write_bytes(content.encode() if isinstance(content, str) else content))
+    atomic(
+        path,
+        lambda part: part.write_bytes(content.encode() if isinstance(content, str) else content),
+    )
     return path
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    return _write(path, json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return _write(
+        path, json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
@@ -67,8 +80,9 @@ def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
     return _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def save_figure(figure: Figure, name: str, profile: str, *, photographs: bool = False,
-                images: bool = False) -> Path | None:
+def save_figure(
+    figure: Figure, name: str, profile: str, *, photographs: bool = False, images: bool = False
+) -> Path | None:
     """Write a figure: PNG for plots, JPEG for grids of rendered `images`; 90 dots per inch, the repository stays small.
 
     photographs=True says that it shows real photographs: nothing is written, an older file of that name goes.
@@ -100,15 +114,21 @@ def provenance() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "CPU"
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "device": device,
-        "threads": torch.get_num_threads() if torch else os.cpu_count(), "machine": platform.machine(),
-        "python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": device,
+        "threads": torch.get_num_threads() if torch else os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
     }
 
 
 def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
     """Write numbers as JSON, with the `provenance` they were made under; not-a-number becomes null."""
-    return _write_json(_path(name, profile, "metrics", ".json"), {**values, "provenance": provenance()})
+    return _write_json(
+        _path(name, profile, "metrics", ".json"), {**values, "provenance": provenance()}
+    )
 
 
 def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
@@ -116,7 +136,9 @@ def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"report: a gpu file is named in letters, digits, - and _, got {name!r}")
     if missing := sorted({"device", "torch", "settings"} - set(facts)):
-        raise ValueError(f"report: facts of a GPU must name {', '.join(missing)}; `klip bench` does")
+        raise ValueError(
+            f"report: facts of a GPU must name {', '.join(missing)}; `klip bench` does"
+        )
     return _write_json(paths.RESULTS / "gpu" / f"{name}.json", facts)
 
 
@@ -124,17 +146,39 @@ def speeds() -> pd.DataFrame:
     """What `klip bench` has measured so far (results/gpu/*.json), a row for each file; peak in GiB, of a GPU only."""
     import pandas as pd
 
-    columns = ["name", "device", "model", "precision", "batch", "checkpointing", "peak_gib", "images_per_s",
-               "share_of_matrix_rate", "from_jpegs", "over_metric_loss_only"]
+    columns = [
+        "name",
+        "device",
+        "model",
+        "precision",
+        "batch",
+        "checkpointing",
+        "peak_gib",
+        "images_per_s",
+        "share_of_matrix_rate",
+        "from_jpegs",
+        "over_metric_loss_only",
+    ]
     rows = []
     for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
         facts = json.loads(file.read_text())
         how, step = facts["settings"], facts["synthetic"]
         peak = step.get("peak_reserved_bytes")
-        rows.append((file.stem, facts["device"], facts["model"], how["precision"],
-                     f"{how['batch_size']} in {how['accumulate']}", how["checkpointing"],
-                     None if peak is None else peak / 2**30, step["images_per_s"], facts["share_of_matrix_rate"],
-                     facts["jpeg_fed"]["images_per_s"], facts["beside_metric_loss_only"]["ratio"]))
+        rows.append(
+            (
+                file.stem,
+                facts["device"],
+                facts["model"],
+                how["precision"],
+                f"{how['batch_size']} in {how['accumulate']}",
+                how["checkpointing"],
+                None if peak is None else peak / 2**30,
+                step["images_per_s"],
+                facts["share_of_matrix_rate"],
+                facts["jpeg_fed"]["images_per_s"],
+                facts["beside_metric_loss_only"]["ratio"],
+            )
+        )
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -142,8 +186,10 @@ def read_metrics(name: str, profile: str) -> dict[str, Any]:
     """What another notebook wrote."""
     path = _path(name, profile, "metrics", ".json")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; notebook {name.split('_')[0]} writes it: "
-                                f"run `make reproduce PROFILE={profile}`")
+        raise FileNotFoundError(
+            f"{path} is missing; notebook {name.split('_')[0]} writes it: "
+            f"run `make reproduce PROFILE={profile}`"
+        )
     return json.loads(path.read_text())
 
 
@@ -177,17 +223,27 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def summary(profile: str) -> str:
     """The closing table of a run: fine-tuned minus frozen top-1 with 95 % interval, chosen depth, times."""
-    lines = [f"profile {profile}: top-1 accuracy in percent, one packshot per product",
-             f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval"]
+    lines = [
+        f"profile {profile}: top-1 accuracy in percent, one packshot per product",
+        f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval",
+    ]
     for label, row in _sets(profile).items():
-        shown = _percent(row["frozen"]), _percent(row["fine_tuned"]), _percent(row["difference"], "+")
+        shown = (
+            _percent(row["frozen"]),
+            _percent(row["fine_tuned"]),
+            _percent(row["difference"], "+"),
+        )
         numbers = "".join(f"{text:>8}" for text in (row["queries"], *shown))
         note = "" if row["low"] is None or row["low"] > 0 else "   not above 0"
         lines.append(f"{label:<28}{numbers}  {_interval(row)}{note}")
     found = all_metrics(profile)
     if (depth := found.get("02_depth", {}).get("depth")) is not None:
         lines.append(f"chosen depth: {depth} images per product")
-    times = [f"{name} {values['seconds']:.0f} s" for name, values in found.items() if values.get("seconds")]
+    times = [
+        f"{name} {values['seconds']:.0f} s"
+        for name, values in found.items()
+        if values.get("seconds")
+    ]
     return "\n".join(lines + (["times: " + ", ".join(times)] if times else []))
 
 
@@ -195,14 +251,27 @@ def _results_table(profile: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
     if not _sets(profile):
         return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
-    lines = ["| set | products | queries | chance | SIFT | frozen | fine-tuned | difference (95 % interval) "
-             "| re-ranked | paper |", "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|"]
+    lines = [
+        "| set | products | queries | chance | SIFT | frozen | fine-tuned | difference (95 % interval) "
+        "| re-ranked | paper |",
+        "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|",
+    ]
     for label, row in _sets(profile).items():
         paper, mirrored = paper_number(label), published.PAPER_SET.get(label.split()[0])
         shown = "-" if paper is None else f"{paper} ({mirrored})" if mirrored else str(paper)
         gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
-        size = row["products"], row["queries"], _percent(1 / row["products"]), _percent(row.get("floor"))
-        ours = _percent(row["frozen"]), _percent(row["fine_tuned"]), gain, _percent(row.get("reranked"))
+        size = (
+            row["products"],
+            row["queries"],
+            _percent(1 / row["products"]),
+            _percent(row.get("floor")),
+        )
+        ours = (
+            _percent(row["frozen"]),
+            _percent(row["fine_tuned"]),
+            gain,
+            _percent(row.get("reranked")),
+        )
         lines.append("| " + " | ".join(map(str, (label, *size, *ours, shown))) + " |")
     left_out = all_metrics(profile)["04_zero_shot"].get("left_out")
     return "\n".join(lines + [f"\n{left_out}"] * bool(left_out)) + "\n"
@@ -217,13 +286,17 @@ def save_claims(profile: str) -> Path:
 
     found = all_metrics(profile).values()
     if not found:
-        raise FileNotFoundError(f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
-                                f"run `make reproduce PROFILE={profile}`")
+        raise FileNotFoundError(
+            f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
+            f"run `make reproduce PROFILE={profile}`"
+        )
     reasons: dict[str, list[str]] = {}
     for number, reason in (item for values in found for item in values.get("reasons", {}).items()):
         reasons.setdefault(number, []).append(reason)
-    ledger = claims.verdicts([row for values in found for row in values.get("evidence", [])],
-                             {number: "; ".join(given) for number, given in reasons.items()})
+    ledger = claims.verdicts(
+        [row for values in found for row in values.get("evidence", [])],
+        {number: "; ".join(given) for number, given in reasons.items()},
+    )
     _write(folder(profile) / "claims.md", markdown(ledger))
     return _write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
 
@@ -241,9 +314,17 @@ def readme(text: str) -> str:
 
     Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and `speed:all`, see `speeds`.
     """
-    tables = {"results": _results_table, "claims": _ledger, "speed": lambda _: markdown(speeds().round(3))}
-    return re.sub(r"(<!-- (results|claims|speed):(\w+) -->\n).*?(<!-- /\2 -->)",
-                  lambda match: match[1] + tables[match[2]](match[3]) + match[4], text, flags=re.DOTALL)
+    tables = {
+        "results": _results_table,
+        "claims": _ledger,
+        "speed": lambda _: markdown(speeds().round(3)),
+    }
+    return re.sub(
+        r"(<!-- (results|claims|speed):(\w+) -->\n).*?(<!-- /\2 -->)",
+        lambda match: match[1] + tables[match[2]](match[3]) + match[4],
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def fill_readme() -> None:
@@ -260,23 +341,39 @@ def write_report(profile: str) -> Path:
         "figures/*": lambda file: f"![{file.stem}](figures/{file.name})\n",
         "metrics/*.json": lambda file: _listing(found[file.stem]),
     }
-    parts = [f"# Results of profile {profile}\n", f"```\n{summary(profile)}\n```\n", _results_table(profile)]
+    parts = [
+        f"# Results of profile {profile}\n",
+        f"```\n{summary(profile)}\n```\n",
+        _results_table(profile),
+    ]
     if found:
         save_claims(profile)
         parts += ["## The paper's claims\n", _ledger(profile)]
-    files = [(file.name.split("_")[0], order, file.name, show(file))
-             for order, (kind, show) in enumerate(kinds.items()) for file in folder(profile).glob(kind)
-             if not file.name.startswith(".")]
+    files = [
+        (file.name.split("_")[0], order, file.name, show(file))
+        for order, (kind, show) in enumerate(kinds.items())
+        for file in folder(profile).glob(kind)
+        if not file.name.startswith(".")
+    ]
     for number, own in itertools.groupby(sorted(files), key=lambda file: file[0]):
         parts.append(f"## Notebook {number}\n")
         parts += [part for _, _, name, content in own for part in (f"### {name}\n", content)]
     if made := [values["provenance"] for values in found.values() if "provenance" in values]:
-        parts += ["## Provenance of the last notebook\n", _listing(max(made, key=lambda item: item["date"]))]
+        parts += [
+            "## Provenance of the last notebook\n",
+            _listing(max(made, key=lambda item: item["date"])),
+        ]
     return _write(folder(profile) / "report.md", "\n".join(parts))
 
 
 def _listing(values: Mapping[str, Any]) -> str:
     """The single numbers and words of one metrics file; nested ones stay in the file."""
-    single = {name: value for name, value in values.items() if not isinstance(value, dict | list) and value != ""}
-    return "".join(f"- {name}: {f'{value:.4g}' if isinstance(value, float) else value}\n"
-                   for name, value in single.items())
+    single = {
+        name: value
+        for name, value in values.items()
+        if not isinstance(value, dict | list) and value != ""
+    }
+    return "".join(
+        f"- {name}: {f'{value:.4g}' if isinstance(value, float) else value}\n"
+        for name, value in single.items()
+    )

@@ -23,7 +23,9 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # arrays, numbers and tensors
         return plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+        return [
+            plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)
+        ]
     if isinstance(value, Path):
         return value.as_posix()
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -37,7 +39,12 @@ def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
         text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         return text.replace("|", "\\|").replace("\n", " ")
 
-    lines = [[str(name) for name in frame], ["--:" if dtype.kind in "iuf" else "---" for dtype in frame.dtypes]]
+    lines = [
+        [str(name) for name in frame],
+        ["--:" if dtype.kind in "iuf" else "---" for dtype in frame.dtypes],
+    ]
     lines += [[cell(value) for value in row] for row in frame.head(rows).itertuples(index=False)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-    return text + (f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else "")
+    return text + (
+        f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else ""
+    )

@@ -59,17 +59,23 @@ class Plan:
         _whole("images", images, 1)
         for start in range(0, images, len(self)):
             epoch = start // len(self)
-            for index, (row, repeat) in enumerate(self.epoch(epoch, together)[: images - start].tolist()):
+            for index, (row, repeat) in enumerate(
+                self.epoch(epoch, together)[: images - start].tolist()
+            ):
                 yield epoch, index, row, repeat
 
     def table(self) -> pd.DataFrame:
         """Per product the images used, the draws of an epoch, and how often a draw repeats an image."""
         used = self.rows.groupby("product", sort=True).size()
         draws = pd.Series(self.depth, used.index) if self.balanced else used
-        return pd.DataFrame({"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)}).reset_index()
+        return pd.DataFrame(
+            {"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)}
+        ).reset_index()
 
 
-def plan(catalogue: pd.DataFrame, depth: int, breadth: int = 0, seed: int = 0, balanced: bool = True) -> Plan:
+def plan(
+    catalogue: pd.DataFrame, depth: int, breadth: int = 0, seed: int = 0, balanced: bool = True
+) -> Plan:
     """Plan of the split `train` (paper §4.1.3): `breadth` products (0: all) at `depth` images each.
 
     A product with more images keeps one random choice of `depth` for the whole run (A: the paper builds one balanced
@@ -81,27 +87,44 @@ def plan(catalogue: pd.DataFrame, depth: int, breadth: int = 0, seed: int = 0, b
     row = np.flatnonzero((catalogue["split"] == "train").to_numpy())
     names = catalogue["product"].iloc[row]
     if not len(row):
-        raise ValueError("balance plan: no image has split 'train'; the catalogue has "
-                         f"{sorted(set(catalogue['split']))}")
+        raise ValueError(
+            "balance plan: no image has split 'train'; the catalogue has "
+            f"{sorted(set(catalogue['split']))}"
+        )
     nameless = (names.isna() | (names.astype(str).str.strip() == "")).to_numpy()
     if nameless.any():
-        raise ValueError("balance plan: every training image needs a product, "
-                         f"{catalogue['image'].iloc[row[nameless][0]]} has none")
-    declared = catalogue["product"].cat.categories if catalogue["product"].dtype == "category" else []
+        raise ValueError(
+            "balance plan: every training image needs a product, "
+            f"{catalogue['image'].iloc[row[nameless][0]]} has none"
+        )
+    declared = (
+        catalogue["product"].cat.categories if catalogue["product"].dtype == "category" else []
+    )
     if empty := sorted(set(map(str, declared)) - set(names.astype(str))):
-        raise ValueError(f"balance plan: {len(empty)} products have no training image, first {empty[0]!r}; "
-                         "leave them out of the catalogue or add images")
+        raise ValueError(
+            f"balance plan: {len(empty)} products have no training image, first {empty[0]!r}; "
+            "leave them out of the catalogue or add images"
+        )
     code, products = pd.factorize(names.astype(str), sort=True)
     if breadth > len(products):
-        raise ValueError(f"balance plan: breadth must be at most the {len(products)} products, got {breadth}")
+        raise ValueError(
+            f"balance plan: breadth must be at most the {len(products)} products, got {breadth}"
+        )
     rng = np.random.default_rng((seed, 0))
     chosen = np.sort(rng.permutation(len(products))[: breadth or len(products)])
     order = np.lexsort((rng.random(len(row)), code))
     kept = order[(_rank(code[order]) < depth) | (not balanced)]
     kept = np.sort(kept[np.isin(code[kept], chosen)])
-    rows = pd.DataFrame({"row": row[kept], "product": np.asarray(products)[code[kept]],
-                         "image": catalogue["image"].to_numpy()[row[kept]]})
-    return Plan(depth, len(chosen), seed, balanced, rows.sort_values(["product", "row"], ignore_index=True))
+    rows = pd.DataFrame(
+        {
+            "row": row[kept],
+            "product": np.asarray(products)[code[kept]],
+            "image": catalogue["image"].to_numpy()[row[kept]],
+        }
+    )
+    return Plan(
+        depth, len(chosen), seed, balanced, rows.sort_values(["product", "row"], ignore_index=True)
+    )
 
 
 def _rank(groups: np.ndarray) -> np.ndarray:
@@ -111,4 +134,6 @@ def _rank(groups: np.ndarray) -> np.ndarray:
 
 def _whole(name: str, value: int, least: int, unit: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"balance plan: {name} must be a whole number >= {least}{unit}, got {value!r}")
+        raise ValueError(
+            f"balance plan: {name} must be a whole number >= {least}{unit}, got {value!r}"
+        )

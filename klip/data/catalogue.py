@@ -21,20 +21,44 @@ from klip.data.images import IMAGES, area, file_of, read
 from klip.data.sources import SOURCES
 from klip.settings import paths
 
-__all__ = ["IMAGES", "RULES", "SHOPS", "SPLITS", "WHERE", "check", "load", "natural", "one_sided", "pick_gallery",
-           "read", "summary"]
+__all__ = [
+    "IMAGES",
+    "RULES",
+    "SHOPS",
+    "SPLITS",
+    "WHERE",
+    "check",
+    "load",
+    "natural",
+    "one_sided",
+    "pick_gallery",
+    "read",
+    "summary",
+]
 
 SHOPS = ("shop", "grozi-like", "capg-like", "rp2k-like")
 RULES = ("first", "web1", "largest", "random", "index")
 WHERE = {name: source.place for name, source in SOURCES.items()}
 """Sets of real photographs, and how they get to their place by hand."""
-OPTIONS = {**dict.fromkeys(SHOPS, ("workers", "progress")), "grocery-store": ("packaged",), "capg-gp": ("boxes",),
-           "rp2k": ("others",)}
+OPTIONS = {
+    **dict.fromkeys(SHOPS, ("workers", "progress")),
+    "grocery-store": ("packaged",),
+    "capg-gp": ("boxes",),
+    "rp2k": ("others",),
+}
 """What `load` takes for single sets."""
 
 
-def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "fail", validation: int = 0,
-         test_only: str = "", **options: Any) -> pd.DataFrame:
+def load(
+    name: str,
+    root: str | Path = "",
+    seed: int = 0,
+    *,
+    unreadable: str = "fail",
+    validation: int = 0,
+    test_only: str = "",
+    **options: Any,
+) -> pd.DataFrame:
     """The catalogue of a set.
 
     name: a rendered shop (`shop` is its fine-tuning range), a set of WHERE, `folder`, `manifest` or `shards`; with
@@ -54,20 +78,32 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
         raise ValueError(f"data: test_only must be count or drop, got {test_only!r}")
     base, _, part = name.partition(":")
     loaders = {
-        **dict.fromkeys(SHOPS, folders.shop), "grocery-store": folders.grocery_store, "grozi-120": folders.grozi,
-        "capg-gp": _capg_gp, "rp2k": folders.rp2k, "products-10k": manifests.products_10k,
-        "retail-786k": manifests.index_files, "stanford-online-products": manifests.index_files,
-        "folder": folders.folders, "manifest": manifests.manifest, "shards": shards.shards}
+        **dict.fromkeys(SHOPS, folders.shop),
+        "grocery-store": folders.grocery_store,
+        "grozi-120": folders.grozi,
+        "capg-gp": _capg_gp,
+        "rp2k": folders.rp2k,
+        "products-10k": manifests.products_10k,
+        "retail-786k": manifests.index_files,
+        "stanford-online-products": manifests.index_files,
+        "folder": folders.folders,
+        "manifest": manifests.manifest,
+        "shards": shards.shards,
+    }
     if base not in loaders or part not in ("", "tuned", "held-out", "packaged"):
-        raise ValueError(f"data: no set is called {name!r}; there are {', '.join(loaders)}, each also with "
-                         f":tuned, :held-out or :packaged behind it")
+        raise ValueError(
+            f"data: no set is called {name!r}; there are {', '.join(loaders)}, each also with "
+            f":tuned, :held-out or :packaged behind it"
+        )
     if unknown := [option for option in options if option not in OPTIONS.get(base, ())]:
-        raise ValueError(f"data: {base} has no option {unknown[0]!r}; there are "
-                         f"{', '.join(['test_only', *OPTIONS.get(base, ())])}")
+        raise ValueError(
+            f"data: {base} has no option {unknown[0]!r}; there are "
+            f"{', '.join(['test_only', *OPTIONS.get(base, ())])}"
+        )
     catalogue = loaders[base](base, _root(base, root), **options).reset_index(drop=True)
     catalogue = catalogue.astype({"image": str, "product": str, "split": str})
     if part in ("tuned", "held-out"):
-        halves = sorted(set(catalogue["product"]), key=natural)[part == "held-out"::2]
+        halves = sorted(set(catalogue["product"]), key=natural)[part == "held-out" :: 2]
         catalogue = catalogue[catalogue["product"].isin(halves)].reset_index(drop=True)
     elif part:
         catalogue = folders.only_packaged(catalogue, name)
@@ -75,13 +111,17 @@ def load(name: str, root: str | Path = "", seed: int = 0, *, unreadable: str = "
     if (test_only or ("count" if base == "rp2k" else "drop")) == "count":
         catalogue.attrs["test_only"] = "count"
     catalogue = catalogue if unreadable == "keep" else _sound(catalogue, unreadable)
-    return _validated(catalogue, validation, np.random.default_rng(seed)) if validation else catalogue
+    return (
+        _validated(catalogue, validation, np.random.default_rng(seed)) if validation else catalogue
+    )
 
 
 def check(catalogue: pd.DataFrame) -> pd.DataFrame:
     """What is wrong with a catalogue: a frame of image, product, problem.  Opens every image."""
     root = Path(catalogue.attrs["root"])
-    damage = [("", product, "no image in its folder") for product in catalogue.attrs.get("empty", ())]
+    damage = [
+        ("", product, "no image in its folder") for product in catalogue.attrs.get("empty", ())
+    ]
     for image, product in zip(catalogue["image"], catalogue["product"], strict=True):
         try:
             read(root / image)
@@ -94,15 +134,23 @@ def check(catalogue: pd.DataFrame) -> pd.DataFrame:
 
 def summary(catalogue: pd.DataFrame) -> pd.DataFrame:
     """Per split its images and products: split, images, products."""
-    return catalogue.groupby("split")["product"].agg(images="size", products="nunique").reset_index()
+    return (
+        catalogue.groupby("split")["product"].agg(images="size", products="nunique").reset_index()
+    )
 
 
 def one_sided(catalogue: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Products that are never asked for, and products that are asked for and never shown (train, gallery); both
     empty in a set without queries of its own."""
-    asked, shown = (set(catalogue.loc[catalogue["split"].isin(splits), "product"])
-                    for splits in (["query"], ["train", "gallery"]))
-    return (sorted(shown - asked, key=natural), sorted(asked - shown, key=natural)) if asked else ([], [])
+    asked, shown = (
+        set(catalogue.loc[catalogue["split"].isin(splits), "product"])
+        for splits in (["query"], ["train", "gallery"])
+    )
+    return (
+        (sorted(shown - asked, key=natural), sorted(asked - shown, key=natural))
+        if asked
+        else ([], [])
+    )
 
 
 def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) -> pd.DataFrame:
@@ -115,11 +163,17 @@ def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) ->
     """
     if rule not in RULES:
         raise ValueError(f"gallery: the rule must be one of {', '.join(RULES)}, got {rule!r}")
-    name, root, catalogue = catalogue.attrs["name"], catalogue.attrs["root"], catalogue.reset_index(drop=True)
+    name, root, catalogue = (
+        catalogue.attrs["name"],
+        catalogue.attrs["root"],
+        catalogue.reset_index(drop=True),
+    )
     split = catalogue["split"]
     if rule == "index" and not (split == "index").any():
-        raise ValueError(f"{name}: the gallery rule index wants pictures in Index/ (GroZi-120's archive), there are "
-                         f"none in {root}; take first, largest or random")
+        raise ValueError(
+            f"{name}: the gallery rule index wants pictures in Index/ (GroZi-120's archive), there are "
+            f"none in {root}; take first, largest or random"
+        )
     source = "index" if rule == "index" else "gallery" if (split == "gallery").any() else "train"
     candidates = catalogue[split == source]
     rng, chosen = np.random.default_rng(seed), []
@@ -136,12 +190,17 @@ def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) ->
         queries = candidates.drop(chosen).assign(split="query")
     known = queries["product"].isin(gallery["product"])
     if not known.any():
-        raise ValueError(f"{name}: wants gallery and query images of the same products (a plain folder: two "
-                         f"images per product), got {len(gallery)} gallery images and {len(queries)} queries")
+        raise ValueError(
+            f"{name}: wants gallery and query images of the same products (a plain folder: two "
+            f"images per product), got {len(gallery)} gallery images and {len(queries)} queries"
+        )
     if not known.all():
         counted = catalogue.attrs.get("test_only") == "count"
-        warnings.warn(f"{name}: {(~known).sum()} queries {'count as wrong' if counted else 'left out'}, there is no "
-                      f"packshot of {named(queries.loc[~known, 'product'].unique())}", stacklevel=2)
+        warnings.warn(
+            f"{name}: {(~known).sum()} queries {'count as wrong' if counted else 'left out'}, there is no "
+            f"packshot of {named(queries.loc[~known, 'product'].unique())}",
+            stacklevel=2,
+        )
         known |= counted
     result = pd.concat([gallery, queries[known]], ignore_index=True)
     result.attrs = catalogue.attrs
@@ -151,8 +210,11 @@ def pick_gallery(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) ->
 def _root(name: str, root: str | Path) -> Path:
     if name in SHOPS:
         return Path(root).expanduser() if root else paths.CACHE / "shop"
-    what = ("a CSV or Parquet file with columns image, product[, split]" if name == "manifest" else
-            "a folder of products")
+    what = (
+        "a CSV or Parquet file with columns image, product[, split]"
+        if name == "manifest"
+        else "a folder of products"
+    )
     if not root and name not in WHERE:
         raise ValueError(f"{name}: no root was given; it is {what}")
     folder = Path(root).expanduser() if root else paths.data_root() / name
@@ -181,7 +243,9 @@ def _capg_gp(name: str, root: Path, boxes: str = "") -> pd.DataFrame:
 def _missing(root: Path, images: pd.Series) -> list[str]:
     """Those that are no file, in order.  To list a folder is quicker than to ask for more than eight files in it."""
     if images.str.contains(".tar@", regex=False).any():
-        there = {file: (root / file).is_file() for file in {str(file_of(image)) for image in images}}
+        there = {
+            file: (root / file).is_file() for file in {str(file_of(image)) for image in images}
+        }
         return [image for image in images if not there[str(file_of(image))]]
     lost, of_folder = set(), dict[str, list[str]]()
     for image in images:
@@ -189,8 +253,11 @@ def _missing(root: Path, images: pd.Series) -> list[str]:
         of_folder.setdefault(head + slash, []).append(image)
     for folder, own in of_folder.items():
         there = files_in(root / folder) if len(own) > 8 else set()
-        lost.update(image for image in own  # a file system may be lax about how a name is written
-                    if image[len(folder):] not in there and not Path(root, image).is_file())
+        lost.update(
+            image
+            for image in own  # a file system may be lax about how a name is written
+            if image[len(folder) :] not in there and not Path(root, image).is_file()
+        )
     return [image for image in images if image in lost] if lost else []
 
 
@@ -198,15 +265,21 @@ def _sound(catalogue: pd.DataFrame, unreadable: str) -> pd.DataFrame:
     """The catalogue without its damage, or the sentence that names and counts it."""
     name, root = catalogue.attrs["name"], catalogue.attrs["root"]
     if unreadable == "fail":
-        problems = [f"{product}/ (no image in its folder)" for product in catalogue.attrs.get("empty", ())]
+        problems = [
+            f"{product}/ (no image in its folder)" for product in catalogue.attrs.get("empty", ())
+        ]
         problems += [f"{image} (missing)" for image in _missing(Path(root), catalogue["image"])]
         if problems:
-            raise ValueError(f"{name}: {len(problems)} damaged in {root}: {named(problems)}; put them right "
-                             f"or have them left out (unreadable=\"skip\")")
+            raise ValueError(
+                f"{name}: {len(problems)} damaged in {root}: {named(problems)}; put them right "
+                f'or have them left out (unreadable="skip")'
+            )
         return catalogue
     damage = check(catalogue)
     if len(damage):
-        problems = [f"{row.image or row.product + '/'} ({row.problem})" for row in damage.itertuples()]
+        problems = [
+            f"{row.image or row.product + '/'} ({row.problem})" for row in damage.itertuples()
+        ]
         warnings.warn(f"{name}: {len(problems)} left out: {named(problems)}", stacklevel=3)
         catalogue = catalogue[~catalogue["image"].isin(damage["image"])].reset_index(drop=True)
         if catalogue.empty:

@@ -28,12 +28,16 @@ def cut(name: str, root: Path, path: Path, table: pd.DataFrame) -> list[str]:
     """
     for row, image in enumerate(table["image"], 1):
         if not (root / image).is_file():
-            raise ValueError(f"{name}: row {row} of {path} has image {image!r}, accepted are photographs below {root}")
-    corners = table[SIDES].apply(pd.to_numeric, errors="coerce").to_numpy(float)                 # (boxes, 4)
+            raise ValueError(
+                f"{name}: row {row} of {path} has image {image!r}, accepted are photographs below {root}"
+            )
+    corners = table[SIDES].apply(pd.to_numeric, errors="coerce").to_numpy(float)  # (boxes, 4)
     wrong = ~np.isfinite(corners).all(axis=1) | (corners[:, 2:] <= corners[:, :2]).any(axis=1)
     for row in np.flatnonzero(wrong)[:1]:
-        raise ValueError(f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, accepted are numbers with "
-                         "x1 < x2 and y1 < y2")
+        raise ValueError(
+            f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, accepted are numbers with "
+            "x1 < x2 and y1 < y2"
+        )
     digest = hashlib.sha256(VERSION + np.ascontiguousarray(corners).tobytes())
     digest.update("".join(image + "\0" for image in table["image"]).encode())
     for image in sorted(set(table["image"])):
@@ -41,25 +45,31 @@ def cut(name: str, root: Path, path: Path, table: pd.DataFrame) -> list[str]:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = paths.CACHE / "crops" / digest.hexdigest()[:16]
     if not folder.is_dir():
-        _write(name, root, path, table, corners.round().clip(-2**31, 2**31).astype(int), folder)
+        _write(name, root, path, table, corners.round().clip(-(2**31), 2**31).astype(int), folder)
     return [(folder / f"{row:07}.png").as_posix() for row in range(1, len(table) + 1)]
 
 
-def _write(name: str, root: Path, path: Path, table: pd.DataFrame, corners: np.ndarray, folder: Path) -> None:
+def _write(
+    name: str, root: Path, path: Path, table: pd.DataFrame, corners: np.ndarray, folder: Path
+) -> None:
     """Fill a folder beside the place, and put it there when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
         whole = Path(work, "whole")
         whole.mkdir()
-        for image, rows in table.reset_index(drop=True).groupby("image").groups.items():  # a photograph is read once
+        for image, rows in (
+            table.reset_index(drop=True).groupby("image").groups.items()
+        ):  # a photograph is read once
             photograph = read(root / image)
             for row in rows:
                 left, top, right, bottom = corners[row].clip(0)
                 crop = photograph[top:bottom, left:right]
                 if not crop.size:
                     height, width = photograph.shape[:2]
-                    raise ValueError(f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, which has no "
-                                     f"pixel of {image} ({width} x {height})")
+                    raise ValueError(
+                        f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, which has no "
+                        f"pixel of {image} ({width} x {height})"
+                    )
                 Image.fromarray(crop).save(whole / f"{row + 1:07}.png", compress_level=1)
         try:
             os.replace(whole, folder)

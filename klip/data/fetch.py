@@ -58,8 +58,10 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
     found = [full for full in names if full.partition(":")[0] not in lost]
     line = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
     if not found:
-        raise FileNotFoundError(f"evaluation sets: none is in {folder}: {line}; `klip data list` says where they come "
-                                "from, or name others with --set eval_sets=...")
+        raise FileNotFoundError(
+            f"evaluation sets: none is in {folder}: {line}; `klip data list` says where they come "
+            "from, or name others with --set eval_sets=..."
+        )
     return found, f"left out: {line}; `klip data list` says where it comes from" if lost else ""
 
 
@@ -76,7 +78,9 @@ def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
     if name != "grocery-store":
         if target.is_dir():
             return target
-        raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint} (the folder is {target})")
+        raise FileNotFoundError(
+            f"fetch: {name} has to be got by hand: {hint} (the folder is {target})"
+        )
     if target.is_dir() and any(target.iterdir()):
         _verify(target, f"fetch: {target}", "move it away and fetch again")
         return target
@@ -86,8 +90,10 @@ def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
             _unpack(Path(work), timeout)
         except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise FileNotFoundError(f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, or "
-                                    f"{hint} (the folder is {target})") from None
+            raise FileNotFoundError(
+                f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, or "
+                f"{hint} (the folder is {target})"
+            ) from None
         found = [path for path in Path(work).glob("*/dataset") if path.is_dir()]
         if len(found) != 1:
             raise ValueError(f"fetch: {URL} wants one folder */dataset/ inside, found {len(found)}")
@@ -102,9 +108,13 @@ def _unpack(folder: Path, timeout: float) -> None:
     """Download the archive and unpack what lies in its folder */dataset/ into a folder; timeout in seconds."""
     with urlopen(URL, timeout=timeout) as response, (folder / "archive.zip").open("wb") as file:
         size = response.headers["Content-Length"]  # GitHub gives none
-        with tqdm.wrapattr(file, "write", total=int(size) if size else None, desc="download") as bar:
+        with tqdm.wrapattr(
+            file, "write", total=int(size) if size else None, desc="download"
+        ) as bar:
             shutil.copyfileobj(response, bar)
-    with zipfile.ZipFile(folder / "archive.zip") as packed:  # extract() drops `..` and leading slashes
+    with zipfile.ZipFile(
+        folder / "archive.zip"
+    ) as packed:  # extract() drops `..` and leading slashes
         for member in packed.infolist():
             if member.filename.partition("/")[2].startswith("dataset/"):
                 packed.extract(member, folder)
@@ -115,5 +125,7 @@ def _verify(folder: Path, what: str, remedy: str) -> None:
     catalogue = data.load("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
     if (found := fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])) != CONTENT:
-        raise ValueError(f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
-                         f"{CONTENT[:16]}; {remedy}")
+        raise ValueError(
+            f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
+            f"{CONTENT[:16]}; {remedy}"
+        )

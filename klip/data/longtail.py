@@ -25,7 +25,9 @@ def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
     """Images per product of one split, most first, ties by name."""
     rows = catalogue[catalogue["split"] == split]
     if rows.empty:
-        raise ValueError(f"counts: no image has split {split!r}; the catalogue has {sorted(set(catalogue['split']))}")
+        raise ValueError(
+            f"counts: no image has split {split!r}; the catalogue has {sorted(set(catalogue['split']))}"
+        )
     sizes = rows.groupby(rows["product"].astype(str)).size()
     return sizes.sort_values(ascending=False, kind="stable").rename("images")
 
@@ -50,9 +52,15 @@ def zipf_exponent(sizes: pd.Series) -> float:
     return float(-np.polyfit(np.log(np.arange(1, len(ordered) + 1)), np.log(ordered), 1)[0])
 
 
-def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None = None,
-               embeddings_b: np.ndarray | None = None, max_distance: int = 6, min_cosine: float = 0.97,
-               workers: int = 0) -> pd.DataFrame:
+def leak_audit(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    embeddings_a: np.ndarray | None = None,
+    embeddings_b: np.ndarray | None = None,
+    max_distance: int = 6,
+    min_cosine: float = 0.97,
+    workers: int = 0,
+) -> pd.DataFrame:
     """Pairs of images of two catalogues that look like one picture, most suspicious first.
 
     Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or, with
@@ -62,30 +70,50 @@ def leak_audit(a: pd.DataFrame, b: pd.DataFrame, embeddings_a: np.ndarray | None
     rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
     given = rows == [len(a), len(b)]
     if not given and rows != [None, None]:
-        raise ValueError("leak audit: embeddings must be given for both catalogues, one row per image, or "
-                         f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images")
+        raise ValueError(
+            "leak audit: embeddings must be given for both catalogues, one row per image, or "
+            f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images"
+        )
     hashes, others, found = phashes(a, workers), phashes(b, workers), []
     for start in range(0, len(a), BLOCK):
         part = slice(start, start + BLOCK)
-        distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)                  # (BLOCK, len(b))
+        distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)  # (BLOCK, len(b))
         cosine = embeddings_a[part] @ embeddings_b.T if given else np.full(distance.shape, np.nan)
         near, alike = distance <= max_distance, cosine >= min_cosine
         for i, j in np.argwhere(near | alike):
-            reason = "both" if near[i, j] and alike[i, j] else "pHash" if near[i, j] else "embedding"
-            found.append((*a[["image", "product"]].iloc[start + i], *b[["image", "product"]].iloc[j],
-                          int(distance[i, j]), float(cosine[i, j]), reason))
+            reason = (
+                "both" if near[i, j] and alike[i, j] else "pHash" if near[i, j] else "embedding"
+            )
+            found.append(
+                (
+                    *a[["image", "product"]].iloc[start + i],
+                    *b[["image", "product"]].iloc[j],
+                    int(distance[i, j]),
+                    float(cosine[i, j]),
+                    reason,
+                )
+            )
     columns = ["image_a", "product_a", "image_b", "product_b", "distance", "cosine", "reason"]
     return pd.DataFrame(found, columns=columns).sort_values(
-        ["distance", "cosine", "image_a", "image_b"], ascending=[True, False, True, True], ignore_index=True)
+        ["distance", "cosine", "image_a", "image_b"],
+        ascending=[True, False, True, True],
+        ignore_index=True,
+    )
 
 
 def suspects(pairs: pd.DataFrame) -> pd.DataFrame:
     """The products behind the pairs of `leak_audit`: product_a, product_b, pairs, the least distance and the largest
     cosine among them; the most suspicious first."""
-    found = pairs.groupby(["product_a", "product_b"], sort=False).agg(
-        pairs=("distance", "size"), distance=("distance", "min"), cosine=("cosine", "max")).reset_index()
-    return found.sort_values(["distance", "cosine", "product_a", "product_b"], ascending=[True, False, True, True],
-                             ignore_index=True)
+    found = (
+        pairs.groupby(["product_a", "product_b"], sort=False)
+        .agg(pairs=("distance", "size"), distance=("distance", "min"), cosine=("cosine", "max"))
+        .reset_index()
+    )
+    return found.sort_values(
+        ["distance", "cosine", "product_a", "product_b"],
+        ascending=[True, False, True, True],
+        ignore_index=True,
+    )
 
 
 def phashes(catalogue: pd.DataFrame, workers: int = 0) -> np.ndarray:
@@ -104,6 +132,8 @@ def _phash(path: Path) -> np.uint64:
         with images.opened(path) as image:
             bits = phash(image.convert("RGB")).hash
     except OSError as error:
-        raise ValueError(f"leak audit: {path} cannot be read ({type(error).__name__}); "
-                         "`klip data check` lists such files") from None
+        raise ValueError(
+            f"leak audit: {path} cannot be read ({type(error).__name__}); "
+            "`klip data check` lists such files"
+        ) from None
     return np.packbits(bits.ravel()).view(np.uint64)[0]

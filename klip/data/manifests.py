@@ -25,15 +25,22 @@ def manifest(name: str, root: Path) -> pd.DataFrame:
     files = (root / "manifest.csv", root / "manifest.parquet")
     path = next((file for file in files if file.is_file()), files[0]) if root.is_dir() else root
     if not path.is_file():
-        raise FileNotFoundError(f"{name}: {path} is missing; it has columns image, product[, split]")
+        raise FileNotFoundError(
+            f"{name}: {path} is missing; it has columns image, product[, split]"
+        )
     table = _rows(name, path, path.parent, ("image", "product"), "train")
     again = table[table["image"].duplicated(keep=False)].groupby("image")["product"].nunique()
     if (again > 1).any():
-        raise ValueError(f"{name}: {path} gives several products to one image: {named(again.index[again > 1])}")
+        raise ValueError(
+            f"{name}: {path} gives several products to one image: {named(again.index[again > 1])}"
+        )
     twice = table.duplicated(["image", "split"])
     if twice.any():
-        warnings.warn(f"{name}: {twice.sum()} duplicate rows of {path} left out: "
-                      f"{named(table.loc[twice, 'image'].unique())}", stacklevel=4)
+        warnings.warn(
+            f"{name}: {twice.sum()} duplicate rows of {path} left out: "
+            f"{named(table.loc[twice, 'image'].unique())}",
+            stacklevel=4,
+        )
         table = table[~twice]
     return frame(path.parent, table)
 
@@ -41,27 +48,41 @@ def manifest(name: str, root: Path) -> pd.DataFrame:
 def boxes(name: str, root: Path, path: Path) -> pd.DataFrame:
     """Crops (`crops.cut`) of the boxes of a CSV file: image, x1, y1, x2, y2, product[, split, else query]."""
     table = _rows(name, path, root, ("image", *crops.SIDES, "product"), "query")
-    return frame(root, table.assign(image=crops.cut(name, root, path, table))[["image", "product", "split"]])
+    return frame(
+        root, table.assign(image=crops.cut(name, root, path, table))[["image", "product", "split"]]
+    )
 
 
 def _rows(name: str, path: Path, root: Path, columns: Sequence[str], unsaid: str) -> pd.DataFrame:
     """A list with these columns and split (`unsaid` where it has none), or one sentence on its first wrong row."""
     table = text_table(name, path)
     if not set(columns) <= set(table.columns) or table.empty:
-        raise ValueError(f"{name}: {path} wants columns {', '.join(columns)}[, split] and at least one row, got "
-                         f"columns {', '.join(table.columns)} and {len(table)} rows")
+        raise ValueError(
+            f"{name}: {path} wants columns {', '.join(columns)}[, split] and at least one row, got "
+            f"columns {', '.join(table.columns)} and {len(table)} rows"
+        )
     image = table["image"].str.strip().str.replace("\\", "/", regex=False)
     table = table.assign(image=image, split=table.get("split", ""))
     for column in table.columns.drop("image"):
         table[column] = each(table[column], str.strip)
     table["product"] = each(table["product"], lambda product: unicodedata.normalize("NFC", product))
-    table["split"] = each(table["split"], lambda split: {"": unsaid, "test": "query"}.get(split.lower(), split.lower()))
-    outside = image.eq("") | image.str.match("/|[A-Za-z]:") | image.str.contains(r"(?:^|/)\.\.(?:/|$)")
+    table["split"] = each(
+        table["split"],
+        lambda split: {"": unsaid, "test": "query"}.get(split.lower(), split.lower()),
+    )
+    outside = (
+        image.eq("") | image.str.match("/|[A-Za-z]:") | image.str.contains(r"(?:^|/)\.\.(?:/|$)")
+    )
     wrong = outside | table["product"].eq("") | ~table["split"].isin(SPLITS)
     for row in np.flatnonzero(wrong)[:1]:
         shown, product, split = table[["image", "product", "split"]].iloc[row]
-        problem = (f"image {shown!r}, accepted are paths below {root}" if outside.iloc[row] else
-                   f"split {split!r}, accepted are {', '.join(SPLITS)}" if product else "no product")
+        problem = (
+            f"image {shown!r}, accepted are paths below {root}"
+            if outside.iloc[row]
+            else f"split {split!r}, accepted are {', '.join(SPLITS)}"
+            if product
+            else "no product"
+        )
         raise ValueError(f"{name}: row {row + 1} of {path} has {problem}")
     return table
 
@@ -75,20 +96,44 @@ def products_10k(name: str, root: Path) -> pd.DataFrame:
     if not train.is_file():
         raise FileNotFoundError(f"{name}: {train} is missing; {SOURCES[name].place}")
     tables = []
-    for path, folder, split in ((train, "train/", "train"), (test, "test/", "query"))[:1 + test.is_file()]:
+    for path, folder, split in ((train, "train/", "train"), (test, "test/", "query"))[
+        : 1 + test.is_file()
+    ]:
         table = text_table(name, path)
         if not {"name", "class"} <= set(table.columns):
-            raise ValueError(f"{name}: {path} wants columns name, class[, group], got {', '.join(table.columns)}")
-        table = table.reindex(columns=["name", "class", "group"], fill_value="").apply(each, change=str.strip)
+            raise ValueError(
+                f"{name}: {path} wants columns name, class[, group], got {', '.join(table.columns)}"
+            )
+        table = table.reindex(columns=["name", "class", "group"], fill_value="").apply(
+            each, change=str.strip
+        )
         for row in np.flatnonzero(table[["name", "class"]].eq("").any(axis=1))[:1]:
             raise ValueError(f"{name}: row {row + 1} of {path} lacks its name or class")
-        tables.append(pd.DataFrame({"image": folder + table["name"], "product": table["class"], "split": split,
-                                    "group": table["group"]}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "image": folder + table["name"],
+                    "product": table["class"],
+                    "split": split,
+                    "group": table["group"],
+                }
+            )
+        )
     table = pd.concat(tables, ignore_index=True)
-    groups = table[table["group"] != ""].drop_duplicates("product").set_index("product")["group"].to_dict()
-    table["group"] = each(table["product"], lambda product: groups.get(product, ""))  # the test list may have none
-    return frame(root, table if groups else table.drop(columns="group"),
-                 [] if test.is_file() else [f"{test.name} is missing: no queries"])
+    groups = (
+        table[table["group"] != ""]
+        .drop_duplicates("product")
+        .set_index("product")["group"]
+        .to_dict()
+    )
+    table["group"] = each(
+        table["product"], lambda product: groups.get(product, "")
+    )  # the test list may have none
+    return frame(
+        root,
+        table if groups else table.drop(columns="group"),
+        [] if test.is_file() else [f"{test.name} is missing: no queries"],
+    )
 
 
 def index_files(name: str, root: Path) -> pd.DataFrame:
@@ -103,18 +148,30 @@ def index_files(name: str, root: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig") as file:
             if file.readline().split() != INDEX:
                 continue
-        split = next((split for split in ("train", "val", "test") if split in path.stem.lower()), "")
+        split = next(
+            (split for split in ("train", "val", "test") if split in path.stem.lower()), ""
+        )
         try:
-            table = pd.read_csv(path, sep=" ", dtype=str, skipinitialspace=True, keep_default_na=False,
-                                encoding="utf-8-sig")
+            table = pd.read_csv(
+                path,
+                sep=" ",
+                dtype=str,
+                skipinitialspace=True,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+            )
         except ValueError as error:
-            raise ValueError(f"{name}: {path} wants rows of {' '.join(INDEX)} ({str(error).splitlines()[0]})") from None
+            raise ValueError(
+                f"{name}: {path} wants rows of {' '.join(INDEX)} ({str(error).splitlines()[0]})"
+            ) from None
         for row in np.flatnonzero(table[["class_id", "path"]].fillna("").eq("").any(axis=1))[:1]:
             raise ValueError(f"{name}: row {row + 1} of {path} wants {' '.join(INDEX)}")
         tables[path.name] = table.assign(split=split.replace("test", "query"))
     if not tables:
-        raise FileNotFoundError(f"{name}: no index file (*.txt with the header {' '.join(INDEX)}) in {root}; "
-                                f"{SOURCES[name].place}")
+        raise FileNotFoundError(
+            f"{name}: no index file (*.txt with the header {' '.join(INDEX)}) in {root}; "
+            f"{SOURCES[name].place}"
+        )
     table, notes = pd.concat(tables.values(), ignore_index=True), []
     if table["split"].ne("").any():
         notes = [f"{file} left out" for file, own in tables.items() if own["split"].eq("").any()]
@@ -123,8 +180,15 @@ def index_files(name: str, root: Path) -> pd.DataFrame:
     asked = split == "query"
     if asked.any() and not product[asked].isin(product[~asked]).any():
         split[asked & ~product.where(asked).duplicated()] = "gallery"
-        notes.append("no product is in both lists: the first image of each test product is its packshot")
-    columns = {"image": table["path"], "product": product, "split": split, "group": table["super_class_id"]}
+        notes.append(
+            "no product is in both lists: the first image of each test product is its packshot"
+        )
+    columns = {
+        "image": table["path"],
+        "product": product,
+        "split": split,
+        "group": table["super_class_id"],
+    }
     return frame(root, pd.DataFrame(columns), notes)
 
 
@@ -132,13 +196,31 @@ def text_table(name: str, path: Path) -> pd.DataFrame:
     """Text columns of a CSV file in UTF-8 or a Parquet file, nothing missing; rows beyond the header are an error."""
     packed = path.suffix.lower() == ".parquet"
     try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long
-            table = pd.read_parquet(path) if packed else pd.read_csv(
-                path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False, encoding="utf-8-sig")
+        with warnings.catch_warnings(
+            action="error", category=pd.errors.ParserWarning
+        ):  # of rows that are too long
+            table = (
+                pd.read_parquet(path)
+                if packed
+                else pd.read_csv(
+                    path,
+                    dtype=str,
+                    keep_default_na=False,
+                    skipinitialspace=True,
+                    index_col=False,
+                    encoding="utf-8-sig",
+                )
+            )
     except ImportError:
-        raise ValueError(f"{name}: {path} needs a reader of Parquet files; run `pip install pyarrow`, or give a CSV "
-                         "file") from None
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:  # also a wrong encoding and an empty file
+        raise ValueError(
+            f"{name}: {path} needs a reader of Parquet files; run `pip install pyarrow`, or give a CSV "
+            "file"
+        ) from None
+    except (
+        ValueError,
+        OSError,
+        pd.errors.ParserWarning,
+    ) as error:  # also a wrong encoding and an empty file
         kind = "Parquet file" if packed else "CSV file in UTF-8"
         raise ValueError(f"{name}: {path} is no {kind} ({str(error).splitlines()[0]})") from None
     table.columns = [str(column).strip() for column in table.columns]

@@ -23,8 +23,13 @@ INDEX = "index.csv"
 """What `pack` writes beside the tar files, so that their headers need not be read again."""
 
 
-def pack(catalogue: pd.DataFrame, out: str | Path, per_shard: int = 1000, seed: int = 0,
-         progress: bool = False) -> Path:
+def pack(
+    catalogue: pd.DataFrame,
+    out: str | Path,
+    per_shard: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Path:
     """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and an index; the folder.
 
     In a seeded random order, so that a reader from front to back meets all products.  ValueError: a folder that holds
@@ -39,8 +44,11 @@ def pack(catalogue: pd.DataFrame, out: str | Path, per_shard: int = 1000, seed: 
     order = np.random.default_rng(seed).permutation(len(catalogue))
     with tqdm(total=len(order), unit="img", desc="pack", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(order), per_shard)):
-            rows = catalogue.iloc[order[start:start + per_shard]]
-            atomic(out / f"{number:06}.tar", lambda part, rows=rows: _write(part, rows, catalogue.attrs["root"], bar))
+            rows = catalogue.iloc[order[start : start + per_shard]]
+            atomic(
+                out / f"{number:06}.tar",
+                lambda part, rows=rows: _write(part, rows, catalogue.attrs["root"], bar),
+            )
     found = _scan(out)
     atomic(out / INDEX, lambda part: found.to_csv(part, index=False))
     return out
@@ -53,8 +61,10 @@ def shards(name: str, root: Path) -> pd.DataFrame:
     """
     table = _indexed(root / INDEX) if (root / INDEX).is_file() else _scan(root)
     if table.empty:
-        raise ValueError(f"{name}: {root} must hold tar files of images, each with a .json that names its product; "
-                         "`klip data pack` writes such")
+        raise ValueError(
+            f"{name}: {root} must hold tar files of images, each with a .json that names its product; "
+            "`klip data pack` writes such"
+        )
     table.attrs["root"] = str(root)
     return table
 
@@ -67,8 +77,10 @@ def _indexed(path: Path) -> pd.DataFrame:
             raise ValueError("rows or values are missing")
         return table
     except (ValueError, KeyError) as error:  # empty, torn, other columns, not UTF-8
-        raise ValueError(f"shards: {path} is no list of {', '.join(COLUMNS[:3])} ({str(error).splitlines()[0]}); "
-                         "delete it, then the tar files' own headers are read") from None
+        raise ValueError(
+            f"shards: {path} is no list of {', '.join(COLUMNS[:3])} ({str(error).splitlines()[0]}); "
+            "delete it, then the tar files' own headers are read"
+        ) from None
 
 
 def _write(path: Path, rows: pd.DataFrame, root: str, bar: tqdm) -> None:
@@ -77,7 +89,10 @@ def _write(path: Path, rows: pd.DataFrame, root: str, bar: tqdm) -> None:
             suffix = PurePosixPath(row["image"].partition(".tar@")[0]).suffix.lower()
             suffix = suffix if suffix in images.IMAGES else ".jpg"  # it comes out of another shard
             facts = json.dumps(row.drop("image").to_dict(), ensure_ascii=False).encode()
-            for ending, content in ((suffix, images.content(Path(root, row["image"]))), (".json", facts)):
+            for ending, content in (
+                (suffix, images.content(Path(root, row["image"]))),
+                (".json", facts),
+            ):
                 member = tarfile.TarInfo(f"{key:09}{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -92,19 +107,27 @@ def _scan(root: Path) -> pd.DataFrame:
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
-                    key, suffix = PurePosixPath(member.name).stem, PurePosixPath(member.name).suffix.lower()
+                    key, suffix = (
+                        PurePosixPath(member.name).stem,
+                        PurePosixPath(member.name).suffix.lower(),
+                    )
                     if suffix in images.IMAGES:
                         places[key] = f"{path.name}@{member.offset_data}+{member.size}"
                     elif suffix == ".json":
                         facts[key] = json.load(tar.extractfile(member))
                     elif suffix in (".cls", ".txt"):
-                        facts.setdefault(key, {"product": tar.extractfile(member).read().decode().strip()})
+                        facts.setdefault(
+                            key, {"product": tar.extractfile(member).read().decode().strip()}
+                        )
         except (tarfile.TarError, ValueError) as error:
             reason = str(error).splitlines()[0].rstrip(" (:")
-            raise ValueError(f"shards: {path} is no whole tar file of images ({reason}); pack or fetch it "
-                             "again") from None
+            raise ValueError(
+                f"shards: {path} is no whole tar file of images ({reason}); pack or fetch it again"
+            ) from None
         if nameless := [key for key in places if not facts.get(key, {}).get("product")]:
-            raise ValueError(f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of {len(places)} "
-                             "images); a .json with \"product\", a .cls or a .txt does")
+            raise ValueError(
+                f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of {len(places)} "
+                'images); a .json with "product", a .cls or a .txt does'
+            )
         rows += [{"image": place, "split": "train", **facts[key]} for key, place in places.items()]
     return pd.DataFrame(rows).filter(COLUMNS).fillna("").astype(str)

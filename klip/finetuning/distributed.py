@@ -21,7 +21,11 @@ from torch import Tensor, distributed
 
 def count() -> int:
     """Number of processes of this run."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return (
+        distributed.get_world_size()
+        if distributed.is_available() and distributed.is_initialized()
+        else 1
+    )
 
 
 def first() -> bool:
@@ -31,7 +35,7 @@ def first() -> bool:
 
 def mine(batch: Sequence) -> Sequence:
     """This process's images of a batch; few images leave some processes without any."""
-    return batch if count() == 1 else batch[distributed.get_rank()::count()]
+    return batch if count() == 1 else batch[distributed.get_rank() :: count()]
 
 
 @contextmanager
@@ -43,8 +47,10 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            raise ValueError(f"torchrun: process {local} of this machine has no GPU, there are {gpus}; give "
-                             f"--nproc-per-node {gpus}")
+            raise ValueError(
+                f"torchrun: process {local} of this machine has no GPU, there are {gpus}; give "
+                f"--nproc-per-node {gpus}"
+            )
         torch.cuda.set_device(local)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
@@ -65,7 +71,9 @@ def together(device: torch.device) -> Iterator[None]:
         failed = torch.tensor(float(failure is not None), device=device)
         distributed.all_reduce(failed)
         if failure is None and failed:
-            raise ValueError("fine-tuning: another process of this run failed; its own message says why")
+            raise ValueError(
+                "fine-tuning: another process of this run failed; its own message says why"
+            )
     if failure is not None:
         raise failure
 

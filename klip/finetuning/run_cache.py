@@ -19,9 +19,23 @@ from klip.data import images
 from klip.settings import paths
 from klip.settings.files import atomic, write_tensors
 
-SOURCES = ("data/images", "data/balance", "model/augment", "model/towers", "model/device", "model/weights", "model/hub",
-           "model/imagenet", "model/blocks", "model/heads", "model/triplet", "model/encoder", "finetuning/distributed",
-           "finetuning/validation", "finetuning/loop")
+SOURCES = (
+    "data/images",
+    "data/balance",
+    "model/augment",
+    "model/towers",
+    "model/device",
+    "model/weights",
+    "model/hub",
+    "model/imagenet",
+    "model/blocks",
+    "model/heads",
+    "model/triplet",
+    "model/encoder",
+    "finetuning/distributed",
+    "finetuning/validation",
+    "finetuning/loop",
+)
 """The modules whose code decides a run; those that list images do not, since what they list is hashed."""
 
 
@@ -37,14 +51,18 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
             try:
                 content = images.content(root / image)
             except OSError as error:
-                raise FileNotFoundError(f"fine-tuning: image {root / image} of product {product!r} cannot be read "
-                                        f"({error.strerror}); `klip data check` lists all such images") from None
+                raise FileNotFoundError(
+                    f"fine-tuning: image {root / image} of product {product!r} cannot be read "
+                    f"({error.strerror}); `klip data check` lists all such images"
+                ) from None
             digest.update(f"{product}\n".encode() + hashlib.sha256(content).digest())
         digest.update(b"\n")
     return paths.CACHE / "runs" / digest.hexdigest()[:16]
 
 
-def once(facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+def once(
+    facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.Tensor]
+) -> torch.Tensor:
     """What `compute` returns, kept beside the runs and found there when facts, code and images are the same."""
     file = folder(facts, used).with_suffix(".safetensors")
     if not file.is_file():
@@ -62,8 +80,14 @@ def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if it is damaged."""
     try:
-        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        return (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, "cpu", weights_only=True)
+        )
     except Exception as error:
         whole = path if path.parent == paths.CACHE / "runs" else path.parent
-        raise ValueError(f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
-                         "it anew") from None
+        raise ValueError(
+            f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
+            "it anew"
+        ) from None

@@ -14,8 +14,13 @@ from klip.settings import paths
 from klip.settings.config import Executor, FinetuneConfig
 
 
-def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, executor: str = "here", at_once: int = 0,
-          **resources: Any) -> Iterator[loop.Run]:
+def sweep(
+    configs: Sequence[FinetuneConfig],
+    catalogue: pd.DataFrame,
+    executor: str = "here",
+    at_once: int = 0,
+    **resources: Any,
+) -> Iterator[loop.Run]:
     """The runs of `configs`, in their order, one at a time: not all of their weights are in memory together.
 
     executor: here, in this process; local, processes of this machine; slurm, jobs of a cluster that shares CACHE.
@@ -24,18 +29,26 @@ def sweep(configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, executor: 
     ValueError: an unknown executor, and what `loop.finetune` refuses; submitit's own error if a job fails.
     """
     if executor not in get_args(Executor):
-        raise ValueError(f"sweep: executor must be one of {', '.join(get_args(Executor))}, got {executor!r}")
+        raise ValueError(
+            f"sweep: executor must be one of {', '.join(get_args(Executor))}, got {executor!r}"
+        )
     if at_once < 0:
-        raise ValueError(f"sweep: at_once must be a number of jobs, 0 for as many as there are, got {at_once!r}")
+        raise ValueError(
+            f"sweep: at_once must be a number of jobs, 0 for as many as there are, got {at_once!r}"
+        )
     if executor == "here":
         return (loop.finetune(config, catalogue) for config in configs)
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster=executor)
-    cluster = {"slurm_array_parallelism": at_once or len(configs), "gpus_per_node": 1} if executor == "slurm" else {}
+    cluster = (
+        {"slurm_array_parallelism": at_once or len(configs), "gpus_per_node": 1}
+        if executor == "slurm"
+        else {}
+    )
     pool.update_parameters(**{"timeout_min": 24 * 60, **cluster, **resources})
     jobs = pool.map_array(_job, configs, [catalogue] * len(configs)) if executor == "slurm" else []
-    for config in configs[len(jobs):]:
+    for config in configs[len(jobs) :]:
         while sum(not job.done() for job in jobs) >= max(1, at_once):
             time.sleep(0.1)
         jobs.append(pool.submit(_job, config, catalogue))

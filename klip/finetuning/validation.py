@@ -27,8 +27,10 @@ def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) ->
     queries = queries.groupby("product").head(queries["product"].value_counts().min())
     gallery = packshots[packshots["product"].isin(queries["product"])].drop_duplicates("product")
     if lost := sorted(set(queries["product"]) - set(gallery["product"])):
-        raise ValueError(f"validation: {len(lost)} products have no image to be compared with, first "
-                         f"{lost[0]!r}; each needs one in split train (or gallery)")
+        raise ValueError(
+            f"validation: {len(lost)} products have no image to be compared with, first "
+            f"{lost[0]!r}; each needs one in split train (or gallery)"
+        )
     return gallery, queries
 
 
@@ -38,7 +40,9 @@ def validation_set(finetuning: pd.DataFrame, products: int = 300, seed: int = 0)
     """
     held = held_out(finetuning)
     if held is None:
-        raise ValueError("validation: the fine-tuning set has no image of split val; load it with validation=2")
+        raise ValueError(
+            "validation: the fine-tuning set has no image of split val; load it with validation=2"
+        )
     gallery, queries = held
     names = np.random.default_rng(seed).permutation(sorted(gallery["product"]))[:products]
     frame = pd.concat([gallery.assign(split="gallery"), queries.assign(split="query")])
@@ -53,7 +57,9 @@ def few_queries(catalogue: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFra
     asked = picked[picked["split"] == "query"]
     if most:
         asked = asked.sample(frac=1, random_state=seed).groupby("product").head(most)
-    return picked[(picked["split"] == "gallery") | picked.index.isin(asked.index)].reset_index(drop=True)
+    return picked[(picked["split"] == "gallery") | picked.index.isin(asked.index)].reset_index(
+        drop=True
+    )
 
 
 def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
@@ -61,5 +67,5 @@ def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int
     gallery, queries = held
     files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
     rows = encoders.embed(encoder, files, precision=precision, workers=workers)
-    nearest = (rows[len(gallery):] @ rows[:len(gallery)].T).argmax(dim=1).numpy()            # (queries,)
+    nearest = (rows[len(gallery) :] @ rows[: len(gallery)].T).argmax(dim=1).numpy()  # (queries,)
     return float((gallery["product"].to_numpy()[nearest] == queries["product"].to_numpy()).mean())

@@ -16,7 +16,9 @@ from PIL import Image
 
 from klip.settings.config import Interpolation, Resize
 
-cv2.setNumThreads(0)  # images are small: threads cost more than they give, and fork badly into loader workers
+cv2.setNumThreads(
+    0
+)  # images are small: threads cost more than they give, and fork badly into loader workers
 
 VIEW_STRENGTH = 0.5
 """Gallery views are this fraction as strong as training views (A)."""
@@ -37,18 +39,29 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        if (self.size < 1 or self.resize not in get_args(Resize) or len(self.mean) != 3 or min(self.std) <= 0
-                or self.interpolation not in get_args(Interpolation)):
-            raise ValueError(f"preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
-                             f"{', '.join(get_args(Resize))} and interpolation {', '.join(get_args(Interpolation))}, "
-                             f"got {asdict(self)}")
+        if (
+            self.size < 1
+            or self.resize not in get_args(Resize)
+            or len(self.mean) != 3
+            or min(self.std) <= 0
+            or self.interpolation not in get_args(Interpolation)
+        ):
+            raise ValueError(
+                f"preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
+                f"{', '.join(get_args(Resize))} and interpolation {', '.join(get_args(Interpolation))}, "
+                f"got {asdict(self)}"
+            )
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, ready for JSON; `bicubic` is left out, as in files older than that word."""
         facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        return {name: value for name, value in facts.items() if (name, value) != ("interpolation", "bicubic")}
+        return {
+            name: value
+            for name, value in facts.items()
+            if (name, value) != ("interpolation", "bicubic")
+        }
 
     @property
     def fill(self) -> tuple[int, int, int]:
@@ -69,7 +82,9 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if preprocess.resize == "squash":
         view = picture.resize((size, size), how)
     elif preprocess.resize == "crop":
-        short = min(width, height)  # sizes and offsets rounded as torchvision's Resize and CenterCrop do
+        short = min(
+            width, height
+        )  # sizes and offsets rounded as torchvision's Resize and CenterCrop do
         width, height = size * width // short, size * height // short
         left, top = round((width - size) / 2), round((height - size) / 2)
         view = picture.resize((width, height), how).crop((left, top, left + size, top + size))
@@ -80,7 +95,9 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return _normalised(np.asarray(view), preprocess)
 
 
-def training(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+def training(
+    image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float = 1.0
+) -> np.ndarray:
     """A randomly changed view, float32 (3, S, S).  Strength 0 is the plain view, 2 the most."""
     if not 0 <= strength <= 2:
         raise ValueError(f"augmentation: strength must lie between 0 and 2, got {strength!r}")
@@ -97,14 +114,19 @@ def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.nd
     """
     if k < 1:
         raise ValueError(f"gallery views: at least 1 per packshot, got {k!r}")
-    mild = [training(image, preprocess, np.random.default_rng((seed, view)), VIEW_STRENGTH) for view in range(1, k)]
+    mild = [
+        training(image, preprocess, np.random.default_rng((seed, view)), VIEW_STRENGTH)
+        for view in range(1, k)
+    ]
     return np.stack([evaluation(image, preprocess), *mild])
 
 
-def _geometry(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float) -> np.ndarray:
+def _geometry(
+    image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float
+) -> np.ndarray:
     """Crop, rotation and perspective as one warp: uint8 (S, S, 3), or for `pad` the part inside."""
     size, (height, width) = preprocess.size, image.shape[:2]
-    scale, stretch = rng.uniform(0.4 ** strength, 1), np.exp(rng.uniform(-0.2, 0.2) * strength)
+    scale, stretch = rng.uniform(0.4**strength, 1), np.exp(rng.uniform(-0.2, 0.2) * strength)
     if preprocess.resize == "crop":
         sides = np.sqrt(scale * width * height) * np.array([stretch, 1 / stretch]) ** 0.5
         sides = np.minimum(sides, min(width, height))
@@ -121,17 +143,26 @@ def _geometry(image: np.ndarray, preprocess: Preprocess, rng: np.random.Generato
 
     low = np.clip(np.floor(quad.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
     high = np.clip(np.ceil(quad.max(axis=0)), low + 1, (width, height)).astype(int)
-    patch = image[low[1]:high[1], low[0]:high[0]]
-    shrink = np.minimum(1, np.array(inner) / sides)  # shrink by averaging first: a warp alone would alias
+    patch = image[low[1] : high[1], low[0] : high[0]]
+    shrink = np.minimum(
+        1, np.array(inner) / sides
+    )  # shrink by averaging first: a warp alone would alias
     if shrink.min() < 0.8:
         small = np.maximum(1, np.round((high - low) * shrink)).astype(int)
-        shrink, patch = small / (high - low), cv2.resize(patch, small.tolist(), interpolation=cv2.INTER_AREA)
+        shrink, patch = (
+            small / (high - low),
+            cv2.resize(patch, small.tolist(), interpolation=cv2.INTER_AREA),
+        )
     else:
         shrink = np.ones(2)
-    target = np.array([[0, 0], [inner[0], 0], [inner[0], inner[1]], [0, inner[1]]], np.float32) - 0.5
+    target = (
+        np.array([[0, 0], [inner[0], 0], [inner[0], inner[1]], [0, inner[1]]], np.float32) - 0.5
+    )
     source = ((quad - low) * shrink - 0.5).astype(np.float32)
     warp = cv2.getPerspectiveTransform(source, target)
-    return cv2.warpPerspective(patch, warp, inner, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpPerspective(
+        patch, warp, inner, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def _light(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -151,16 +182,23 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
     likely = np.array([0.5, 0.4, 0.4, 0.3, 0.3]) * strength - [0.25, 0, 0, 0, 0]
     erase, blur, far, noise, jpeg = rng.random(5) < likely
     if erase:  # never in gallery views, for these have at most strength 0.5
-        sides = np.sqrt(rng.uniform(0.02, 0.2) * np.exp(rng.uniform(-1, 1) * np.array([1, -1]))) * frame
+        sides = (
+            np.sqrt(rng.uniform(0.02, 0.2) * np.exp(rng.uniform(-1, 1) * np.array([1, -1]))) * frame
+        )
         left, top = (rng.random(2) * frame - sides / 2).astype(int)
-        box = slice(max(0, top), top + int(sides[1]) + 1), slice(max(0, left), left + int(sides[0]) + 1)
+        box = (
+            slice(max(0, top), top + int(sides[1]) + 1),
+            slice(max(0, left), left + int(sides[0]) + 1),
+        )
         view[box] = rng.integers(0, 256, 3)
     if blur:
         spread = rng.uniform(0.3, 2.0) * strength * frame.max() / 96
         if rng.random() < 0.3:  # a moving camera
             length = max(3, int(3 * spread) | 1)
             line = np.zeros((length, length), np.float32)
-            cv2.line(line, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
+            cv2.line(
+                line, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0
+            )
             view = cv2.filter2D(view, -1, line / line.sum())
         else:
             view = cv2.GaussianBlur(view, (0, 0), spread)
@@ -189,7 +227,9 @@ def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 def _normalised(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     pixels = np.ascontiguousarray(view.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
-    return (pixels - np.float32(preprocess.mean)[:, None, None]) / np.float32(preprocess.std)[:, None, None]
+    return (pixels - np.float32(preprocess.mean)[:, None, None]) / np.float32(preprocess.std)[
+        :, None, None
+    ]
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -40,8 +40,10 @@ def partition(tower: nn.Module, reading: str = "blockwise") -> list[Group]:
     placed = [(position(name), name, p.requires_grad) for name, p in tower.named_parameters()]
     if not any(place == blocks + 1 for place, _, _ in placed):
         names.pop()
-    return [Group(group, tuple(name for place, name, trainable in placed if place == i and trainable))
-            for i, group in enumerate(names)]
+    return [
+        Group(group, tuple(name for place, name, trainable in placed if place == i and trainable))
+        for i, group in enumerate(names)
+    ]
 
 
 def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], int]]:
@@ -49,11 +51,17 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
     if isinstance(tower, VisionTransformer):
         n = len(tower.transformer.resblocks)
         places = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
-        places |= {f"transformer.resblocks.{i}": i + 1 for i in range(n)} | {"ln_post": n + (reading == "layerwise")}
+        places |= {f"transformer.resblocks.{i}": i + 1 for i in range(n)} | {
+            "ln_post": n + (reading == "layerwise")
+        }
         return n, "proj", lambda name: _under(name, places, n + 1)
     if isinstance(tower, ModifiedResNet):
-        labels = [f"layer{i}.{k}" for i in range(1, 5) for k in range(len(getattr(tower, f"layer{i}")))]
-        places = {label: i for i, label in enumerate(labels, start=1)} | {"attnpool": len(labels) + 1}
+        labels = [
+            f"layer{i}.{k}" for i in range(1, 5) for k in range(len(getattr(tower, f"layer{i}")))
+        ]
+        places = {label: i for i, label in enumerate(labels, start=1)} | {
+            "attnpool": len(labels) + 1
+        }
         return len(labels), "attnpool", lambda name: _under(name, places, 0)
     if isinstance(tower, TimmModel | TimmTower):
         # timm's own labels; its mark (99999,) lets final convolutions and norms ride with the last block
@@ -61,13 +69,17 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
         inside = group_parameters(tower.trunk, matcher, reverse=True)
         n = max(inside.values())
         return n, "head", lambda name: inside.get(name.removeprefix("trunk."), n + 1)
-    raise ValueError(f"blocks: no partition is known for a {type(tower).__name__}; "
-                     "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower")
+    raise ValueError(
+        f"blocks: no partition is known for a {type(tower).__name__}; "
+        "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower"
+    )
 
 
 def _under(name: str, places: dict[str, int], other: int) -> int:
     """The place of the module or parameter that `name` is or is part of."""
-    return next((place for label, place in places.items() if f"{name}.".startswith(f"{label}.")), other)
+    return next(
+        (place for label, place in places.items() if f"{name}.".startswith(f"{label}.")), other
+    )
 
 
 def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
@@ -75,12 +87,20 @@ def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
     The other groups keep their rates; under the paper's, blocks 0-8 of ViT-L/14 stay under 1e-6."""
     count = _layout(tower, READINGS[0])[0]
     if not 0 <= low <= count:
-        raise ValueError(f"frozen_blocks must be at most the {count} blocks of the tower, got {low}")
-    groups = partition(tower)[:low + 1 if low else 0]
-    return [tower.get_parameter(name).requires_grad_(False) for group in groups for name in group.parameters]
+        raise ValueError(
+            f"frozen_blocks must be at most the {count} blocks of the tower, got {low}"
+        )
+    groups = partition(tower)[: low + 1 if low else 0]
+    return [
+        tower.get_parameter(name).requires_grad_(False)
+        for group in groups
+        for name in group.parameters
+    ]
 
 
-def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7) -> list[float]:
+def rates(
+    groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7
+) -> list[float]:
     """The rate of each group.
 
     blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the stem last; the
@@ -90,7 +110,9 @@ def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,
     common          `top_lr` everywhere
     """
     if reading not in READINGS:
-        raise ValueError(f"block rates: reading must be one of {', '.join(READINGS)}, got {reading!r}")
+        raise ValueError(
+            f"block rates: reading must be one of {', '.join(READINGS)}, got {reading!r}"
+        )
     if not 0 < decay <= 1:
         raise ValueError(f"block rates: decay must be above 0 and at most 1, got {decay!r}")
     if not (top_lr > 0 and math.isfinite(top_lr)):
@@ -101,18 +123,32 @@ def rates(groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4,
     return [top_lr * decay ** (0 if reading == "common" else steps) for steps in below]
 
 
-def parameter_groups(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7,
-                     weight_decay: float = 0.05) -> list[dict]:
+def parameter_groups(
+    tower: nn.Module,
+    reading: str = "blockwise",
+    top_lr: float = 2e-4,
+    decay: float = 0.7,
+    weight_decay: float = 0.05,
+) -> list[dict]:
     """Groups for AdamW with `params`, absolute `lr`, `weight_decay` and `name`, from stem to top.
 
     Each is split in two: weights, and those that never decay (at most one dimension, class and position embeddings).
     """
     named, groups, found = dict(tower.named_parameters()), partition(tower, reading), []
     for group, lr in zip(groups, rates(groups, reading, top_lr, decay), strict=True):
-        free = [n for n in group.parameters if named[n].ndim <= 1 or n.split(".")[-1] in _EMBEDDINGS]
-        for names, decays in (([n for n in group.parameters if n not in free], weight_decay), (free, 0.0)):
+        free = [
+            n for n in group.parameters if named[n].ndim <= 1 or n.split(".")[-1] in _EMBEDDINGS
+        ]
+        for names, decays in (
+            ([n for n in group.parameters if n not in free], weight_decay),
+            (free, 0.0),
+        ):
             rows = [named[n] for n in names]
-            found += [{"params": rows, "lr": lr, "weight_decay": decays, "name": group.name}] if rows else []
+            found += (
+                [{"params": rows, "lr": lr, "weight_decay": decays, "name": group.name}]
+                if rows
+                else []
+            )
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found
@@ -125,14 +161,25 @@ def optimiser(groups: list[dict], kind: str = "adamw") -> torch.optim.Optimizer:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        raise ValueError("fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; run `pip "
-                         "install bitsandbytes`, or take adamw") from None
+        raise ValueError(
+            "fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; run `pip "
+            "install bitsandbytes`, or take adamw"
+        ) from None
     return AdamW8bit(groups)
 
 
-def table(tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7) -> pd.DataFrame:
+def table(
+    tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7
+) -> pd.DataFrame:
     """group, parameters (trainable numbers in it) and lr, from stem to top."""
     groups = partition(tower, reading)
-    counts = [sum(tower.get_parameter(name).numel() for name in group.parameters) for group in groups]
-    return pd.DataFrame({"group": [group.name for group in groups], "parameters": counts,
-                         "lr": rates(groups, reading, top_lr, decay)})
+    counts = [
+        sum(tower.get_parameter(name).numel() for name in group.parameters) for group in groups
+    ]
+    return pd.DataFrame(
+        {
+            "group": [group.name for group in groups],
+            "parameters": counts,
+            "lr": rates(groups, reading, top_lr, decay),
+        }
+    )

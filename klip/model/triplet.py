@@ -18,7 +18,10 @@ def kinship(groups: Sequence[str]) -> np.ndarray:
 
     A group is a path from the general to the special, "tea/brand-line", and has all that leads to it; empty, nothing.
     """
-    places = [{tuple(path[: n + 1]) for n in range(len(path))} for path in (g.split("/") if g else [] for g in groups)]
+    places = [
+        {tuple(path[: n + 1]) for n in range(len(path))}
+        for path in (g.split("/") if g else [] for g in groups)
+    ]
     return np.array([[len(a & b) / max(1, len(a)) for b in places] for a in places], np.float32)
 
 
@@ -36,11 +39,12 @@ class HierarchyTriplet(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Scalar, in fp32; embeddings (B, D) of any length, labels (B,) in 0 .. C-1."""
         unit = nn.functional.normalize(embeddings.float(), dim=1)
-        distance = 1 - unit @ unit.T                                                            # (B, B)
+        distance = 1 - unit @ unit.T  # (B, B)
         same = labels[:, None] == labels[None, :]
-        anchor, positive = torch.nonzero(same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device),
-                                         as_tuple=True)
-        margin = self.margins[labels[anchor]][:, labels]                                        # (pairs, B)
+        anchor, positive = torch.nonzero(
+            same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device), as_tuple=True
+        )
+        margin = self.margins[labels[anchor]][:, labels]  # (pairs, B)
         losses = (distance[anchor, positive, None] - distance[anchor] + margin).relu()
         losses = losses.masked_fill(same[anchor], 0)
         return losses.sum() / (losses > 0).sum().clamp(min=1)

@@ -24,7 +24,9 @@ from klip.shop.design import caption, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import STYLES, cut_out, on_white, photograph
 
-CORPUS_PIXELS = 176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
+CORPUS_PIXELS = (
+    176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
+)
 
 
 def preprocess(pixels: int) -> Preprocess:
@@ -38,21 +40,32 @@ def _packshots(file: Path, start: int, products: list, seed: int) -> int:
     for row, product in enumerate(products, start):
         rng = np.random.default_rng((seed, row))
         for view in range(rows.shape[1]):
-            rows[row, view] = packshot(product, CORPUS_PIXELS, (rng.uniform(-35, 35), rng.uniform(0, 18)), view)
+            rows[row, view] = packshot(
+                product, CORPUS_PIXELS, (rng.uniform(-35, 35), rng.uniform(0, 18)), view
+            )
     return len(products)
 
 
-def corpus(config: Any, workers: int | None = None, progress: bool = True) -> tuple[list, np.ndarray]:
+def corpus(
+    config: Any, workers: int | None = None, progress: bool = True
+) -> tuple[list, np.ndarray]:
     """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
     products = design("pretrain", config.lines, (1, 3), config.seed)
-    file = paths.CACHE / "nano" / f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
+    file = (
+        paths.CACHE
+        / "nano"
+        / f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
+    )
     starts = range(0, len(products), 200)
 
     def render(part: Path) -> None:
         shape = (len(products), config.views, CORPUS_PIXELS, CORPUS_PIXELS, 4)
         np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
         chunks = (products[s : s + 200] for s in starts)
-        with ProcessPoolExecutor(workers) as pool, tqdm(total=len(products), disable=not progress) as bar:
+        with (
+            ProcessPoolExecutor(workers) as pool,
+            tqdm(total=len(products), disable=not progress) as bar,
+        ):
             for done in pool.map(_packshots, repeat(part), starts, chunks, repeat(config.seed)):
                 bar.update(done)
 
@@ -68,7 +81,12 @@ class Batches(torch.utils.data.Dataset):
     """
 
     def __init__(self, config: Any, products: list, packshots: np.ndarray, tokenize) -> None:
-        self.config, self.products, self.packshots, self.tokenize = config, products, packshots, tokenize
+        self.config, self.products, self.packshots, self.tokenize = (
+            config,
+            products,
+            packshots,
+            tokenize,
+        )
         self.preprocess = preprocess(config.pixels)
         lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
         self.siblings = [rows for rows in lines.groupby(lines).indices.values() if len(rows) > 1]
@@ -84,7 +102,9 @@ class Batches(torch.utils.data.Dataset):
         chosen += rng.choice(len(self.products), self.config.batch, replace=False).tolist()
         return np.array(list(dict.fromkeys(chosen))[: self.config.batch])
 
-    def pair(self, row: int, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def pair(
+        self, row: int, rows: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3) uint8 each."""
         config, product = self.config, self.products[row]
         one, other = self.packshots[row, rng.integers(config.views, size=2)]

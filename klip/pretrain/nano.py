@@ -52,24 +52,36 @@ class PretrainConfig:
     views: int = 2  # packshots rendered of a product: turned, another apple of the kind
     steps: int = 480
     batch: int = 64  # products a step; each gives one packshot, one photograph and one caption
-    pixels: int = 128  # side in training; `test_pixels` sees more, as Touvron et al. 2019 found best
+    pixels: int = (
+        128  # side in training; `test_pixels` sees more, as Touvron et al. 2019 found best
+    )
     test_pixels: int = 160
-    wise: float = 0.5  # share of the trained weights in the image tower, the rest are ImageNet's (WiSE-FT)
+    wise: float = (
+        0.5  # share of the trained weights in the image tower, the rest are ImageNet's (WiSE-FT)
+    )
     lr: float = 2e-4  # of the last block of the image tower
     decay: float = 0.85  # each earlier block has this times the rate
     frozen_blocks: int = 5  # low blocks that keep their ImageNet weights, the stem with them
     text_lr: float = 1e-3  # of the text tower, which starts from nothing, and of the temperatures
-    text_weight: float = 0.1  # of the image-caption loss while both towers learn; the packshot-photograph loss has 1
-    text_steps: int = 120  # steps whose pictures the text tower learns to name once the image tower is finished
+    text_weight: float = (
+        0.1  # of the image-caption loss while both towers learn; the packshot-photograph loss has 1
+    )
+    text_steps: int = (
+        120  # steps whose pictures the text tower learns to name once the image tower is finished
+    )
     text_passes: int = 8  # times that it goes through them
     weight_decay: float = 0.05
     warmup: int = 20  # steps
     temperature: float = 0.07  # start of the learnt temperatures, as in CLIP
     strength: tuple[float, float] = (0.2, 1.0)  # how hard the photographs are, see klip.shop.photo
-    cut: float = 0.5  # share of the pictures cut to the product's shape, as a detector does, and padded
+    cut: float = (
+        0.5  # share of the pictures cut to the product's shape, as a detector does, and padded
+    )
     siblings: float = 0.25  # share of a batch drawn as flavours of one line
     teacher: str = ""  # weight file whose embeddings are matched instead (distillation)
-    passes: int = 1  # times that a pupil goes through the pictures, whose embeddings the teacher gives once
+    passes: int = (
+        1  # times that a pupil goes through the pictures, whose embeddings the teacher gives once
+    )
     seed: int = 0
 
 
@@ -83,8 +95,13 @@ def start(config: PretrainConfig) -> nn.Module:
     return model
 
 
-def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log_every: int = 50,
-             sets: dict[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+def pretrain(
+    config: PretrainConfig,
+    out: str | Path,
+    progress: bool = True,
+    log_every: int = 50,
+    sets: dict[str, pd.DataFrame] | None = None,
+) -> pd.DataFrame:
     """Train `config.arch` and write `out` (safetensors, fp16); the history of its losses.
 
     Packshots, photographs and captions must find each other.  Then the image tower is mixed with what it started as
@@ -93,48 +110,93 @@ def pretrain(config: PretrainConfig, out: str | Path, progress: bool = True, log
     """
     model, device, chosen = start(config).to(default_device()), default_device(), []
     facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
-    tower = Encoder(model.visual, preprocess(config.test_pixels), config.arch, config.arch, facts).train()
+    tower = Encoder(
+        model.visual, preprocess(config.test_pixels), config.arch, config.arch, facts
+    ).train()
     loader = torch.utils.data.DataLoader(
-        Batches(config, *corpus(config, progress=progress), tokenizer(config.arch)), batch_size=None,
-        num_workers=os.cpu_count(), prefetch_factor=4, worker_init_fn=encoder.quiet_worker)
+        Batches(config, *corpus(config, progress=progress), tokenizer(config.arch)),
+        batch_size=None,
+        num_workers=os.cpu_count(),
+        prefetch_factor=4,
+        worker_init_fn=encoder.quiet_worker,
+    )
     decay = 1.0 if config.teacher else config.decay
     rates = blocks.parameter_groups(tower.tower, "blockwise", config.lr, decay, config.weight_decay)
-    scale = nn.Parameter(torch.tensor(np.log(1 / config.temperature), dtype=torch.float32, device=device))
-    text = [parameter for name, parameter in model.named_parameters() if not name.startswith("visual.")]
+    scale = nn.Parameter(
+        torch.tensor(np.log(1 / config.temperature), dtype=torch.float32, device=device)
+    )
+    text = [
+        parameter for name, parameter in model.named_parameters() if not name.startswith("visual.")
+    ]
     how = {"warmup": config.warmup, "log_every": log_every, "progress": progress}
 
     def together(images: np.ndarray, words: Tensor) -> dict[str, Tensor]:
         packshots, photographs = seen(tower, images).chunk(2)
         said = model.encode_text(words.to(device), normalize=True)
-        return {"pair": contrastive(packshots, photographs, scale),
-                "text": contrastive(photographs, said, model.logit_scale)}
+        return {
+            "pair": contrastive(packshots, photographs, scale),
+            "text": contrastive(photographs, said, model.logit_scale),
+        }
 
     if config.teacher:
-        lessons = answered(loader, encoder.load(config.teacher).to(device), config.passes, config.seed)
-        history = learn(lambda images, _, target: {"teacher": imitation(seen(tower, images), target)}, lessons,
-                        config.steps * config.passes, rates, **how)
+        lessons = answered(
+            loader, encoder.load(config.teacher).to(device), config.passes, config.seed
+        )
+        history = learn(
+            lambda images, _, target: {"teacher": imitation(seen(tower, images), target)},
+            lessons,
+            config.steps * config.passes,
+            rates,
+            **how,
+        )
     else:
-        before, named = copy.deepcopy(tower), {"params": text, "lr": config.text_lr, "weight_decay": 0.0}
-        history = learn(together, loader, config.steps, [*rates, named | {"params": [*text, scale]}],
-                        weights={"text": config.text_weight}, **how)
+        before, named = (
+            copy.deepcopy(tower),
+            {"params": text, "lr": config.text_lr, "weight_decay": 0.0},
+        )
+        history = learn(
+            together,
+            loader,
+            config.steps,
+            [*rates, named | {"params": [*text, scale]}],
+            weights={"text": config.text_weight},
+            **how,
+        )
         if sets:
             chosen = choices(before, tower, sets)
         tower = encoder.interpolate(before, tower, config.wise)
         model.visual = tower.tower
-        lessons = answered(itertools.islice(loader, config.text_steps), tower, config.text_passes, config.seed)
-        told = learn(lambda _, words, target: {"caption": captioned(model, words, target)}, lessons,
-                     config.text_steps * config.text_passes, [named], **how)
+        lessons = answered(
+            itertools.islice(loader, config.text_steps), tower, config.text_passes, config.seed
+        )
+        told = learn(
+            lambda _, words, target: {"caption": captioned(model, words, target)},
+            lessons,
+            config.text_steps * config.text_passes,
+            [named],
+            **how,
+        )
         history += [row | {"images": history[-1]["images"] + row["images"]} for row in told]
     write(model, config, history, out, chosen)
     return pd.DataFrame(history)
 
 
-def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], steps: int, groups: list[dict],
-          warmup: int, log_every: int, progress: bool, weights: Mapping[str, float] = {}) -> list[dict]:  # noqa: B006
+def learn(
+    losses: Callable[..., dict[str, Tensor]],
+    lessons: Iterable[tuple],
+    steps: int,
+    groups: list[dict],
+    warmup: int,
+    log_every: int,
+    progress: bool,
+    weights: Mapping[str, float] = {},
+) -> list[dict]:  # noqa: B006
     """Train what is in `groups` on `steps` lessons by the weighted sum of their losses, told every `log_every` steps.
     AdamW, warm-up, cosine, gradients clipped to 1.  A loss without a weight has 1."""
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, steps, warmup / steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: rate_factor(step, steps, warmup / steps)
+    )
     trained = [parameter for group in groups for parameter in group["params"]]
     history, images, started = [], 0, time.perf_counter()
     for step, lesson in enumerate(tqdm(lessons, "lessons", steps, disable=not progress), 1):
@@ -146,8 +208,14 @@ def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], st
         schedule.step()
         images += len(lesson[0])
         if step % log_every == 0 or step == steps:
-            history.append({"step": step, "images": images, "images_per_s": images / (time.perf_counter() - started),
-                            **{name: part.item() for name, part in parts.items()}})
+            history.append(
+                {
+                    "step": step,
+                    "images": images,
+                    "images_per_s": images / (time.perf_counter() - started),
+                    **{name: part.item() for name, part in parts.items()},
+                }
+            )
             print(json.dumps(history[-1]), flush=True)
     return history
 
@@ -155,7 +223,9 @@ def learn(losses: Callable[..., dict[str, Tensor]], lessons: Iterable[tuple], st
 def seen(tower: Encoder, images: np.ndarray) -> Tensor:
     """Unit embeddings (2B, D) of pictures (2B, S, S, 3) uint8, in the numbers fastest for it."""
     device, how = tower.device, tower.preprocess
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (how.mean, how.std))
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1) for values in (how.mean, how.std)
+    )
     pixels = (torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
     with autocast("auto", device, tower.tower if torch.is_grad_enabled() else None):
         return nn.functional.normalize(tower(pixels), dim=1)
@@ -191,16 +261,35 @@ def answered(lessons: Iterable[tuple], teacher: Encoder, passes: int, seed: int)
         yield from (kept[k] for k in rng.permutation(len(kept)))
 
 
-def write(model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path, chosen: list[dict]) -> None:
+def write(
+    model: nn.Module,
+    config: PretrainConfig,
+    history: list[dict],
+    out: str | Path,
+    chosen: list[dict],
+) -> None:
     """Weights as fp16 safetensors (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
-    tensors = {name: (value.half() if value.is_floating_point() else value).cpu()
-               for name, value in model.state_dict().items()
-               if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)}
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).cpu()
+        for name, value in model.state_dict().items()
+        if name != "attn_mask" and (name.startswith("visual.") or not config.teacher)
+    }
     recipe = asdict(config) | {"teacher": Path(config.teacher).name}
-    made = {"recipe": recipe, "renderer": source_hash(("sets.py", "store.py")), "history": history, "chosen": chosen}
-    write_tensors(Path(out), tensors, {
-        "arch": config.arch, "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
-        "provenance": json.dumps(made)})
+    made = {
+        "recipe": recipe,
+        "renderer": source_hash(("sets.py", "store.py")),
+        "history": history,
+        "chosen": chosen,
+    }
+    write_tensors(
+        Path(out),
+        tensors,
+        {
+            "arch": config.arch,
+            "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
+            "provenance": json.dumps(made),
+        },
+    )
 
 
 def judges() -> dict[str, pd.DataFrame]:
@@ -226,7 +315,9 @@ def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> l
         judge.preprocess = replace(judge.preprocess, size=side)
         for name, catalogue in sets.items():
             answers = evaluation.evaluate(judge, catalogue, views=1, precision="auto")
-            rows.append({"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1})
+            rows.append(
+                {"set": name, "pixels": side, "wise": share, "top1": metrics.score(answers).top1}
+            )
     return rows
 
 
@@ -242,18 +333,35 @@ def zero_shot(arch: str = "nanoclip") -> pd.DataFrame:
     model, tokenize = build(arch, trained=True).eval(), tokenizer(arch)
     tower = encoder.load(paths.WEIGHTS / f"{arch}.safetensors")
     products, rng = design("spare", 300, (1, 1), 0), np.random.default_rng(0)
-    clean = [on_white(packshot(product, CORPUS_PIXELS), rng, tower.preprocess.size) for product in products]
-    questions = {"package": ("a packshot of a {}", [product.shape for product in products]),
-                 "main colour": ("a photo of a {} package", [colour_name(product.palette[0]) for product in products]),
-                 "kind of goods": ("a packshot of {}", [product.noun for product in products])}
+    clean = [
+        on_white(packshot(product, CORPUS_PIXELS), rng, tower.preprocess.size)
+        for product in products
+    ]
+    questions = {
+        "package": ("a packshot of a {}", [product.shape for product in products]),
+        "main colour": (
+            "a photo of a {} package",
+            [colour_name(product.palette[0]) for product in products],
+        ),
+        "kind of goods": ("a packshot of {}", [product.noun for product in products]),
+    }
     rows = []
     with torch.no_grad():
         images = encoder.embed(tower, clean)  # (N, D)
         for attribute, (prompt, truth) in questions.items():
             answers = sorted(set(truth))
-            text = model.encode_text(tokenize([prompt.format(answer) for answer in answers]), normalize=True)
+            text = model.encode_text(
+                tokenize([prompt.format(answer) for answer in answers]), normalize=True
+            )
             said = [answers[k] for k in (images @ text.T).argmax(1).tolist()]
             correct = sum(a == b for a, b in zip(said, truth, strict=True))
-            rows.append({"attribute": attribute, "choices": len(answers), "correct": correct, "total": len(truth),
-                         "chance": max(map(truth.count, answers)) / len(truth)})
+            rows.append(
+                {
+                    "attribute": attribute,
+                    "choices": len(answers),
+                    "correct": correct,
+                    "total": len(truth),
+                    "chance": max(map(truth.count, answers)) / len(truth),
+                }
+            )
     return pd.DataFrame(rows)

@@ -33,7 +33,11 @@ MAXENT = WHOLE | {"entropy": 1.0}
 """With the MaxEnt loss (A: gamma)."""
 VIEWS = 8
 """Views of a packshot that a linear layer on a frozen tower learns from; the strength is that of all training."""
-BARE = {"resnext": "frozen ResNeXt", "semi": "frozen semi-supervised ResNeXt", "clip": "frozen encoder"}
+BARE = {
+    "resnext": "frozen ResNeXt",
+    "semi": "frozen semi-supervised ResNeXt",
+    "clip": "frozen encoder",
+}
 """The row of each tower as it came, nearest packshot: what its trained rows have to be better than."""
 UNDER = "under its frozen backbone"
 
@@ -58,21 +62,40 @@ RECIPES = (
     Recipe("ResNeXt, full fine-tuning", "resnext", source="paper, Tables 1 and 2"),
     Recipe("ResNeXt + LCA", "resnext", lca=True, source="our reading of Srivastava 2020"),
     Recipe("ResNeXt + MaxEnt", "resnext", MAXENT, source="Dubey et al. 2018"),
-    Recipe("ResNeXt + LCA + MaxEnt", "resnext", MAXENT, lca=True, source="paper, Tables 1 and 2; our reading"),
-    Recipe("semi-supervised ResNeXt + linear layer", "semi", FROZEN, source="paper, Tables 1 and 2"),
+    Recipe(
+        "ResNeXt + LCA + MaxEnt",
+        "resnext",
+        MAXENT,
+        lca=True,
+        source="paper, Tables 1 and 2; our reading",
+    ),
+    Recipe(
+        "semi-supervised ResNeXt + linear layer", "semi", FROZEN, source="paper, Tables 1 and 2"
+    ),
     Recipe("frozen CLIP tower + linear layer", "clip", FROZEN),
-    Recipe("hierarchical triplets, store-like augmentation", "clip",
-           {"rates": "blockwise", "loss": "triplet", "top_lr": 2e-4}, by_head=False,
-           source="in the spirit of Tonioni & Di Stefano 2019, without their GAN"),
-    Recipe("ResNet on the full training split", "resnext", split="train",
-           source="RP2K's own protocol, Peng et al. 2020"),
+    Recipe(
+        "hierarchical triplets, store-like augmentation",
+        "clip",
+        {"rates": "blockwise", "loss": "triplet", "top_lr": 2e-4},
+        by_head=False,
+        source="in the spirit of Tonioni & Di Stefano 2019, without their GAN",
+    ),
+    Recipe(
+        "ResNet on the full training split",
+        "resnext",
+        split="train",
+        source="RP2K's own protocol, Peng et al. 2020",
+    ),
 )
 """Rows by the names of the claims (`published`); `label` says what they stand on in a run."""
 
 
 def recipes(backbone: Mapping[str, Encoder]) -> list[Recipe]:
     """RECIPES without the rows that would be another's double, where one tower stands for two of them."""
-    marks, kept = {tower: encoder.fingerprint(one) for tower, one in backbone.items()}, dict[tuple, Recipe]()
+    marks, kept = (
+        {tower: encoder.fingerprint(one) for tower, one in backbone.items()},
+        dict[tuple, Recipe](),
+    )
     for one in RECIPES:
         kept.setdefault((marks[one.tower], str(one.changes), one.lca, one.split), one)
     return list(kept.values())
@@ -110,7 +133,11 @@ def under_frozen(own: Mapping[str, Sequence[pd.DataFrame]], bare: Mapping[str, s
     """Trained rows that ended under their tower's row `bare`, by mean top-1 over the seeds' frames of one set.
     No interval is asked: a row that did not get above where it began is no rival, even by little."""
     level = {row: metrics.over_seeds(frames).value for row, frames in own.items()}
-    return [one.row for one in RECIPES if one.row in own and level[one.row] < level.get(bare[one.tower], 0)]
+    return [
+        one.row
+        for one in RECIPES
+        if one.row in own and level[one.row] < level.get(bare[one.tower], 0)
+    ]
 
 
 def missing(recipe: Recipe, catalogue: pd.DataFrame) -> str:
@@ -119,7 +146,9 @@ def missing(recipe: Recipe, catalogue: pd.DataFrame) -> str:
     return "the set has no training images" if lacks else ""
 
 
-def training_images(recipe: Recipe, catalogue: pd.DataFrame, rule: str = "first", seed: int = 0) -> pd.DataFrame:
+def training_images(
+    recipe: Recipe, catalogue: pd.DataFrame, rule: str = "first", seed: int = 0
+) -> pd.DataFrame:
     """The catalogue that a row is trained on, all of it split `train`: the packshots picked, or the training split with
     all candidates of the gallery, since a product may have no other image."""
     whole = catalogue[catalogue["split"].isin(["train", "gallery"])]
@@ -129,25 +158,49 @@ def training_images(recipe: Recipe, catalogue: pd.DataFrame, rule: str = "first"
     return rows
 
 
-def fit(recipe: Recipe, tower: Encoder, catalogue: pd.DataFrame, budget: int, rule: str = "first",
-        progress: bool = True, cache: bool = True, features: Tensor | None = None, **given: Any) -> loop.Run:
+def fit(
+    recipe: Recipe,
+    tower: Encoder,
+    catalogue: pd.DataFrame,
+    budget: int,
+    rule: str = "first",
+    progress: bool = True,
+    cache: bool = True,
+    features: Tensor | None = None,
+    **given: Any,
+) -> loop.Run:
     """Train a row for one set, from `tower`, on `budget` images of each product.  given: further fields of
     FinetuneConfig.  features: those of `embed` for these very packshots, if there are any."""
     rows = training_images(recipe, catalogue, rule, given.get("seed", 0))
     images = budget * rows["product"].nunique()
-    task = FinetuneConfig(**{"model": tower.name, "depth": budget, "images": images} | given | recipe.changes)
+    task = FinetuneConfig(
+        **{"model": tower.name, "depth": budget, "images": images} | given | recipe.changes
+    )
     if task.rates == "frozen":
-        return _fit_head(task, tower, rows, embed(tower, rows, task) if features is None else features)
-    return loop.finetune(task, rows, progress=progress, cache=cache, base=with_lca(tower) if recipe.lca else tower)
+        return _fit_head(
+            task, tower, rows, embed(tower, rows, task) if features is None else features
+        )
+    return loop.finetune(
+        task, rows, progress=progress, cache=cache, base=with_lca(tower) if recipe.lca else tower
+    )
 
 
 def embed(tower: Encoder, rows: pd.DataFrame, how: FinetuneConfig) -> Tensor:
     """VIEWS augmented views of each image, as the tower gives them, (N, D); the first of an image is the plain one."""
-    return encoder.embed(tower, rows, workers=how.workers, precision=how.precision, views=VIEWS, seed=how.seed,
-                         unit=False)
+    return encoder.embed(
+        tower,
+        rows,
+        workers=how.workers,
+        precision=how.precision,
+        views=VIEWS,
+        seed=how.seed,
+        unit=False,
+    )
 
 
-def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, features: Tensor) -> loop.Run:
+def _fit_head(
+    config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, features: Tensor
+) -> loop.Run:
     """A linear layer on features (N, D); its seconds are those of training alone, the features being there."""
     labels, products = pd.factorize(rows["product"].astype(str), sort=True)
     labels, rng = torch.from_numpy(np.repeat(labels, VIEWS)), np.random.default_rng(config.seed)
@@ -160,7 +213,8 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, featur
     passes = [rng.permutation(len(labels)) for _ in range(-(-config.images // len(labels)))]
     batches = torch.from_numpy(np.concatenate(passes)[: config.images]).split(config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: loop.rate_factor(step, len(batches), config.warmup))
+        optimiser, lambda step: loop.rate_factor(step, len(batches), config.warmup)
+    )
     losses, started = [], time.perf_counter()
     for batch in batches:
         loss = head(features[batch], labels[batch])
@@ -174,11 +228,21 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, featur
     return loop.Run(tower, head, list(products), history, config, seconds, None)
 
 
-def answer(recipe: Recipe, run: loop.Run, catalogue: pd.DataFrame, rule: str = "first", views: int = 8, seed: int = 0,
-           precision: str = "auto", **options: Any) -> pd.DataFrame:
+def answer(
+    recipe: Recipe,
+    run: loop.Run,
+    catalogue: pd.DataFrame,
+    rule: str = "first",
+    views: int = 8,
+    seed: int = 0,
+    precision: str = "auto",
+    **options: Any,
+) -> pd.DataFrame:
     """Outcome frame of a trained row on the queries of its set (see `evaluation.evaluate`)."""
     if not recipe.by_head:
-        return evaluation.evaluate(run.encoder, catalogue, rule, views, seed, precision=precision, **options)
+        return evaluation.evaluate(
+            run.encoder, catalogue, rule, views, seed, precision=precision, **options
+        )
     return classify(run, evaluation.pick(catalogue, rule, seed)[1], precision=precision, **options)
 
 
@@ -186,9 +250,11 @@ def answer(recipe: Recipe, run: loop.Run, catalogue: pd.DataFrame, rule: str = "
 def classify(run: loop.Run, queries: pd.DataFrame, **options: Any) -> pd.DataFrame:
     """Outcome frame of a linear head: its most probable products; `similarity` is the probability of the first."""
     if run.head.loss != "softmax":
-        raise ValueError(f"baselines: only a softmax head classifies by itself, got {run.head.loss}; "
-                         "use evaluation.evaluate")
-    rows = encoder.embed(run.encoder, queries, unit=False, **options)                           # (Q, D)
+        raise ValueError(
+            f"baselines: only a softmax head classifies by itself, got {run.head.loss}; "
+            "use evaluation.evaluate"
+        )
+    rows = encoder.embed(run.encoder, queries, unit=False, **options)  # (Q, D)
     best = run.head.body(rows).softmax(dim=1).topk(min(5, len(run.products)), dim=1)
     found = [[run.products[label] for label in labels] for labels in best.indices.tolist()]
     frame = outcomes.frame(queries, found, similarity=best.values[:, 0].numpy())
@@ -199,7 +265,11 @@ def classify(run: loop.Run, queries: pd.DataFrame, **options: Any) -> pd.DataFra
 def with_lca(tower: Encoder) -> Encoder:
     """The same convolutional tower with an LCA layer in the place of its average pooling."""
     if "timm" not in tower.config:
-        raise ValueError(f"LCA: wants the last map of a timm tower, got {tower.name} ({tower.arch}); use a ResNeXt")
-    made = encoder.build(tower.config | {"lca": True}, tower.preprocess, f"{tower.name} + LCA", tower.arch)
+        raise ValueError(
+            f"LCA: wants the last map of a timm tower, got {tower.name} ({tower.arch}); use a ResNeXt"
+        )
+    made = encoder.build(
+        tower.config | {"lca": True}, tower.preprocess, f"{tower.name} + LCA", tower.arch
+    )
     made.tower.trunk.load_state_dict(tower.tower.trunk.state_dict())
     return made

@@ -26,12 +26,16 @@ def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> p
     `validation`), each with a packshot (split gallery), held-out photographs (query) and its other images (train)."""
     judged = validation_set(finetuning, products, seed)
     others = finetuning[(finetuning["split"] == "train") & ~finetuning.index.isin(judged.index)]
-    frame = pd.concat([judged, others[others["product"].isin(judged["product"])]], ignore_index=True)
+    frame = pd.concat(
+        [judged, others[others["product"].isin(judged["product"])]], ignore_index=True
+    )
     frame.attrs = finetuning.attrs
     return frame
 
 
-def curve(recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given: Any) -> pd.DataFrame:
+def curve(
+    recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given: Any
+) -> pd.DataFrame:
     """Held-out top-1 of a row against its budget, on `validation` products: 2, 4, 8 ... images per product, each a run.
 
     It ends when two doublings in a row have brought no rise, or before a run would see more than `most` images; for a
@@ -41,14 +45,28 @@ def curve(recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given
     products, found, features = held.loc[held["split"] == "gallery", "product"].nunique(), [], None
     if recipe.changes["rates"] == "frozen":
         how = FinetuneConfig(**{"depth": LEAST} | given)
-        most, features = LONGEST * products, baselines.embed(tower, baselines.training_images(recipe, held), how)
-    budget, options = LEAST, {name: given[name] for name in ("precision", "workers") if name in given}
+        most, features = (
+            LONGEST * products,
+            baselines.embed(tower, baselines.training_images(recipe, held), how),
+        )
+    budget, options = (
+        LEAST,
+        {name: given[name] for name in ("precision", "workers") if name in given},
+    )
     while budget == LEAST or budget * products <= most:
         run = baselines.fit(recipe, tower, held, budget, progress=False, features=features, **given)
         frame = baselines.answer(recipe, run, held, **options)
         low, high = metrics.bootstrap_products(frame)
-        found.append({"row": recipe.row, "budget": budget, "images": budget * products,
-                      "mean": metrics.score(frame).top1, "low": low, "high": high})
+        found.append(
+            {
+                "row": recipe.row,
+                "budget": budget,
+                "images": budget * products,
+                "mean": metrics.score(frame).top1,
+                "low": low,
+                "high": high,
+            }
+        )
         means, budget = [row["mean"] for row in found], 2 * budget
         if len(means) > 2 and max(means[-2:]) <= max(means[:-2]):
             break

@@ -23,8 +23,10 @@ __all__ = ["SCORES", "Gallery", "evaluate", "outcome", "packshots", "pick", "que
 def queries(catalogue: pd.DataFrame) -> pd.DataFrame:
     """The query images of a set, the same for every gallery rule; a set without its own (a plain folder): an error."""
     if not catalogue["split"].eq("query").any():
-        raise ValueError(f"evaluate: set {catalogue.attrs.get('name', '')!r} has no queries of its own; which they are "
-                         "depends on the gallery")
+        raise ValueError(
+            f"evaluate: set {catalogue.attrs.get('name', '')!r} has no queries of its own; which they are "
+            "depends on the gallery"
+        )
     return _part(data.pick_gallery(catalogue), "query")
 
 
@@ -33,19 +35,24 @@ def packshots(catalogue: pd.DataFrame) -> pd.DataFrame:
     return _part(catalogue, "gallery" if catalogue["split"].eq("gallery").any() else "train")
 
 
-def pick(catalogue: pd.DataFrame, rule: str = "first", seed: int = 0,
-         embeddings: Tensor | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def pick(
+    catalogue: pd.DataFrame, rule: str = "first", seed: int = 0, embeddings: Tensor | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One packshot per product by `rule`, and the queries (`data.pick_gallery`).
 
     `embeddings` (Q, D), if there are any already, must be those of `queries(catalogue)`: as many.
     """
     if embeddings is not None and len(embeddings) != (count := len(queries(catalogue))):
-        raise ValueError(f"evaluate: one embedding per query is needed, got {len(embeddings)} for {count} queries")
+        raise ValueError(
+            f"evaluate: one embedding per query is needed, got {len(embeddings)} for {count} queries"
+        )
     picked = data.pick_gallery(catalogue, rule, seed)
     return _part(picked, "gallery"), _part(picked, "query")
 
 
-def outcome(gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 1, keep: int = 0) -> pd.DataFrame:
+def outcome(
+    gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 1, keep: int = 0
+) -> pd.DataFrame:
     """What the gallery answers to the queries `asked` with these embeddings (Q, D); one row per query.
 
     Columns: image, product, predicted, top1, top5 (among five distinct products), similarity (cosine of the best
@@ -56,14 +63,33 @@ def outcome(gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 
     rows, similarity = gallery.search(embeddings, k, top=max(5, keep))
     found = [[gallery.owners[row] for row in own] for own in rows.tolist()]
     shown = [[gallery.images[row] for row in own] for own in rows.tolist()]
-    lists = {"products": found, "cosines": similarity.double().tolist(), "packshots": shown} if keep else {}
-    return outcomes.frame(asked, found, similarity=similarity[:, 0].numpy(), margin=nearest.margin(similarity).numpy(),
-                          packshot=[own[0] for own in shown], **lists)
+    lists = (
+        {"products": found, "cosines": similarity.double().tolist(), "packshots": shown}
+        if keep
+        else {}
+    )
+    return outcomes.frame(
+        asked,
+        found,
+        similarity=similarity[:, 0].numpy(),
+        margin=nearest.margin(similarity).numpy(),
+        packshot=[own[0] for own in shown],
+        **lists,
+    )
 
 
-def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", views: int = 8, seed: int = 0,
-             k: int = 1, embeddings: Tensor | None = None, precision: str = "fp32", keep: int = 0,
-             **options: Any) -> pd.DataFrame:
+def evaluate(
+    encoder: Encoder,
+    catalogue: pd.DataFrame,
+    rule: str = "first",
+    views: int = 8,
+    seed: int = 0,
+    k: int = 1,
+    embeddings: Tensor | None = None,
+    precision: str = "fp32",
+    keep: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
     """Classify a set's queries against one packshot per product (§4.2); the columns are those of `outcome`.
 
     `rule` and queries without a packshot: see `data.pick_gallery`.  `embeddings` (Q, D) of `queries(catalogue)` in the
@@ -74,8 +100,15 @@ def evaluate(encoder: Encoder, catalogue: pd.DataFrame, rule: str = "first", vie
     if embeddings is None:
         embeddings = gallery.embed(asked, **options)
     frame = outcome(gallery, asked, embeddings, k, keep)
-    frame.attrs = {**catalogue.attrs, "gallery": rule, "views": views, "seed": seed, "k": k, "keep": keep,
-                   "fingerprint": gallery.meta["fingerprint"]}
+    frame.attrs = {
+        **catalogue.attrs,
+        "gallery": rule,
+        "views": views,
+        "seed": seed,
+        "k": k,
+        "keep": keep,
+        "fingerprint": gallery.meta["fingerprint"],
+    }
     return frame
 
 

@@ -18,14 +18,23 @@ from klip.recognise.evaluation import pick
 from klip.recognise.gallery import Gallery
 
 
-def arrivals(encoder: Encoder, catalogue: pd.DataFrame, number: int = 20, rule: str = "first", views: int = 8,
-             seed: int = 0, **options: Any) -> pd.DataFrame:
+def arrivals(
+    encoder: Encoder,
+    catalogue: pd.DataFrame,
+    number: int = 20,
+    rule: str = "first",
+    views: int = 8,
+    seed: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
     """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
 
     The gallery holds all other products already.  Columns: product, added (seconds to add its packshot with all
     views), asked (queries of it until one is right, one at a time), seconds (both together; NaN: no query is right).
     """
-    packshots, queries = (own.assign(file=encoders.image_files(own)) for own in pick(catalogue, rule, seed))
+    packshots, queries = (
+        own.assign(file=encoders.image_files(own)) for own in pick(catalogue, rule, seed)
+    )
     known = packshots["product"].isin(queries["product"])
     order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
     with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival

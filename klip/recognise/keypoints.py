@@ -47,8 +47,14 @@ TURN, GROWTH = 21, 12
 """Matches agree up to 30 degrees and three quarters of an octave (A)."""
 
 
-def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first", seed: int = 0, workers: int = 2,
-             progress: bool = False) -> pd.DataFrame:
+def evaluate(
+    catalogue: pd.DataFrame,
+    method: str = "sift",
+    rule: str = "first",
+    seed: int = 0,
+    workers: int = 2,
+    progress: bool = False,
+) -> pd.DataFrame:
     """Classify a set's queries against one packshot per product without learning; one row per query (an outcome frame).
 
     Queries and packshots are those of `evaluation.evaluate`.  similarity: of `sift` and `brisk` the winner's votes
@@ -58,12 +64,15 @@ def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first",
     if method not in METHODS:
         raise ValueError(f"keypoints: method must be one of {', '.join(METHODS)}, got {method!r}")
     picked = data.pick_gallery(catalogue, rule, seed)
-    packshots, asked = (picked[picked["split"] == split].reset_index(drop=True) for split in ("gallery", "query"))
+    packshots, asked = (
+        picked[picked["split"] == split].reset_index(drop=True) for split in ("gallery", "query")
+    )
     products, root = packshots["product"].to_numpy(object), Path(catalogue.attrs["root"])
     look_at_packshot, look, compare = {
         "sift": (partial(sift, most=PACKSHOT), sift, sift_scores),
         "brisk": (partial(brisk, most=PACKSHOT), brisk, brisk_scores),
-        "hsv": (hsv_histogram, hsv_histogram, intersections)}[method]
+        "hsv": (hsv_histogram, hsv_histogram, intersections),
+    }[method]
 
     def answer(image: str) -> tuple[list[str], float]:
         scores = compared(look(read(root / image)))
@@ -71,9 +80,15 @@ def evaluate(catalogue: pd.DataFrame, method: str = "sift", rule: str = "first",
         return products[best].tolist(), float(scores[best[0]])
 
     with threads(workers) as pool:
-        compared = compare(list(pool.map(lambda image: look_at_packshot(read(root / image)), packshots["image"])))
-        found = list(tqdm(pool.map(answer, asked["image"]), method, len(asked), disable=not progress))
-    frame = outcomes.frame(asked, [best for best, _ in found], similarity=[score for _, score in found])
+        compared = compare(
+            list(pool.map(lambda image: look_at_packshot(read(root / image)), packshots["image"]))
+        )
+        found = list(
+            tqdm(pool.map(answer, asked["image"]), method, len(asked), disable=not progress)
+        )
+    frame = outcomes.frame(
+        asked, [best for best, _ in found], similarity=[score for _, score in found]
+    )
     frame.attrs = {**catalogue.attrs, "gallery": rule, "seed": seed, "method": method}
     return frame
 
@@ -88,7 +103,9 @@ def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]
 def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """A pool in which OpenCV and BLAS keep to one thread each: two pools of them would get in each other's way."""
     if not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"keypoints: workers must be a whole number of at least 1, got {workers!r}")
+        raise ValueError(
+            f"keypoints: workers must be a whole number of at least 1, got {workers!r}"
+        )
     before = cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)
@@ -102,7 +119,10 @@ def grey(image: np.ndarray, side: int) -> np.ndarray:
     """An RGB image as grey uint8 whose longer side has `side` pixels, the shorter in proportion but at least 8."""
     height, width = image.shape[:2]
     factor = side / max(height, width)
-    size = max(round(width * factor), 8), max(round(height * factor), 8)  # BRISK's pyramid fails below 6
+    size = (
+        max(round(width * factor), 8),
+        max(round(height * factor), 8),
+    )  # BRISK's pyramid fails below 6
     small = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.resize(small, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
 
@@ -117,7 +137,10 @@ def sift(image: np.ndarray, most: int = QUERY) -> np.ndarray:
     points, found = detector.detectAndCompute(grey(image, SIFT_SIDE), None)
     if found is None:
         return np.zeros((0, 130), np.uint8)
-    pose = [(round(point.angle / 360 * 256) % 256, round(16 * np.log2(max(point.size, 1)))) for point in points]
+    pose = [
+        (round(point.angle / 360 * 256) % 256, round(16 * np.log2(max(point.size, 1))))
+        for point in points
+    ]
     return np.column_stack([found, pose])[:most].astype(np.uint8)  # equals may exceed most
 
 
@@ -141,15 +164,23 @@ def brisk(image: np.ndarray, most: int = QUERY) -> np.ndarray:
 def hsv_histogram(image: np.ndarray) -> np.ndarray:
     """Shares of an RGB image's pixels by quarter (row by row), hue, saturation and value: (4 * bins,), sum 1."""
     height, width = image.shape[:2]
-    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.intp))  # below 180, 256, 256
+    hue, saturation, value = cv2.split(
+        cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.intp)
+    )  # below 180, 256, 256
     cell = (2 * np.arange(height) // height)[:, None] * 2 + 2 * np.arange(width) // width
-    for channel, bins, below in zip((hue, saturation, value), HSV_BINS, (180, 256, 256), strict=True):
+    for channel, bins, below in zip(
+        (hue, saturation, value), HSV_BINS, (180, 256, 256), strict=True
+    ):
         cell = cell * bins + channel * bins // below
     return np.bincount(cell.ravel(), minlength=4 * int(np.prod(HSV_BINS))) / cell.size
 
 
-def vote(distances: np.ndarray, farthest: float, turns: np.ndarray | None = None,
-         growths: np.ndarray | None = None) -> np.ndarray:
+def vote(
+    distances: np.ndarray,
+    farthest: float,
+    turns: np.ndarray | None = None,
+    growths: np.ndarray | None = None,
+) -> np.ndarray:
     """Weight of each product (P,): every descriptor votes for its nearest product with its margin to the second.
 
     distances (N, P) are those to each product's nearest descriptor; with one product the second is `farthest`
@@ -167,8 +198,10 @@ def vote(distances: np.ndarray, farthest: float, turns: np.ndarray | None = None
     for product in np.unique(winner):
         own = winner == product
         turn, growth = turns[own, product], growths[own, product]
-        agree = np.abs((turn[:, None] - turn + 128) % 256 - 128) <= TURN                        # a circle has 256
-        votes[product] = ((agree & (np.abs(growth[:, None] - growth) <= GROWTH)) @ margin[own]).max()
+        agree = np.abs((turn[:, None] - turn + 128) % 256 - 128) <= TURN  # a circle has 256
+        votes[product] = (
+            (agree & (np.abs(growth[:, None] - growth) <= GROWTH)) @ margin[own]
+        ).max()
     return votes
 
 
@@ -191,11 +224,15 @@ def match(query: Print, packshot: Print) -> np.ndarray:
     Distances are those of RootSIFT; a packshot without keypoints is SIFT_FARTHEST away.
     """
     if not len(packshot.roots):
-        return np.stack([np.full(len(query.roots), SIFT_FARTHEST), *np.zeros((2, len(query.roots)))])
-    cosine = query.roots @ packshot.roots.T                                                     # (N, G)
+        return np.stack(
+            [np.full(len(query.roots), SIFT_FARTHEST), *np.zeros((2, len(query.roots)))]
+        )
+    cosine = query.roots @ packshot.roots.T  # (N, G)
     best = cosine.argmax(axis=1)
     distance = np.sqrt(2 - 2 * cosine[np.arange(len(best)), best].clip(0, 1))
-    return np.stack([distance, query.angles - packshot.angles[best], query.sizes - packshot.sizes[best]])
+    return np.stack(
+        [distance, query.angles - packshot.angles[best], query.sizes - packshot.sizes[best]]
+    )
 
 
 def agreed(matches: Sequence[np.ndarray]) -> np.ndarray:
@@ -211,18 +248,23 @@ def sift_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndar
     def scores(rows: np.ndarray) -> np.ndarray:
         query = prepared(rows)
         return agreed([match(query, own) for own in prints])
+
     return scores
 
 
 def brisk_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """Function from a query's descriptors (N, 64) to the votes (P,), by Hamming distance."""
+
     def scores(query: np.ndarray) -> np.ndarray:
         distances = np.full((len(query), len(gallery)), BRISK_FARTHEST)
         for product, rows in enumerate(gallery):
             if len(query) and len(rows):
-                nearest, _ = cv2.batchDistance(query, rows, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
+                nearest, _ = cv2.batchDistance(
+                    query, rows, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1
+                )
                 distances[:, product] = nearest[:, 0]
         return vote(distances, BRISK_FARTHEST)
+
     return scores
 
 
@@ -237,6 +279,8 @@ def _brisk() -> cv2.Feature2D:
     """The detector, made once: its table of sampling patterns takes longer than an image."""
     extra = getattr(cv2, "xfeatures2d", cv2)
     if not hasattr(extra, "BRISK_create"):
-        raise ImportError(f"keypoints: this OpenCV {cv2.__version__} has no BRISK (since 5.0 among the extra modules); "
-                          "install opencv-contrib-python-headless in place of opencv-python-headless")
+        raise ImportError(
+            f"keypoints: this OpenCV {cv2.__version__} has no BRISK (since 5.0 among the extra modules); "
+            "install opencv-contrib-python-headless in place of opencv-python-headless"
+        )
     return extra.BRISK_create(BRISK_THRESHOLD)

@@ -16,14 +16,16 @@ TIE = 1e-6
 """Cosines this close count as equal: a matrix product rounds equal rows differently in different places."""
 
 
-def search(queries: Tensor, rows: Tensor, owners: Tensor, k: int, top: int) -> tuple[Tensor, Tensor]:
+def search(
+    queries: Tensor, rows: Tensor, owners: Tensor, k: int, top: int
+) -> tuple[Tensor, Tensor]:
     """Best row of each of the `top` best products, and its cosine: see `Gallery.search`.
 
     queries (Q, D), rows (G, D), owners (G,) the numbers of the products; top is at most their count.
     """
     found, similarities = [], []
     for chunk in queries.float().split(CHUNK):
-        similarity = chunk @ rows.T                                     # (q, G)
+        similarity = chunk @ rows.T  # (q, G)
         row = _nearest(similarity.clone(), top, owners)
         if k > 1:
             row = _vote(_nearest(similarity.clone(), k), row, owners)
@@ -46,7 +48,9 @@ def _nearest(similarity: Tensor, count: int, owners: Tensor | None = None) -> Te
     own, found = torch.arange(similarity.shape[1]) if owners is None else owners, []
     for _ in range(count):
         best = similarity.amax(dim=1, keepdim=True)
-        row = (similarity >= best - TIE).to(torch.uint8).argmax(dim=1, keepdim=True)    # the first such row
+        row = (
+            (similarity >= best - TIE).to(torch.uint8).argmax(dim=1, keepdim=True)
+        )  # the first such row
         found.append(row)
         similarity.masked_fill_(own == own[row], -torch.inf)
     return torch.cat(found, dim=1)
@@ -60,6 +64,8 @@ def _vote(voters: Tensor, ranked: Tensor, owners: Tensor) -> Tensor:
         for row in [*near, *best]:
             first.setdefault(int(owners[row]), row)
         votes = Counter(int(owners[row]) for row in near)
-        order = sorted(first, key=lambda product: -votes[product])      # stable: the nearer one stays first
+        order = sorted(
+            first, key=lambda product: -votes[product]
+        )  # stable: the nearer one stays first
         result.append([first[product] for product in order[: ranked.shape[1]]])
     return torch.tensor(result, dtype=torch.long).view_as(ranked)

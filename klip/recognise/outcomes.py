@@ -18,4 +18,5 @@ def frame(asked: pd.DataFrame, answers: Sequence[Sequence[str]], **columns: Any)
         predicted=[names[0] for names in answers],
         top1=[names[0] == product for names, product in truth],
         top5=[product in names[:5] for names, product in truth],
-        **columns)
+        **columns,
+    )

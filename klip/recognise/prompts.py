@@ -31,12 +31,18 @@ TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
 
 def words(product: str) -> str:
     """A product's name as people would write it: "zola-0-Gold-ice_tea-mint-1" -> "zola Gold ice tea mint"."""
-    return " ".join(part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal())
+    return " ".join(
+        part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal()
+    )
 
 
 def missing(catalogue: pd.DataFrame) -> str:
     """Why a set cannot be asked by name: its products have numbers only; empty if it can."""
-    return "" if all(map(words, catalogue["product"].unique())) else "its products have numbers, not names"
+    return (
+        ""
+        if all(map(words, catalogue["product"].unique()))
+        else "its products have numbers, not names"
+    )
 
 
 def tokenizer(arch: str = "nanoclip") -> Any:
@@ -45,7 +51,9 @@ def tokenizer(arch: str = "nanoclip") -> Any:
     if not file.is_file():
         return open_clip.get_tokenizer(arch)
     text = json.loads(file.read_text())["text_cfg"]
-    merges = gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]  # line 0: version
+    merges = (
+        gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]
+    )  # line 0: version
     short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
     if not short.exists():
         atomic(short, lambda part: part.write_bytes(gzip.compress("\n".join(merges).encode())))
@@ -71,9 +79,13 @@ def load(model: str) -> tuple[nn.Module, Any]:
         return build("nanoclip", trained=True).eval(), tokenizer()
     arch, _, tag = model.partition(":")
     if not tag or arch == "timm":
-        raise ValueError(f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip")
+        raise ValueError(
+            f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip"
+        )
     if arch in ("hf-hub", "local-dir"):
-        return open_clip.create_model(model, require_pretrained=True).eval(), open_clip.get_tokenizer(model)
+        return open_clip.create_model(
+            model, require_pretrained=True
+        ).eval(), open_clip.get_tokenizer(model)
     file = None if tag == "none" else tag if Path(tag).is_file() else str(hub.checkpoint(arch, tag))
     quick = hub.of_open_clip(arch, tag).config["quick_gelu"]  # the tag says it, a file does not
     return open_clip.create_model(arch, file, force_quick_gelu=quick).eval(), tokenizer(arch)
@@ -84,17 +96,24 @@ def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
     """Unit rows (P, D): the mean of each product's prompts."""
     rows = []
     for product in products:
-        tokens = tokenize([template.format(words(product)) for template in TEMPLATES])          # (T, L)
+        tokens = tokenize([template.format(words(product)) for template in TEMPLATES])  # (T, L)
         rows.append(nn.functional.normalize(model.encode_text(tokens).float(), dim=1).mean(dim=0))
     return nn.functional.normalize(torch.stack(rows), dim=1)
 
 
-def evaluate(tower: Encoder, model: str, catalogue: pd.DataFrame, embeddings: Tensor | None = None,
-             **options: Any) -> pd.DataFrame:
+def evaluate(
+    tower: Encoder,
+    model: str,
+    catalogue: pd.DataFrame,
+    embeddings: Tensor | None = None,
+    **options: Any,
+) -> pd.DataFrame:
     """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.  embeddings (Q, D)
     of `evaluation.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`."""
     if reason := missing(catalogue):
-        raise ValueError(f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}")
+        raise ValueError(
+            f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}"
+        )
     _, asked = evaluation.pick(catalogue, embeddings=embeddings)
     if embeddings is None:
         embeddings = encoder.embed(tower, asked, **options)

@@ -42,9 +42,13 @@ class Rerank:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"rerank: weight must be a number of at least 0 (0 is cosine alone), got {self.weight!r}")
+            raise ValueError(
+                f"rerank: weight must be a number of at least 0 (0 is cosine alone), got {self.weight!r}"
+            )
         if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 1:
-            raise ValueError(f"rerank: first must be a whole number of products, at least 1, got {self.first!r}")
+            raise ValueError(
+                f"rerank: first must be a whole number of products, at least 1, got {self.first!r}"
+            )
 
 
 class Votes(NamedTuple):
@@ -76,21 +80,29 @@ def order(cosine: np.ndarray, shares: np.ndarray, weight: float) -> tuple[np.nda
     return places, np.take_along_axis(cosine + bonus, places, axis=1)
 
 
-def votes(frames: Sequence[pd.DataFrame], firsts: Iterable[int] = (Rerank.first,), workers: int = 2,
-          progress: bool = False) -> Votes:
+def votes(
+    frames: Sequence[pd.DataFrame],
+    firsts: Iterable[int] = (Rerank.first,),
+    workers: int = 2,
+    progress: bool = False,
+) -> Votes:
     """Shares of the votes for several frames (one per encoder or seed) that ask the same queries.
 
     Every query and every packshot is described once, whatever the number of frames and `firsts`.
     """
     firsts = sorted(set(firsts), reverse=True)
     if not len(frames) or not firsts or firsts[-1] < 1:
-        raise ValueError("rerank: wants at least one frame and numbers of first products of at least 1, got "
-                         f"{len(frames)} frames and {firsts}")
+        raise ValueError(
+            "rerank: wants at least one frame and numbers of first products of at least 1, got "
+            f"{len(frames)} frames and {firsts}"
+        )
     wanted = frames[0]
     for frame in frames:
         if (kept := frame.attrs.get("keep", 0)) < firsts[0]:
-            raise ValueError(f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "
-                             f"{kept}; make them by evaluation.evaluate(..., keep={firsts[0]})")
+            raise ValueError(
+                f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "
+                f"{kept}; make them by evaluation.evaluate(..., keep={firsts[0]})"
+            )
         if frame["image"].tolist() != wanted["image"].tolist():
             raise ValueError("rerank: the frames must ask the same queries in the same order")
     root = Path(wanted.attrs["root"])
@@ -110,46 +122,83 @@ def votes(frames: Sequence[pd.DataFrame], firsts: Iterable[int] = (Rerank.first,
         return shares, found - began, ended - found
 
     with keypoints.threads(workers) as pool:
-        asked = list(tqdm(pool.map(ask, wanted["image"], rankings), "keypoints", len(wanted), disable=not progress))
+        asked = list(
+            tqdm(
+                pool.map(ask, wanted["image"], rankings),
+                "keypoints",
+                len(wanted),
+                disable=not progress,
+            )
+        )
     columns = [np.array(column) for column in zip(*(shares for shares, _, _ in asked), strict=True)]
-    shares = [dict(zip(firsts, columns[place:place + len(firsts)], strict=True))
-              for place in range(0, len(columns), len(firsts))]
-    keypoints_ms, votes_ms = (1000 * float(np.median(own)) for own in list(zip(*asked, strict=True))[1:])
+    shares = [
+        dict(zip(firsts, columns[place : place + len(firsts)], strict=True))
+        for place in range(0, len(columns), len(firsts))
+    ]
+    keypoints_ms, votes_ms = (
+        1000 * float(np.median(own)) for own in list(zip(*asked, strict=True))[1:]
+    )
     return Votes(shares, keypoints_ms, votes_ms)
 
 
 def outcome(frame: pd.DataFrame, shares: np.ndarray, weight: float) -> pd.DataFrame:
     """The frame re-ranked by the shares (Q, F) of the votes; columns as in `evaluation.outcome`, new scores."""
     places, scores = order(np.array(frame["cosines"].tolist()), shares, weight)
-    products, packshots = (np.take_along_axis(np.array(frame[column].tolist(), object), places, axis=1).tolist()
-                           for column in ("products", "packshots"))
+    products, packshots = (
+        np.take_along_axis(np.array(frame[column].tolist(), object), places, axis=1).tolist()
+        for column in ("products", "packshots")
+    )
     second = scores[:, 1] if scores.shape[1] > 1 else -1
-    result = outcomes.frame(frame, products, similarity=scores[:, 0], margin=scores[:, 0] - second,
-                            packshot=[own[0] for own in packshots])
+    result = outcomes.frame(
+        frame,
+        products,
+        similarity=scores[:, 0],
+        margin=scores[:, 0] - second,
+        packshot=[own[0] for own in packshots],
+    )
     result.attrs = {**frame.attrs, "weight": weight, "first": shares.shape[1]}
     return result
 
 
-def evaluate(frames: Sequence[pd.DataFrame], how: Rerank = Rerank(), workers: int = 2,     # noqa: B008 (frozen)
-             progress: bool = False) -> list[pd.DataFrame]:
+def evaluate(
+    frames: Sequence[pd.DataFrame],
+    how: Rerank = Rerank(),
+    workers: int = 2,  # noqa: B008 (frozen)
+    progress: bool = False,
+) -> list[pd.DataFrame]:
     """Each frame re-ranked, one keypoint pass for all; attrs have weight, first, keypoints_ms and votes_ms."""
     voted = votes(frames, [how.first], workers, progress)
-    found = [outcome(frame, own[how.first], how.weight) for frame, own in zip(frames, voted.shares, strict=True)]
+    found = [
+        outcome(frame, own[how.first], how.weight)
+        for frame, own in zip(frames, voted.shares, strict=True)
+    ]
     for frame in found:
         frame.attrs |= {"keypoints_ms": voted.keypoints_ms, "votes_ms": voted.votes_ms}
     return found
 
 
-def sensitivity(frames: Sequence[pd.DataFrame], voted: Votes, weights: Iterable[float] = WEIGHTS) -> pd.DataFrame:
+def sensitivity(
+    frames: Sequence[pd.DataFrame], voted: Votes, weights: Iterable[float] = WEIGHTS
+) -> pd.DataFrame:
     """weight, first, top1 (fraction, the frames pooled), low, high (95 %, bootstrap over products); a row each.
 
     To choose by, frames of validation products; of other sets to be shown only.
     """
     rows = []
-    for how in [Rerank(weight, first) for weight in sorted(set(weights)) for first in sorted(voted.shares[0])]:
-        pooled = pd.concat([outcome(frame, own[how.first], how.weight)
-                            for frame, own in zip(frames, voted.shares, strict=True)])
-        rows.append((how.weight, how.first, metrics.score(pooled).top1, *metrics.bootstrap_products(pooled)))
+    for how in [
+        Rerank(weight, first)
+        for weight in sorted(set(weights))
+        for first in sorted(voted.shares[0])
+    ]:
+        pooled = pd.concat(
+            [
+                outcome(frame, own[how.first], how.weight)
+                for frame, own in zip(frames, voted.shares, strict=True)
+            ]
+        )
+        rows.append(
+            (how.weight, how.first, metrics.score(pooled).top1, *metrics.bootstrap_products(pooled))
+        )
     return pd.DataFrame(rows, columns=["weight", "first", "top1", "low", "high"])
 
 

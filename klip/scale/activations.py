@@ -68,13 +68,18 @@ class Need:
     largest: float
     head: Line
 
-    def parts(self, micro: int, accumulate: int = 1, checkpointing: bool = False,
-              ema: bool = False) -> dict[str, float]:
+    def parts(
+        self, micro: int, accumulate: int = 1, checkpointing: bool = False, ema: bool = False
+    ) -> dict[str, float]:
         """Bytes by part at the peak of a step in `accumulate` micro-batches of `micro` images; their sum is the peak.
         With one micro-batch gradients grow while activations go: only what exceeds these counts beside them."""
         activations = self.kept.at(micro)
-        if checkpointing:  # autocast's weights live to the end of the forward pass, a block's until its backward
-            activations = self.between.at(micro) + max(self.kept.fixed - self.between.fixed, self.block.at(micro))
+        if (
+            checkpointing
+        ):  # autocast's weights live to the end of the forward pass, a block's until its backward
+            activations = self.between.at(micro) + max(
+                self.kept.fixed - self.between.fixed, self.block.at(micro)
+            )
         moving = activations + self.head.at(micro)
         gradients = 4.0 * (self.trained + self.head_parameters)
         return {
@@ -100,14 +105,24 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
     with FakeTensorMode(), torch.device("cuda"):
         fill(encoder)
         blocks.freeze(encoder.tower, frozen_blocks)
-        few, many = (saved(encoder, torch.empty(n, 3, preprocess.size, preprocess.size), precision)
-                     for n in (SMALL, LARGE))
+        few, many = (
+            saved(encoder, torch.empty(n, 3, preprocess.size, preprocess.size), precision)
+            for n in (SMALL, LARGE)
+        )
         parameters = list(encoder.parameters())
-    growth = max((b - a for a, b in zip(few.sizes, many.sizes, strict=True)), default=0) / (LARGE - SMALL)
-    return Need(sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad),
-                products * encoder.dim, Line.through(sum(few.sizes), sum(many.sizes)),
-                Line.through(few.between, many.between), Line.through(few.block, many.block), growth,
-                Line.through(*(_head_bytes(products, encoder.dim, n) for n in (SMALL, LARGE))))
+    growth = max((b - a for a, b in zip(few.sizes, many.sizes, strict=True)), default=0) / (
+        LARGE - SMALL
+    )
+    return Need(
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+        products * encoder.dim,
+        Line.through(sum(few.sizes), sum(many.sizes)),
+        Line.through(few.between, many.between),
+        Line.through(few.block, many.block),
+        growth,
+        Line.through(*(_head_bytes(products, encoder.dim, n) for n in (SMALL, LARGE))),
+    )
 
 
 def described(model: str) -> tuple[dict, Preprocess]:
@@ -120,7 +135,10 @@ def described(model: str) -> tuple[dict, Preprocess]:
 def fill(module: nn.Module) -> None:
     """Put empty weights where a module was built on the meta device, in the current mode and on its device."""
     for part in module.modules():
-        for name, value in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+        for name, value in [
+            *part.named_parameters(recurse=False),
+            *part.named_buffers(recurse=False),
+        ]:
             empty = torch.empty(value.shape, dtype=value.dtype)
             setattr(part, name, nn.Parameter(empty) if isinstance(value, nn.Parameter) else empty)
 
@@ -129,7 +147,10 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     """What one forward pass of a batch (B, 3, S, S) keeps for its backward pass."""
     encoder.train()
     places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
-    inside, inputs = defaultdict[int, Storages](dict), dict[int, Tensor]()  # by block, -1 outside of all
+    inside, inputs = (
+        defaultdict[int, Storages](dict),
+        dict[int, Tensor](),
+    )  # by block, -1 outside of all
     own, now, kind = _storages(encoder), -1, images.device.type
 
     def enter(module: nn.Module, given: tuple) -> None:
@@ -145,10 +166,17 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
         for module in places:
             during.enter_context(module.register_forward_pre_hook(enter))
             during.enter_context(module.register_forward_hook(leave))
-        during.enter_context(torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: _note(tensor, inside[now], own), lambda tensor: tensor))
-        during.enter_context(autocast("fp32", kind))  # off; in the end it puts back what is set here
-        if precision != "fp32":  # for a GPU that is not there torch.autocast would switch itself off
+        during.enter_context(
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: _note(tensor, inside[now], own), lambda tensor: tensor
+            )
+        )
+        during.enter_context(
+            autocast("fp32", kind)
+        )  # off; in the end it puts back what is set here
+        if (
+            precision != "fp32"
+        ):  # for a GPU that is not there torch.autocast would switch itself off
             torch.set_autocast_dtype(kind, torch.float16 if precision == "fp16" else torch.bfloat16)
             torch.set_autocast_enabled(kind, True)
         during.callback(setattr, nn.functional, ATTENTION.__name__, ATTENTION)
@@ -159,7 +187,10 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     for place, part in inside.items():  # a frozen block keeps nothing and is not there
         _note(inputs[place], between, own)
         everything |= part
-    alone = [_total({key: item for key, item in part.items() if key not in between}) for part in inside.values()]
+    alone = [
+        _total({key: item for key, item in part.items() if key not in between})
+        for part in inside.values()
+    ]
     return Saved([size for _, size in everything.values()], _total(between), max(alone, default=0))
 
 
@@ -194,13 +225,21 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
     with torch.random.fork_rng([]):
         head = heads.Head("arcface", products, dim)
         own = _storages(head)
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _note(tensor, found, own), lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: _note(tensor, found, own), lambda tensor: tensor
+        ):
             head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
     return float(_total(found))
 
 
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *more: Any,
-                     **options: Any) -> Tensor:
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    *more: Any,
+    **options: Any,
+) -> Tensor:
     """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose the unfused product.
     A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention."""
     if query.device.type != "cuda" or attn_mask is not None:

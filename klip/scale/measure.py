@@ -29,7 +29,9 @@ def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
     The images of a product are names (hard links) of one small JPEG: as many files to look for, few to store.
     """
     if not 1 <= products <= rows:
-        raise ValueError(f"measure: wants at least one image per product, got {rows} images of {products} products")
+        raise ValueError(
+            f"measure: wants at least one image per product, got {rows} images of {products} products"
+        )
     file = folder / "manifest.csv"
     if file.is_file():
         return file
@@ -59,7 +61,9 @@ def fresh(file: Path) -> dict[str, Any]:
     code = "import json, sys; from klip.scale import measure; print(json.dumps(measure.here(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
     if done.returncode:
-        words = done.stderr.strip() or f"its process ended without a word, with code {done.returncode}"
+        words = (
+            done.stderr.strip() or f"its process ended without a word, with code {done.returncode}"
+        )
         raise ValueError(f"measure: {words.splitlines()[-1]}")
     return json.loads(done.stdout)
 
@@ -77,9 +81,15 @@ def here(file: str | Path) -> dict[str, Any]:
     for _, _, row, _ in plan.draws(BATCH):
         read(Path(catalogue.attrs["root"], catalogue["image"].iat[row]))
     drawn = time.perf_counter()
-    return {"rows": len(catalogue), "products": catalogue["product"].nunique(),
-            "load_s": round(loaded - started, 2), "plan_s": round(planned - loaded, 2),
-            "batch_s": round(drawn - planned, 2), "before_mib": before, "peak_mib": peak_mib()}
+    return {
+        "rows": len(catalogue),
+        "products": catalogue["product"].nunique(),
+        "load_s": round(loaded - started, 2),
+        "plan_s": round(planned - loaded, 2),
+        "batch_s": round(drawn - planned, 2),
+        "before_mib": before,
+        "peak_mib": peak_mib(),
+    }
 
 
 def peak_mib() -> int | None:
@@ -87,9 +97,13 @@ def peak_mib() -> int | None:
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage also counts the process that started this one
         lines = status.read_text().splitlines()
-        return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), None)
+        return next(
+            (int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), None
+        )
     try:
         import resource
     except ImportError:  # Windows
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * 1024 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
+        1024 * 1024 if sys.platform == "darwin" else 1024
+    )

@@ -62,12 +62,20 @@ def _sentence(kind: type[_Checked], error: ValidationError) -> str:
         name = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(name, kind.model_fields, n=1)
-            parts.append(f"{name} is not a setting; " + (f"did you mean {close[0]}" if close else
-                         f"accepted are {', '.join(kind.model_fields)}"))
+            parts.append(
+                f"{name} is not a setting; "
+                + (
+                    f"did you mean {close[0]}"
+                    if close
+                    else f"accepted are {', '.join(kind.model_fields)}"
+                )
+            )
         elif item["type"] == "missing":
             parts.append(f"{name} must be given")
         else:
-            message = re.sub(r"^(Value error, |Input |String )", "", item["msg"]).replace("should", "must", 1)
+            message = re.sub(r"^(Value error, |Input |String )", "", item["msg"]).replace(
+                "should", "must", 1
+            )
             parts.append(f"{name} {message}, got {item['input']!r}")
     where = "settings" if kind is Settings else "fine-tuning settings"
     return f"{where}: " + "; ".join(parts)
@@ -161,7 +169,9 @@ class Settings(_Checked):
             raise ValueError(f"must be one of the profiles {', '.join(profiles())}")
         if name == "depths" and not all(word.isdecimal() and int(word) >= 1 for word in words):
             raise ValueError("must be whole numbers of at least 1 image per product")
-        if name == "breadths" and not all(re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in words):
+        if name == "breadths" and not all(
+            re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in words
+        ):
             raise ValueError("must be shares of the products, above 0 and at most 1")
         return value
 
@@ -199,7 +209,9 @@ class Settings(_Checked):
 
 def settings(namespace: Mapping[str, Any]) -> Settings:
     """Checked settings out of a notebook's `globals()`; names that are no setting are left alone."""
-    return Settings(**{name: namespace[name] for name in Settings.model_fields if name in namespace})
+    return Settings(
+        **{name: namespace[name] for name in Settings.model_fields if name in namespace}
+    )
 
 
 class FinetuneConfig(_Checked):

@@ -9,7 +9,20 @@ import numpy as np
 
 from klip.shop.design import Product
 from klip.shop.lettering import plate_mask, small_print, wordmark, words
-from klip.shop.paint import Colour, blend, edge, grid, hsv, layer, luma, mix, noise, paste, polygon, stream
+from klip.shop.paint import (
+    Colour,
+    blend,
+    edge,
+    grid,
+    hsv,
+    layer,
+    luma,
+    mix,
+    noise,
+    paste,
+    polygon,
+    stream,
+)
 from klip.shop.pictures import KINDS, picture, thing
 
 _GROUNDS = """plain plain plain gradient gradient radial stripes checks dots cloud marble rays split wave
@@ -45,22 +58,39 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
         turn = rng.choice((0.0, 1.57, 0.785, turn))
         along = x * np.cos(turn) + y * np.sin(turn)
         level = rng.uniform(-0.6, 0.6)
-        share = edge(level - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)), 0.25 * n / 8)
+        share = edge(
+            level - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)), 0.25 * n / 8
+        )
     elif kind == "checks":
         share = (edge(np.sin(along * n * 2), 0.3) + edge(np.sin(across * n * 2), 0.3)) * 0.5
     elif kind == "dots":
         share = edge(rng.uniform(-0.2, 0.9) - np.cos(along * n * 2) * np.cos(across * n * 2), 0.4)
     elif kind in ("cloud", "marble", "grain", "fibres"):
-        grain = noise(rng, height, width, {"cloud": 2.0, "marble": 1.5, "grain": 0.4, "fibres": 0.5}[kind],
-                      8.0 if kind == "fibres" else 1.0)
-        share = 0.5 + 0.5 * np.sin(25 * grain) if kind == "marble" else np.clip(grain * 2 - 0.5, 0, 1)
+        grain = noise(
+            rng,
+            height,
+            width,
+            {"cloud": 2.0, "marble": 1.5, "grain": 0.4, "fibres": 0.5}[kind],
+            8.0 if kind == "fibres" else 1.0,
+        )
+        share = (
+            0.5 + 0.5 * np.sin(25 * grain) if kind == "marble" else np.clip(grain * 2 - 0.5, 0, 1)
+        )
     elif kind == "rays":
         cx, cy = rng.uniform(-0.4, 0.4), rng.uniform(-0.8, 0.8)
         share = edge(np.sin(np.arctan2(y - cy, x - cx) * 2 * n), 0.3)
     elif kind in ("split", "wave"):
-        bend = rng.uniform(0.1, 0.4) * np.sin(across * rng.uniform(2, 6) + turn) if kind == "wave" else 0.0
+        bend = (
+            rng.uniform(0.1, 0.4) * np.sin(across * rng.uniform(2, 6) + turn)
+            if kind == "wave"
+            else 0.0
+        )
         share = edge(along + bend + rng.uniform(-0.5, 0.5), 0.03)
-        blend(canvas, edge(np.abs(along + bend - rng.uniform(-0.4, 0.4)) - rng.uniform(0, 0.12), 0.03), c)
+        blend(
+            canvas,
+            edge(np.abs(along + bend - rng.uniform(-0.4, 0.4)) - rng.uniform(0, 0.12), 0.03),
+            c,
+        )
     elif kind == "chevron":
         share = edge(np.sin((y + rng.uniform(0.5, 1.5) * np.abs(x)) * n * 1.5), 0.3)
     elif kind == "terrazzo":
@@ -70,7 +100,9 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
         blend(canvas, np.clip((0.25 - cells) * 14, 0, 1), c)
     elif kind == "pattern":
         tile = np.zeros((height // 4 + 4, width // 3 + 4, 4), np.float32)
-        sprite = picture(str(rng.choice(KINDS)), rng, max(height // 5, 8), max(width // 4, 8), [b, c, b])
+        sprite = picture(
+            str(rng.choice(KINDS)), rng, max(height // 5, 8), max(width // 4, 8), [b, c, b]
+        )
         paste(tile, sprite, tile.shape[1] / 2, tile.shape[0] / 2, rng.uniform(-40, 40))
         tiled = np.tile(tile, (5, 4, 1))[:height, :width]
         blend(canvas, tiled[..., 3] * rng.uniform(0.3, 1), tiled[..., :3])
@@ -84,24 +116,34 @@ def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, 
     blend(canvas, share.astype(np.float32), b)
 
 
-def _field(rng: np.random.Generator, height: int, width: int, low: float, high: float) -> np.ndarray:
+def _field(
+    rng: np.random.Generator, height: int, width: int, low: float, high: float
+) -> np.ndarray:
     """Mask of a large shape across the label, between heights `low` and `high` (0 top .. 1 bottom)."""
     x, y = grid(height, width)
     kind = str(rng.choice("band band swoosh arc ellipse slant frame side zigzag drip".split()))
     top, bottom = low * 2 - 1, high * 2 - 1
     soft = 3.0 / height
     if kind == "ellipse":
-        distance = np.hypot(x / rng.uniform(0.6, 1.1), (y - (top + bottom) / 2) / (bottom - top) * 2)
+        distance = np.hypot(
+            x / rng.uniform(0.6, 1.1), (y - (top + bottom) / 2) / (bottom - top) * 2
+        )
         return edge((distance - 1) * 0.3, soft)
     if kind == "frame":
         inset = rng.uniform(0.03, 0.15)
-        return edge(np.abs(np.maximum(np.abs(x), np.abs(y)) - 1 + inset) - inset * rng.uniform(0.2, 1), soft)
+        return edge(
+            np.abs(np.maximum(np.abs(x), np.abs(y)) - 1 + inset) - inset * rng.uniform(0.2, 1), soft
+        )
     if kind == "side":
         return edge(np.abs(x - rng.choice((-0.75, 0.75, 0.0))) - rng.uniform(0.1, 0.3), soft)
-    bend = {"band": 0 * x, "swoosh": rng.uniform(-0.3, 0.3) * np.sin(2.5 * x),
-            "arc": rng.uniform(-0.4, 0.4) * (x * x - 0.5), "slant": rng.uniform(-0.4, 0.4) * x,
-            "zigzag": 0.06 * np.sign(np.sin(x * 20)) * (x * 20 % 3.14 - 1.5),
-            "drip": 0.12 * np.sin(x * rng.uniform(5, 12)) + 0.06 * np.sin(x * 17)}[kind]
+    bend = {
+        "band": 0 * x,
+        "swoosh": rng.uniform(-0.3, 0.3) * np.sin(2.5 * x),
+        "arc": rng.uniform(-0.4, 0.4) * (x * x - 0.5),
+        "slant": rng.uniform(-0.4, 0.4) * x,
+        "zigzag": 0.06 * np.sign(np.sin(x * 20)) * (x * 20 % 3.14 - 1.5),
+        "drip": 0.12 * np.sin(x * rng.uniform(5, 12)) + 0.06 * np.sin(x * 17),
+    }[kind]
     thinner = rng.uniform(-0.3, 0.3) * x * (bottom - top) if kind == "swoosh" else 0.0
     return edge(np.abs(y + bend - (top + bottom) / 2) - (bottom - top) / 2 + thinner, soft)
 
@@ -134,7 +176,9 @@ def label(product: Product, width: int, height: int) -> np.ndarray:
     _flavour(canvas, product, rng, differs, split, flipped)
     grain = stream("print", product.line_seed)
     if rng.random() < 0.5:
-        canvas += (noise(grain, height, width, 0.6)[..., None] - 0.5) * np.float32(rng.uniform(0.02, 0.15))
+        canvas += (noise(grain, height, width, 0.6)[..., None] - 0.5) * np.float32(
+            rng.uniform(0.02, 0.15)
+        )
     out = (np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8)
     out.flags.writeable = False
     return out
@@ -145,8 +189,14 @@ def printed(product: Product, width: int, height: int) -> np.ndarray:
     return label(product, max(width, 8), max(height, 8)) / np.float32(255)
 
 
-def _art(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool,
-         main: Colour | None) -> None:
+def _art(
+    canvas: np.ndarray,
+    product: Product,
+    rng: np.random.Generator,
+    split: float,
+    flipped: bool,
+    main: Colour | None,
+) -> None:
     """The pictures: one large one in the half the wordmark leaves free, and sometimes small ones."""
     height, width = canvas.shape[:2]
     colours = [*product.palette[:3], hsv(rng.random(), rng.uniform(0, 1), rng.uniform(0.2, 1))]
@@ -155,16 +205,26 @@ def _art(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: 
     if rng.random() < 0.85 or main:
         tall = (y1 - y0) * height * rng.uniform(0.7, 1.15)
         wide = width * rng.uniform(0.5, 1.15)
-        art = picture(str(rng.choice(KINDS)), art_rng, max(int(tall), 8), max(int(wide), 8), colours, main)
+        art = picture(
+            str(rng.choice(KINDS)), art_rng, max(int(tall), 8), max(int(wide), 8), colours, main
+        )
         degrees = rng.normal(0, 15) if rng.random() < 0.4 else 0.0
         paste(canvas, art, width * rng.uniform(0.3, 0.7), height * (y0 + y1) / 2, degrees)
     for _ in range(int(rng.choice((0, 1, 2, 4), p=(0.55, 0.2, 0.15, 0.1)))):
         size = max(int(min(height, width) * rng.uniform(0.12, 0.4)), 8)
         small = picture(str(rng.choice(KINDS)), art_rng, size, size, colours)
-        paste(canvas, small, width * rng.uniform(0, 1), height * rng.uniform(0, 1), rng.uniform(-40, 40))
+        paste(
+            canvas,
+            small,
+            width * rng.uniform(0, 1),
+            height * rng.uniform(0, 1),
+            rng.uniform(-40, 40),
+        )
 
 
-def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool) -> Colour:
+def _wordmark(
+    canvas: np.ndarray, product: Product, rng: np.random.Generator, split: float, flipped: bool
+) -> Colour:
     """Set the brand; returns the mean colour behind it."""
     height, width = canvas.shape[:2]
     middle = (1 - split / 2 if flipped else split / 2) + rng.normal(0, 0.03)
@@ -184,8 +244,14 @@ def _wordmark(canvas: np.ndarray, product: Product, rng: np.random.Generator, sp
     return behind
 
 
-def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, differs: str, split: float,
-             flipped: bool) -> None:
+def _flavour(
+    canvas: np.ndarray,
+    product: Product,
+    rng: np.random.Generator,
+    differs: str,
+    split: float,
+    flipped: bool,
+) -> None:
     """The field with the flavour word, in the accent colour where that is what differs."""
     height, width = canvas.shape[:2]
     at = (1 - split if flipped else split) + rng.uniform(-0.05, 0.05)
@@ -196,47 +262,91 @@ def _flavour(canvas: np.ndarray, product: Product, rng: np.random.Generator, dif
     if right - left < 0.35:
         left, right = 0.05, 0.95
     field = product.accent if differs == "band" else product.palette[1]
-    top, bottom, x0, x1 = max(int(y0), 0), int(y1) + 2, int(left * width), max(int(right * width), 4)
+    top, bottom, x0, x1 = (
+        max(int(y0), 0),
+        int(y1) + 2,
+        int(left * width),
+        max(int(right * width), 4),
+    )
     part = canvas[top:bottom, x0:x1]
     plate = str(rng.choice(("box", "box", "pill", "ribbon", "slab", "oval")))
     if part.shape[0] > 2 and (differs == "band" or rng.random() < 0.5):
         blend(part, plate_mask(plate, *part.shape[:2]), field)
     elif part.size:
         field = tuple(float(v) for v in part.mean((0, 1)))
-    text = (product.flavour, product.flavour.upper(), f"{product.line} {product.flavour}",
-            f"{product.flavour} {product.noun}")[int(rng.choice(4, p=(0.35, 0.35, 0.15, 0.15)))]
+    text = (
+        product.flavour,
+        product.flavour.upper(),
+        f"{product.line} {product.flavour}",
+        f"{product.flavour} {product.noun}",
+    )[int(rng.choice(4, p=(0.35, 0.35, 0.15, 0.15)))]
     inset, ink = 0.12 * (x1 - x0), _ink(field, product.palette[3], (1, 1, 1))
-    words(canvas, text, (x0 + inset, y0 + 1, x1 - inset, y1 - 1), ink, stream("face", product.line_seed))
+    words(
+        canvas,
+        text,
+        (x0 + inset, y0 + 1, x1 - inset, y1 - 1),
+        ink,
+        stream("face", product.line_seed),
+    )
     cx, cy = width * rng.choice((0.15, 0.85)), height * rng.uniform(0.1, 0.9)
     size = max(int(min(height, width) * rng.uniform(0.2, 0.4)), 8)
     if differs == "corner":
         reach = rng.uniform(0.5, 1.2)
         sx, sy = rng.choice((-1, 1)), rng.choice((-1, 1))
-        corner = np.array([(sx, sy), (sx * (1 - reach), sy), (sx, sy * (1 - reach * width / height))])
+        corner = np.array(
+            [(sx, sy), (sx * (1 - reach), sy), (sx, sy * (1 - reach * width / height))]
+        )
         blend(canvas, polygon(height, width, corner), product.accent)
     elif differs == "spot":
         own = stream("flavour", product.seed)
         paste(canvas, thing(own, size, product.accent), cx, cy, own.uniform(-40, 40))
 
 
-def _extras(canvas: np.ndarray, product: Product, rng: np.random.Generator, behind: Colour, ink: Colour) -> None:
+def _extras(
+    canvas: np.ndarray, product: Product, rng: np.random.Generator, behind: Colour, ink: Colour
+) -> None:
     """Badges, bursts, product kind, small print and bar codes."""
     height, width = canvas.shape[:2]
     face = stream("kind", product.line_seed)
     ink = _ink(behind, ink)
     if rng.random() < 0.5:
         y = rng.uniform(0.05, 0.9) * height
-        words(canvas, product.noun if rng.random() < 0.5 else product.line.upper(),
-              (width * 0.15, y, width * 0.85, y + height * rng.uniform(0.03, 0.08)), ink, face)
+        words(
+            canvas,
+            product.noun if rng.random() < 0.5 else product.line.upper(),
+            (width * 0.15, y, width * 0.85, y + height * rng.uniform(0.03, 0.08)),
+            ink,
+            face,
+        )
     for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.4, 0.3, 0.2, 0.1)))):
         size = max(int(min(width, height) * rng.uniform(0.13, 0.34)), 7)
-        colour = (product.palette[2], product.palette[1], (0.95, 0.85, 0.1), (0.85, 0.1, 0.1),
-                  (1, 1, 1))[int(rng.integers(5))]
-        badge = layer(colour, plate_mask(str(rng.choice("burst oval oval shield box ribbon".split())), size, size))
+        colour = (
+            product.palette[2],
+            product.palette[1],
+            (0.95, 0.85, 0.1),
+            (0.85, 0.1, 0.1),
+            (1, 1, 1),
+        )[int(rng.integers(5))]
+        badge = layer(
+            colour,
+            plate_mask(str(rng.choice("burst oval oval shield box ribbon".split())), size, size),
+        )
         text = str(rng.choice("NEW BIO 25% 0% XL +20 ECO 1L 500g №1 ♻".split()))
-        words(badge[..., :3], text, (size * 0.18, size * 0.3, size * 0.82, size * 0.7), _ink(colour), face,
-              "DejaVuSans-Bold")
-        paste(canvas, badge, width * rng.uniform(0.1, 0.9), height * rng.uniform(0.05, 0.95), rng.uniform(-20, 20))
+        words(
+            badge[..., :3],
+            text,
+            (size * 0.18, size * 0.3, size * 0.82, size * 0.7),
+            _ink(colour),
+            face,
+            "DejaVuSans-Bold",
+        )
+        paste(
+            canvas,
+            badge,
+            width * rng.uniform(0.1, 0.9),
+            height * rng.uniform(0.05, 0.95),
+            rng.uniform(-20, 20),
+        )
     for _ in range(int(rng.integers(0, 4))):
         x, y = rng.uniform(0, 0.8) * width, rng.uniform(0.1, 0.97) * height
         right, bottom = x + rng.uniform(0.15, 0.6) * width, y + rng.uniform(0.03, 0.15) * height

@@ -10,11 +10,15 @@ from klip.shop.paint import stream
 _GRAINS = stream("sensor").standard_normal(1 << 20).astype(np.float32)
 
 
-def exposed(canvas: np.ndarray, rng: np.random.Generator, strength: float, style: str) -> np.ndarray:
+def exposed(
+    canvas: np.ndarray, rng: np.random.Generator, strength: float, style: str
+) -> np.ndarray:
     """Light, colour, optics, sensor and file format."""
     size = canvas.shape[0]
     canvas *= np.float32(1 / 255)
-    field = 1 + rng.uniform(-0.6, 0.6, (3, 3)).astype(np.float32) * np.float32(strength * rng.uniform(0, 1))
+    field = 1 + rng.uniform(-0.6, 0.6, (3, 3)).astype(np.float32) * np.float32(
+        strength * rng.uniform(0, 1)
+    )
     canvas *= cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
     warm = rng.normal(0, 0.13)
     cast = np.array((warm, rng.normal(0.02, 0.08), -1.3 * warm)) * strength
@@ -38,7 +42,9 @@ def exposed(canvas: np.ndarray, rng: np.random.Generator, strength: float, style
         canvas = canvas * np.float32(1 - lift) + np.float32(lift)
     blur = rng.random()
     if blur < 0.3:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), max(size * rng.uniform(0.002, 0.028) * strength, 0.1))
+        canvas = cv2.GaussianBlur(
+            canvas, (0, 0), max(size * rng.uniform(0.002, 0.028) * strength, 0.1)
+        )
     elif blur < 0.5 * strength + 0.3 * (1 - strength):
         canvas = shaken(canvas, rng, size * rng.uniform(0.02, 0.11))
     if rng.random() < 0.55:
@@ -61,7 +67,13 @@ def shaken(canvas: np.ndarray, rng: np.random.Generator, length: float) -> np.nd
     turn = rng.uniform(0, np.pi)
     dx, dy = np.cos(turn) * side / 2, np.sin(turn) * side / 2
     middle = side // 2
-    cv2.line(kernel, (round(middle - dx), round(middle - dy)), (round(middle + dx), round(middle + dy)), 1.0, 1)
+    cv2.line(
+        kernel,
+        (round(middle - dx), round(middle - dy)),
+        (round(middle + dx), round(middle + dy)),
+        1.0,
+        1,
+    )
     return cv2.filter2D(canvas, -1, kernel / max(kernel.sum(), 1e-6))
 
 

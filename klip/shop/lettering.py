@@ -16,18 +16,28 @@ _FACES = """DejaVuSans DejaVuSans-Bold DejaVuSans-Bold DejaVuSans-BoldOblique De
 DejaVuSerif-Bold DejaVuSerif-BoldItalic DejaVuSerif-Italic DejaVuSansMono-Bold STIXGeneral STIXGeneralBol
 STIXGeneralBolIta STIXGeneralItalic cmb10 cmmi10 cmr10 cmss10 cmti10 cmtt10""".split()
 # first code points of a-z drawn in another alphabet, and the one face that has it
-_SCRIPTS = {"fraktur": (0x1D504, 0x1D51E, "STIXGeneral"), "script": (0x1D4D0, 0x1D4EA, "STIXGeneralBolIta"),
-            "double": (0x1D538, 0x1D552, "STIXGeneral"), "cyrillic": (0x0410, 0x0430, "DejaVuSans-Bold"),
-            "georgian": (0x10D0, 0x10D0, "DejaVuSans-Bold"), "armenian": (0x0531, 0x0561, "DejaVuSerif-Bold"),
-            "syllabic": (0x140A, 0x1455, "DejaVuSans-Bold"), "greek": (0x0391, 0x03B1, "DejaVuSans-Bold")}
+_SCRIPTS = {
+    "fraktur": (0x1D504, 0x1D51E, "STIXGeneral"),
+    "script": (0x1D4D0, 0x1D4EA, "STIXGeneralBolIta"),
+    "double": (0x1D538, 0x1D552, "STIXGeneral"),
+    "cyrillic": (0x0410, 0x0430, "DejaVuSans-Bold"),
+    "georgian": (0x10D0, 0x10D0, "DejaVuSans-Bold"),
+    "armenian": (0x0531, 0x0561, "DejaVuSerif-Bold"),
+    "syllabic": (0x140A, 0x1455, "DejaVuSans-Bold"),
+    "greek": (0x0391, 0x03B1, "DejaVuSans-Bold"),
+}
 _WARPS = ("none", "none", "none", "arch", "sag", "wave", "bulge", "pinch", "rise", "fan", "flag")
 _OUTLINES = {
     # plate: how far the point (x, y), both -1..1, lies outside a plate that is `ratio` times as wide as high
     "oval": lambda x, y, ratio: np.hypot(x, y) - 0.97,
     "box": lambda x, y, ratio: np.maximum(np.abs(x), np.abs(y)) - 0.97,
     "pill": lambda x, y, ratio: np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97,
-    "ribbon": lambda x, y, ratio: np.maximum(np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)),
-    "shield": lambda x, y, ratio: np.maximum(np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97),
+    "ribbon": lambda x, y, ratio: np.maximum(
+        np.abs(y + 0.25 * (1 - x * x)) - 0.72, np.abs(x) - 0.97 + 0.1 * np.abs(y)
+    ),
+    "shield": lambda x, y, ratio: np.maximum(
+        np.abs(x) - 0.97 + 0.35 * np.maximum(y, 0) ** 2, np.abs(y) - 0.97
+    ),
     "burst": lambda x, y, ratio: np.hypot(x, y) - 0.87 - 0.1 * np.sin(18 * np.arctan2(y, x)),
     "lens": lambda x, y, ratio: np.abs(y) - 0.98 * (1 - x * x),
     "slab": lambda x, y, ratio: np.maximum(np.abs(x + 0.15 * y) - 0.84, np.abs(y) - 0.95),
@@ -39,7 +49,9 @@ _PLATES = ("none", "none", "none", "none", *_OUTLINES)
 def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("shop lettering: the fonts that come with matplotlib are needed; install matplotlib")
+        raise ModuleNotFoundError(
+            "shop lettering: the fonts that come with matplotlib are needed; install matplotlib"
+        )
     file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{face}.ttf"
     return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
@@ -50,7 +62,9 @@ def text_mask(text: str, face: str, size: int) -> np.ndarray:
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
     x0, y0, x1, y1 = measure.multiline_textbbox((0, 0), text, font, spacing=1)
     image = Image.new("L", (max(int(x1 - x0) + 2, 2), max(int(y1 - y0) + 2, 2)))
-    ImageDraw.Draw(image).multiline_text((1 - x0, 1 - y0), text, 255, font, spacing=1, align="center")
+    ImageDraw.Draw(image).multiline_text(
+        (1 - x0, 1 - y0), text, 255, font, spacing=1, align="center"
+    )
     return np.asarray(image, np.float32) / np.float32(255)
 
 
@@ -61,8 +75,12 @@ def _dressed(text: str, rng: np.random.Generator) -> tuple[str, str]:
     text = text.upper() if case < 0.45 else text.lower() if case < 0.6 else text
     if rng.random() < 0.24:
         upper, lower, face = _SCRIPTS[str(rng.choice(list(_SCRIPTS)))]
-        text = "".join(chr((upper if c.isupper() else lower) + ord(c.lower()) - 97)
-                       if c.isascii() and c.isalpha() else c for c in text)
+        text = "".join(
+            chr((upper if c.isupper() else lower) + ord(c.lower()) - 97)
+            if c.isascii() and c.isalpha()
+            else c
+            for c in text
+        )
     if rng.random() < (0.45 if len(text) > 8 else 0.1) and len(text) > 4:
         text = text[: len(text) // 2] + "\n" + text[len(text) // 2 :]
     return text, face
@@ -139,7 +157,9 @@ def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Co
     layers: list[tuple[np.ndarray, Colour]] = []
     if rng.random() < 0.35:
         dx, dy = rng.uniform(-0.06, 0.06) * height, rng.uniform(0.02, 0.09) * height
-        shadow = cv2.warpAffine(_thick(full, stroke / 2), np.float32([[1, 0, dx], [0, 1, dy]]), (width, height))
+        shadow = cv2.warpAffine(
+            _thick(full, stroke / 2), np.float32([[1, 0, dx], [0, 1, dy]]), (width, height)
+        )
         shadow = cv2.GaussianBlur(shadow, (0, 0), 1.2) if rng.random() < 0.5 else shadow
         layers.append((shadow, (0.0, 0.0, 0.0)))
     for grow in (1.9, 1.0)[int(rng.choice((0, 1, 2), p=(0.15, 0.4, 0.45))) :]:
@@ -151,34 +171,59 @@ def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Co
     return np.dstack((out_rgb, np.maximum(alpha, full)))
 
 
-def _fill(first: Colour, second: Colour, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def _fill(
+    first: Colour, second: Colour, height: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
     """What letters are filled with (height, width, 3): flat, a gradient, a split, stripes or chrome."""
-    kind = str(rng.choice(("flat", "gradient", "split", "stripes", "chrome", "grain"),
-                          p=(0.66, 0.12, 0.06, 0.05, 0.06, 0.05)))
+    kind = str(
+        rng.choice(
+            ("flat", "gradient", "split", "stripes", "chrome", "grain"),
+            p=(0.66, 0.12, 0.06, 0.05, 0.06, 0.05),
+        )
+    )
     _, y = grid(height, width)
     if kind == "grain":
         share = noise(rng, height, width)
     else:
-        share = {"flat": 0 * y, "gradient": 0.5 + 0.5 * y, "split": (y > 0) * 1.0,
-                 "stripes": (np.sin(24 * y) > 0.3) * 1.0, "chrome": 0.5 + 0.5 * np.sin(7 * y)}[kind]
-    return np.float32(first) + share[..., None].astype(np.float32) * (np.float32(second) - np.float32(first))
+        share = {
+            "flat": 0 * y,
+            "gradient": 0.5 + 0.5 * y,
+            "split": (y > 0) * 1.0,
+            "stripes": (np.sin(24 * y) > 0.3) * 1.0,
+            "chrome": 0.5 + 0.5 * np.sin(7 * y),
+        }[kind]
+    return np.float32(first) + share[..., None].astype(np.float32) * (
+        np.float32(second) - np.float32(first)
+    )
 
 
-def words(canvas: np.ndarray, text: str, box: tuple[float, float, float, float], colour: Colour,
-          rng: np.random.Generator, face: str | None = None) -> None:
+def words(
+    canvas: np.ndarray,
+    text: str,
+    box: tuple[float, float, float, float],
+    colour: Colour,
+    rng: np.random.Generator,
+    face: str | None = None,
+) -> None:
     """Set a text into a box (x0, y0, x1, y1 in pixels) of a canvas, as large as fits, in place."""
     wide, high = box[2] - box[0], box[3] - box[1]
     if wide < 3 or high < 2:
         return
-    mask = text_mask(text, face or str(rng.choice(_FACES)), int(np.clip(high / (1 + text.count("\n")), 7, 40)))
+    mask = text_mask(
+        text, face or str(rng.choice(_FACES)), int(np.clip(high / (1 + text.count("\n")), 7, 40))
+    )
     scale = min(wide / mask.shape[1], high / mask.shape[0])
     size = max(round(mask.shape[1] * scale), 1), max(round(mask.shape[0] * scale), 1)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     paste(canvas, layer(colour, mask), (box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
-def small_print(canvas: np.ndarray, box: tuple[float, float, float, float], colour: Colour,
-                rng: np.random.Generator) -> None:
+def small_print(
+    canvas: np.ndarray,
+    box: tuple[float, float, float, float],
+    colour: Colour,
+    rng: np.random.Generator,
+) -> None:
     """Lines of text too small to read: rows of dashes broken like words, in place."""
     x0, y0, x1, y1 = (round(v) for v in box)
     part = canvas[max(y0, 0) : y1, max(x0, 0) : x1]

@@ -13,24 +13,38 @@ from klip.shop.paint import mix, paste, stream, turned
 from klip.shop.solids import cuboid, lathe
 
 SOLID = ("box", "carton")
-TURNED = {"can": (0.45, 0.75), "bottle": (0.28, 0.5), "jar": (0.6, 0.95), "tub": (0.9, 1.6),
-          "cup": (0.8, 1.2), "tin": (0.9, 2.2), "canister": (0.3, 0.75)}
+TURNED = {
+    "can": (0.45, 0.75),
+    "bottle": (0.28, 0.5),
+    "jar": (0.6, 0.95),
+    "tub": (0.9, 1.6),
+    "cup": (0.8, 1.2),
+    "tin": (0.9, 2.2),
+    "canister": (0.3, 0.75),
+}
 SHAPES = (*SOLID, *TURNED, *FLAT, "multipack", "produce")
 """Every package shape `packshot` can draw."""
 
 
-def packshot(product: Product, size: int = 160, view: tuple[float, float] | None = None,
-             variant: int = 0) -> np.ndarray:
+def packshot(
+    product: Product, size: int = 160, view: tuple[float, float] | None = None, variant: int = 0
+) -> np.ndarray:
     """A product cut out, as RGBA uint8 (size, size, 4); its longest side nearly fills the frame.
 
     `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own best side.  `variant` numbers
     the individuals of a kind: another apple, another crease.  The same arguments always give the same pixels.
     """
     if product.shape not in SHAPES:
-        raise ValueError(f"shop packshot: shape must be one of {', '.join(SHAPES)}, got {product.shape!r}")
+        raise ValueError(
+            f"shop packshot: shape must be one of {', '.join(SHAPES)}, got {product.shape!r}"
+        )
     form = stream("form", product.line_seed)
     frontal = form.random() < 0.45
-    own = (0.0, 0.0) if frontal else (form.uniform(15, 40) * form.choice((-1, 1)), form.uniform(3, 16))
+    own = (
+        (0.0, 0.0)
+        if frontal
+        else (form.uniform(15, 40) * form.choice((-1, 1)), form.uniform(3, 16))
+    )
     if product.shape in TURNED and product.shape != "tin":
         own = (own[0] * 0.6, max(own[1], 4.0))
     yaw, pitch = own if view is None else view
@@ -71,7 +85,9 @@ def _tilted(flat: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
     height, width = flat.shape[:2]
     sy, cy = np.sin(np.radians(yaw)), np.cos(np.radians(yaw))
     sp, cp = np.sin(np.radians(pitch)), np.cos(np.radians(pitch))
-    corners = np.float32([(-width, -height), (width, -height), (width, height), (-width, height)]) / 2
+    corners = (
+        np.float32([(-width, -height), (width, -height), (width, height), (-width, height)]) / 2
+    )
     depth = 1.0 + 0.35 * (corners[:, 0] * sy + corners[:, 1] * sp) / max(width, height)
     target = corners * np.float32([cy, cp]) / depth[:, None] * 0.9
     middle = np.float32([width / 2, height / 2])
@@ -79,10 +95,19 @@ def _tilted(flat: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
     return cv2.warpPerspective(flat, matrix, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _multipack(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator) -> np.ndarray:
+def _multipack(
+    product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator
+) -> np.ndarray:
     """A row of small cans, bottles or cups held by a printed sleeve or film."""
     count, kind = int(form.integers(2, 5)), str(form.choice(("can", "bottle", "cup")))
-    one = lathe(product, int(size * (0.62 if kind == "cup" else 0.85)), yaw / 3, max(pitch, 5), form, TURNED[kind])
+    one = lathe(
+        product,
+        int(size * (0.62 if kind == "cup" else 0.85)),
+        yaw / 3,
+        max(pitch, 5),
+        form,
+        TURNED[kind],
+    )
     height, width = one.shape[:2]
     out = np.zeros((height + 6, width * count + 6, 4), np.float32)
     for index in range(count):
@@ -96,8 +121,13 @@ def _multipack(product: Product, size: int, yaw: float, pitch: float, form: np.r
     return out
 
 
-def _produce(product: Product, size: int, form: np.random.Generator, chance: np.random.Generator,
-             variant: int) -> np.ndarray:
+def _produce(
+    product: Product,
+    size: int,
+    form: np.random.Generator,
+    chance: np.random.Generator,
+    variant: int,
+) -> np.ndarray:
     """One fruit or vegetable of the variety, or a small group of them."""
     kind = individual(FORMS[product.noun], stream("variety", product.line_seed), 1.5)
     body, second, marks, leaf = product.palette
@@ -113,9 +143,14 @@ def _produce(product: Product, size: int, form: np.random.Generator, chance: np.
     body = tuple(float(np.clip(v * chance.uniform(0.85, 1.15), 0, 1)) for v in body)
     other = sprite(kind, side, (body, second, marks), chance, leaf)
     out = np.zeros((size, size, 4), np.float32)
-    spread = {2: ((-1, -0.3), (1, 0.3)), 3: ((0, -0.9), (-1, 0.6), (1, 0.7)),
-              4: ((-0.5, -0.9), (0.8, -0.7), (-1, 0.6), (0.7, 0.8))}[count]
+    spread = {
+        2: ((-1, -0.3), (1, 0.3)),
+        3: ((0, -0.9), (-1, 0.6), (1, 0.7)),
+        4: ((-0.5, -0.9), (0.8, -0.7), (-1, 0.6), (0.7, 0.8)),
+    }[count]
     for index, (x, y) in enumerate(spread):
-        piece = turned((one, other)[index % 2], lean + chance.normal(0, 25), chance.uniform(0.85, 1.05))
+        piece = turned(
+            (one, other)[index % 2], lean + chance.normal(0, 25), chance.uniform(0.85, 1.05)
+        )
         paste(out, piece, size * (0.5 + 0.19 * x), size * (0.5 + 0.19 * y))
     return out

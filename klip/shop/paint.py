@@ -51,13 +51,17 @@ def _noise_bank() -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) * 256
     tiles = []
     for index in range(24):
-        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency, 1.0) ** (0.7 + index / 14)
+        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency, 1.0) ** (
+            0.7 + index / 14
+        )
         tile = np.fft.ifft2(spectrum * (frequency > 1.5)).real
         tiles.append(np.clip(0.5 + 0.19 * tile / tile.std(), 0.0, 1.0))
     return np.asarray(tiles, np.float32)
 
 
-def noise(rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, stretch: float = 1.0) -> np.ndarray:
+def noise(
+    rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, stretch: float = 1.0
+) -> np.ndarray:
     """(height, width) fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it vertically."""
     tile = _noise_bank()[int(rng.integers(24))]
     turn, (u, v) = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0, rng.uniform(0, 256, 2)
@@ -67,7 +71,9 @@ def noise(rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, 
     return cv2.warpAffine(tile, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP)
 
 
-def blend(canvas: np.ndarray, mask: np.ndarray, colour: Colour | np.ndarray, opacity: float = 1.0) -> None:
+def blend(
+    canvas: np.ndarray, mask: np.ndarray, colour: Colour | np.ndarray, opacity: float = 1.0
+) -> None:
     """Lay a colour (or a canvas) over `canvas` in place where `mask` (height, width) 0..1 says so."""
     weight = (mask * np.float32(opacity))[..., None]
     canvas += weight * (np.asarray(colour, np.float32) - canvas)
@@ -108,8 +114,12 @@ def turned(sprite: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray
     c, s = np.cos(np.radians(degrees)) * scale, np.sin(np.radians(degrees)) * scale
     new_w = max(int(abs(c) * width + abs(s) * height + 1.5), 2)
     new_h = max(int(abs(s) * width + abs(c) * height + 1.5), 2)
-    matrix = np.float32([[c, s, new_w / 2 - c * width / 2 - s * height / 2],
-                         [-s, c, new_h / 2 + s * width / 2 - c * height / 2]])
+    matrix = np.float32(
+        [
+            [c, s, new_w / 2 - c * width / 2 - s * height / 2],
+            [-s, c, new_h / 2 + s * width / 2 - c * height / 2],
+        ]
+    )
     if scale < 0.6:
         sprite = cv2.resize(sprite, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         matrix[:, :2] *= np.float32([[width / sprite.shape[1], height / sprite.shape[0]]])

@@ -19,13 +19,21 @@ STYLES = ("tight", "scene", "pile")
 """What a photograph shows: the product filling the frame, in front of a shelf, or a heap of it."""
 
 
-def _corners(centre: Sequence[float], width: float, height: float, degrees: float, warp: float,
-             rng: np.random.Generator) -> np.ndarray:
+def _corners(
+    centre: Sequence[float],
+    width: float,
+    height: float,
+    degrees: float,
+    warp: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Corners of a rectangle turned and bent by perspective; `warp` is the size of the bend, 0..0.3."""
     points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32([width / 2, height / 2])
     points *= 1 + rng.uniform(-warp, warp, (4, 2)).astype(np.float32)
     if rng.random() < 0.5:
-        points[:, int(rng.integers(2))] *= 1 + warp * rng.uniform(-1, 1) * np.float32([-1, 1, 1, -1])
+        points[:, int(rng.integers(2))] *= 1 + warp * rng.uniform(-1, 1) * np.float32(
+            [-1, 1, 1, -1]
+        )
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     points[:, 0] += points[:, 1] * rng.uniform(-warp, warp)
     return points @ np.float32([[c, s], [-s, c]]) + np.float32(centre)
@@ -38,7 +46,11 @@ def on_white(rgba: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarra
         canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.75, 1))) * 255
         canvas += grid(size, size)[1][..., None] * np.float32(rng.uniform(-15, 15))
     high, wide = trimmed(rgba).shape[:2]
-    scale = size * (rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97)) / max(wide, high)
+    scale = (
+        size
+        * (rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97))
+        / max(wide, high)
+    )
     wide, high = wide * scale, high * scale
     if rng.random() < 0.25:
         stretch = np.sqrt(wide / high) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
@@ -61,8 +73,15 @@ def on_white(rgba: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarra
     return compressed(out, int(rng.integers(35, 96))) if rng.random() < 0.7 else out
 
 
-def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Sequence[np.ndarray] = (),
-               style: str | None = None, strength: float = 1.0, squashed: float = 0.5) -> np.ndarray:
+def photograph(
+    rgba: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    others: Sequence[np.ndarray] = (),
+    style: str | None = None,
+    strength: float = 1.0,
+    squashed: float = 0.5,
+) -> np.ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
     `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance; `strength`
@@ -72,7 +91,9 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
     if style is None:
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
     if style not in STYLES:
-        raise ValueError(f"shop photograph: style must be one of {', '.join(STYLES)} or None, got {style!r}")
+        raise ValueError(
+            f"shop photograph: style must be one of {', '.join(STYLES)} or None, got {style!r}"
+        )
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"shop photograph: strength must lie in 0..1, got {strength!r}")
     canvas = np.empty((size, size, 3), np.float32)
@@ -83,7 +104,11 @@ def photograph(rgba: np.ndarray, rng: np.random.Generator, size: int, others: Se
         shelf(canvas, rng, () if covered else others)
         if style == "scene" and rng.random() < 0.4:
             canvas = cv2.GaussianBlur(canvas, (0, 0), size * rng.uniform(0.005, 0.025))
-        corners = _tight(rgba, rng, size, strength, squashed) if style == "tight" else _held(rgba, rng, size, strength)
+        corners = (
+            _tight(rgba, rng, size, strength, squashed)
+            if style == "tight"
+            else _held(rgba, rng, size, strength)
+        )
         copies(canvas, rgba, corners, rng, style)
         if rng.random() < 0.6:
             shade_behind(canvas, corners, rng)
@@ -104,10 +129,12 @@ def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np
     width = max(8, round(size * min(1, aspect)))
     height = max(8, round(size * min(1, 1 / aspect)))
     x, y = (size - width) // 2, (size - height) // 2
-    return image[y:y + height, x:x + width]
+    return image[y : y + height, x : x + width]
 
 
-def _tight(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float, squashed: float) -> np.ndarray:
+def _tight(
+    rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float, squashed: float
+) -> np.ndarray:
     """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a side or two."""
     high, wide = trimmed(rgba).shape[:2]
     aspect, fill = wide / high, rng.uniform(0.85, 1.1)
@@ -134,10 +161,14 @@ def _held(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float
     if rng.random() < 0.06 * strength:
         degrees += rng.choice((90, 180, 270))
     centre = size / 2 + rng.normal(0, 0.14 * size, 2) * strength
-    return _corners(centre, wide * scale * rng.uniform(0.8, 1.15), high * scale, degrees, 0.16 * strength, rng)
+    return _corners(
+        centre, wide * scale * rng.uniform(0.8, 1.15), high * scale, degrees, 0.16 * strength, rng
+    )
 
 
-def _relief(canvas: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> None:
+def _relief(
+    canvas: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float
+) -> None:
     """Light that falls unevenly on the product itself: a gradient and glare."""
     size = canvas.shape[0]
     x, y = grid(size, size)

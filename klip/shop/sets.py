@@ -45,7 +45,9 @@ class ShopPlan:
     exponent: float = 0.75  # Zipf exponent of the training images per product, above 0
     max_images: int = 300  # training images of the most frequent product
     min_images: int = 3  # training images of the rarest products
-    packshot_share: float = 0.15  # share of clean packshots among the training images after the first, 0..1
+    packshot_share: float = (
+        0.15  # share of clean packshots among the training images after the first, 0..1
+    )
     val_images: int = 2  # held-out images of every fine-tuning product
     grozi_products: int = 120
     grozi_queries: int = 8  # in-store crops per product; the gallery is one web packshot each
@@ -54,32 +56,52 @@ class ShopPlan:
     capg_queries: int = 6
     rp2k_products: int = 200
     rp2k_queries: int = 5
-    rp2k_train: int = 8  # photographs per product, for training on the whole split, as RP2K's own protocol has it
+    rp2k_train: int = (
+        8  # photographs per product, for training on the whole split, as RP2K's own protocol has it
+    )
     size: int = 144  # longer side of every image in pixels; close photographs are cut to the shape of the product
-    finetune_strength: float = 0.7  # how hard the photographs are, 0..1, see `klip.shop.photo.photograph`
+    finetune_strength: float = (
+        0.7  # how hard the photographs are, 0..1, see `klip.shop.photo.photograph`
+    )
     grozi_strength: float = 0.8
     capg_strength: float = 0.3
     rp2k_strength: float = 0.4
-    store: float = 0.3  # how much of the store's light, glass and stickers is in every photograph, 0..1
-    squashed: float = 0.1  # share of the close photographs that show the product without its aspect ratio, 0..1
+    store: float = (
+        0.3  # how much of the store's light, glass and stickers is in every photograph, 0..1
+    )
+    squashed: float = (
+        0.1  # share of the close photographs that show the product without its aspect ratio, 0..1
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             least = {"breadth": 2, "seed": 0, "size": 48}.get(name, 1)
             if name.endswith(("strength", "share", "store", "squashed")):
-                if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+                if (
+                    not isinstance(value, (int, float))
+                    or isinstance(value, bool)
+                    or not 0 <= value <= 1
+                ):
                     raise ValueError(f"shop plan: {name} must lie in 0..1, got {value!r}")
             elif name == "exponent":
                 if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
-                    raise ValueError(f"shop plan: exponent must be a finite number above 0, got {value!r}")
+                    raise ValueError(
+                        f"shop plan: exponent must be a finite number above 0, got {value!r}"
+                    )
             elif not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"shop plan: {name} must be a whole number of at least {least}, got {value!r}")
+                raise ValueError(
+                    f"shop plan: {name} must be a whole number of at least {least}, got {value!r}"
+                )
         if self.max_images < self.min_images:
-            raise ValueError(f"shop plan: max_images must be at least min_images ({self.min_images}), "
-                             f"got {self.max_images!r}")
+            raise ValueError(
+                f"shop plan: max_images must be at least min_images ({self.min_images}), "
+                f"got {self.max_images!r}"
+            )
         if self.capg_flavours > 12:
-            raise ValueError(f"shop plan: capg_flavours must be at most 12, got {self.capg_flavours!r}")
+            raise ValueError(
+                f"shop plan: capg_flavours must be at most 12, got {self.capg_flavours!r}"
+            )
         if self.size > 512:
             raise ValueError(f"shop plan: size must be at most 512 pixels, got {self.size!r}")
 
@@ -97,8 +119,11 @@ def products_of(plan: ShopPlan, name: str) -> tuple[Product, ...]:
         made = design(name, plan.capg_lines * 2, (plan.capg_flavours,) * 2, plan.seed)
         wanted = plan.capg_lines * plan.capg_flavours
     else:
-        wanted = {"finetune": plan.breadth, "grozi_like": plan.grozi_products,
-                  "rp2k_like": plan.rp2k_products}[name]
+        wanted = {
+            "finetune": plan.breadth,
+            "grozi_like": plan.grozi_products,
+            "rp2k_like": plan.rp2k_products,
+        }[name]
         made = design(name, wanted * 2, (1, 3), plan.seed)
     if name in ("capg_like", "grozi_like"):
         made = [product for product in made if product.shape != "produce"]
@@ -109,7 +134,10 @@ def products_of(plan: ShopPlan, name: str) -> tuple[Product, ...]:
 def _clutter(plan: ShopPlan, name: str) -> tuple[np.ndarray, ...]:
     """Cut-outs of other products for the background, RGBA uint8."""
     made = products_of(plan, name)
-    return tuple(packshot(made[index], 72) for index in stream("clutter", name, plan.seed).choice(len(made), 24))
+    return tuple(
+        packshot(made[index], 72)
+        for index in stream("clutter", name, plan.seed).choice(len(made), 24)
+    )
 
 
 def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]]:
@@ -125,25 +153,40 @@ def _images(plan: ShopPlan, name: str, index: int) -> dict[str, list[np.ndarray]
     else:
         amount = getattr(plan, f"{short}_queries")
     for variant in range(1, min(amount, 7) + 1):
-        views.append(packshot(product, 160, (rng.uniform(-turn, turn), rng.uniform(0, 18)), variant))
+        views.append(
+            packshot(product, 160, (rng.uniform(-turn, turn), rng.uniform(0, 18)), variant)
+        )
     clutter = _clutter(plan, name)
 
     def shot() -> np.ndarray:
         others = [clutter[i] for i in rng.integers(len(clutter), size=5)]
         style = "tight"
         if name != "grozi_like":
-            style = str(rng.choice(("pile" if product.shape == "produce" else "tight", "scene"), p=(0.7, 0.3)))
+            style = str(
+                rng.choice(
+                    ("pile" if product.shape == "produce" else "tight", "scene"), p=(0.7, 0.3)
+                )
+            )
         view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
-        picture = in_store(photograph(view, rng, plan.size, others, style, strength, plan.squashed), rng, plan.store)
+        picture = in_store(
+            photograph(view, rng, plan.size, others, style, strength, plan.squashed),
+            rng,
+            plan.store,
+        )
         return cut_out(picture, view, rng) if style == "tight" else picture
 
     if name == "finetune":
         held = [shot() for _ in range(plan.val_images)]
         clean = [number == 0 or rng.random() < plan.packshot_share for number in range(trained)]
-        return {"train": [on_white(views[0], rng, plan.size) if one else shot() for one in clean], "val": held}
+        return {
+            "train": [on_white(views[0], rng, plan.size) if one else shot() for one in clean],
+            "val": held,
+        }
     gallery = on_white(views[0], rng, plan.size) if name == "grozi_like" else shot()
     found = {"gallery": [gallery], "query": [shot() for _ in range(amount)]}
-    return found | ({"train": [shot() for _ in range(plan.rp2k_train)]} if name == "rp2k_like" else {})
+    return found | (
+        {"train": [shot() for _ in range(plan.rp2k_train)]} if name == "rp2k_like" else {}
+    )
 
 
 def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, str, str, str]]:
@@ -154,7 +197,9 @@ def _write(plan: ShopPlan, name: str, index: int, root: str) -> list[tuple[str, 
         Path(root, name, split, product).mkdir(parents=True)
         for number, picture in enumerate(pictures):
             image = f"{name}/{split}/{product}/{number}.jpg"
-            data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+            data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[
+                1
+            ].tobytes()
             Path(root, image).write_bytes(data)
             rows.append((image, product, split, hashlib.sha256(data).hexdigest()))
     return rows
@@ -174,7 +219,9 @@ def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
     """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name, fingerprint."""
     root = Path(root)
     if not (root / "plan.json").is_file():
-        raise FileNotFoundError(f"shop: {root} holds no finished render (no plan.json); call render first")
+        raise FileNotFoundError(
+            f"shop: {root} holds no finished render (no plan.json); call render first"
+        )
     mark = (root / "fingerprint.txt").read_text().strip()
     frames = {}
     for name in SETS:
@@ -184,30 +231,40 @@ def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True) -> dict[str, pd.DataFrame]:
+def render(
+    plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True
+) -> dict[str, pd.DataFrame]:
     """Render a plan into the folder `root` and return its catalogues; a finished render of it is only read.
 
     Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an interrupted render
     leaves `root` as it was.
     """
     if not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"shop render: workers must be a whole number of at least 1, got {workers!r}")
+        raise ValueError(
+            f"shop render: workers must be a whole number of at least 1, got {workers!r}"
+        )
     root = Path(root).absolute()
     recipe = json.dumps({"plan": asdict(plan), "source": source_hash()}, indent=1)
     if (root / "plan.json").is_file():
         if (root / "plan.json").read_text() == recipe:
             return catalogues(root)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}")
+        raise ValueError(
+            f"shop render: root must be a new or empty folder or an earlier render, got {str(root)!r}"
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.partial-", dir=root.parent))
     try:
         rows = _render_all(plan, partial, workers, progress)
         for name in SETS:
-            frame = pd.DataFrame([row[:3] for row in rows if row[0].startswith(name + "/")],
-                                 columns=["image", "product", "split"])
+            frame = pd.DataFrame(
+                [row[:3] for row in rows if row[0].startswith(name + "/")],
+                columns=["image", "product", "split"],
+            )
             frame.to_csv(partial / name / "catalogue.csv", index=False)
-        digest = hashlib.sha256("\n".join(f"{row[0]} {row[3]}" for row in sorted(rows)).encode()).hexdigest()
+        digest = hashlib.sha256(
+            "\n".join(f"{row[0]} {row[3]}" for row in sorted(rows)).encode()
+        ).hexdigest()
         (partial / "fingerprint.txt").write_text(digest + "\n")
         (partial / "plan.json").write_text(recipe)
         partial.chmod(0o755)
@@ -223,14 +280,25 @@ def render(plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = 
     return catalogues(root)
 
 
-def _render_all(plan: ShopPlan, root: Path, workers: int, progress: bool) -> list[tuple[str, str, str, str]]:
+def _render_all(
+    plan: ShopPlan, root: Path, workers: int, progress: bool
+) -> list[tuple[str, str, str, str]]:
     """Write every image of every set; returns the rows of all, in a fixed order."""
-    jobs = [(plan, name, index, str(root)) for name in SETS for index in range(len(products_of(plan, name)))]
+    jobs = [
+        (plan, name, index, str(root))
+        for name in SETS
+        for index in range(len(products_of(plan, name)))
+    ]
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     bar = tqdm(total=len(jobs), desc="rendering the shop", unit="product", disable=not progress)
     rows: list[tuple[str, str, str, str]] = []
-    with bar, nullcontext() if workers == 1 else ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for made in (pool.map if pool else map)(_write, *zip(*jobs, strict=True)):  # a map left early cancels the rest
+    with (
+        bar,
+        nullcontext() if workers == 1 else ProcessPoolExecutor(workers, mp_context=context) as pool,
+    ):
+        for made in (pool.map if pool else map)(
+            _write, *zip(*jobs, strict=True)
+        ):  # a map left early cancels the rest
             rows += made
             bar.update()
     return rows

@@ -32,7 +32,9 @@ def lay(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray) -> np.ndarray
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
     target = (canvas.shape[1], canvas.shape[0])
     rgb = cv2.warpPerspective(part[..., :3], matrix, target, borderMode=cv2.BORDER_REPLICATE)
-    mask = cv2.warpPerspective(part[..., 3], matrix, target).astype(np.float32) * np.float32(1 / 255)
+    mask = cv2.warpPerspective(part[..., 3], matrix, target).astype(np.float32) * np.float32(
+        1 / 255
+    )
     blend(canvas, mask, rgb)
     return mask
 
@@ -49,7 +51,9 @@ def shelf(canvas: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
         return
     rows = int(rng.choice((1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1)))
     high = size / rows * rng.uniform(0.8, 1.1)
-    goods = [_reduced(other, max(int(high * rng.uniform(0.6, 1.0)), 6), rng) for other in others[:4]]
+    goods = [
+        _reduced(other, max(int(high * rng.uniform(0.6, 1.0)), 6), rng) for other in others[:4]
+    ]
     rail = np.float32(hsv(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.15, 1))) * 255
     for row in range(rows + 1):
         floor, at = (row + rng.uniform(0.6, 0.9)) * high, rng.uniform(-0.2, 0.1) * size
@@ -62,7 +66,9 @@ def shelf(canvas: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
             else:
                 wide = int(high * rng.uniform(0.2, 0.9)) + 2
                 x0, y0 = max(int(at), 0), max(int(floor - high * rng.uniform(0.4, 0.9)), 0)
-                canvas[y0 : max(int(floor), 0), x0 : max(int(at) + wide, 0)] = rng.uniform(0, 255, 3)
+                canvas[y0 : max(int(floor), 0), x0 : max(int(at) + wide, 0)] = rng.uniform(
+                    0, 255, 3
+                )
                 at += wide + 1
         y0, y1 = max(int(floor), 0), max(int(floor + high * 0.12), 1)
         canvas[y0:y1] = rail
@@ -81,7 +87,9 @@ def _reduced(rgba: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarra
     return small * np.float32((*(rng.uniform(0.7, 1.0),) * 3, 1 / 255))
 
 
-def copies(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray, rng: np.random.Generator, style: str) -> None:
+def copies(
+    canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray, rng: np.random.Generator, style: str
+) -> None:
     """More of the same beside the product, as on a shelf."""
     if rng.random() > (0.5 if style == "tight" else 0.3):
         return
@@ -94,8 +102,12 @@ def copies(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray, rng: np.ra
 def shade_behind(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> None:
     """The shadow a product throws on what is behind it."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, (corners + rng.uniform(-0.05, 0.08, 2) * canvas.shape[0]).astype(np.int32), 255)
-    soft = cv2.blur(mask, (max(canvas.shape[0] // 10, 1),) * 2).astype(np.float32) * np.float32(1 / 255)
+    cv2.fillConvexPoly(
+        mask, (corners + rng.uniform(-0.05, 0.08, 2) * canvas.shape[0]).astype(np.int32), 255
+    )
+    soft = cv2.blur(mask, (max(canvas.shape[0] // 10, 1),) * 2).astype(np.float32) * np.float32(
+        1 / 255
+    )
     canvas *= 1 - (soft * np.float32(rng.uniform(0.2, 0.8)))[..., None]
 
 
@@ -108,14 +120,23 @@ def hand(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> N
     inward = corners.mean(0) - (a + b) / 2
     inward = inward / (np.hypot(*inward) + 1e-6)
     thick = max(length * rng.uniform(0.06, 0.11), 3.0)
-    skin = np.float32(hsv(rng.uniform(0.02, 0.09), rng.uniform(0.25, 0.6), rng.uniform(0.3, 1.0))) * 255
+    skin = (
+        np.float32(hsv(rng.uniform(0.02, 0.09), rng.uniform(0.25, 0.6), rng.uniform(0.3, 1.0)))
+        * 255
+    )
     middle = rng.uniform(0.3, 0.8)
     palm = a + (b - a) * middle - inward * thick * 2.5
     shapes = [(palm - inward * size + rng.normal(0, 0.3, 2) * size, palm, thick * 4.5)]
     for finger in range(int(rng.integers(1, 5))):
         share = middle + (finger - 1.5) * 1.15 * thick / max(np.hypot(*(b - a)), 1)
         root = a + (b - a) * share - inward * thick * 1.5
-        shapes.append((root, root + inward * thick * rng.uniform(2.0, 5.0) + rng.normal(0, 0.3, 2) * thick, thick))
+        shapes.append(
+            (
+                root,
+                root + inward * thick * rng.uniform(2.0, 5.0) + rng.normal(0, 0.3, 2) * thick,
+                thick,
+            )
+        )
     for start, end, across in shapes:
         low = np.clip(np.minimum(start, end) - across, 0, size - 1).astype(int)
         high = np.clip(np.maximum(start, end) + across + 1, 1, size).astype(int)
@@ -125,19 +146,28 @@ def hand(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> N
             cv2.line(mask, *ends, 255, max(int(across), 1), cv2.LINE_AA)
             share = mask.astype(np.float32) * np.float32(1 / 255)
             inner = cv2.blur(share, (max(int(across * 0.7), 1),) * 2)
-            blend(canvas[low[1] : high[1], low[0] : high[0]], share, skin * (0.35 + 0.7 * inner)[..., None])
+            blend(
+                canvas[low[1] : high[1], low[0] : high[0]],
+                share,
+                skin * (0.35 + 0.7 * inner)[..., None],
+            )
 
 
 def strip(canvas: np.ndarray, rng: np.random.Generator) -> None:
     """Something across the picture: a rail, a price tag, a neighbour's edge."""
     size = canvas.shape[0]
-    wide, high = ((size, int(size * rng.uniform(0.05, 0.2))) if rng.random() < 0.5
-                  else (int(size * rng.uniform(0.1, 0.4)), int(size * rng.uniform(0.1, 0.35))))
+    wide, high = (
+        (size, int(size * rng.uniform(0.05, 0.2)))
+        if rng.random() < 0.5
+        else (int(size * rng.uniform(0.1, 0.4)), int(size * rng.uniform(0.1, 0.35)))
+    )
     bar = np.ones((high + 1, wide + 1, 4), np.float32)
     bar[..., :3] = np.float32(hsv(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.05, 1))) * 255
     bar[::3, ::2, :3] *= 0.7
     edge_at = rng.choice((0.02, 0.98)) * size
-    place = (edge_at, rng.uniform(0, size)) if rng.random() < 0.5 else (rng.uniform(0, size), edge_at)
+    place = (
+        (edge_at, rng.uniform(0, size)) if rng.random() < 0.5 else (rng.uniform(0, size), edge_at)
+    )
     paste(canvas, turned(bar, rng.choice((0.0, 90.0)) + rng.normal(0, 6)), *place)
 
 

@@ -28,22 +28,34 @@ def _side(product: Product, width: int, height: int) -> np.ndarray:
     if rng.random() < 0.35:
         return printed(product, width, height)
     if rng.random() < 0.6:
-        words(canvas, product.brand, (width * 0.15, height * 0.05, width * 0.85, height * 0.25), ink, rng)
+        words(
+            canvas,
+            product.brand,
+            (width * 0.15, height * 0.05, width * 0.85, height * 0.25),
+            ink,
+            rng,
+        )
     for at in rng.uniform(0.25, 0.85, int(rng.integers(1, 4))):
-        small_print(canvas, (width * 0.12, height * at, width * 0.88, height * (at + 0.14)), ink, rng)
+        small_print(
+            canvas, (width * 0.12, height * at, width * 0.88, height * (at + 0.14)), ink, rng
+        )
     if rng.random() < 0.5:
         foot = canvas[int(height * 0.8) :]
         blend(foot, np.ones(foot.shape[:2], np.float32), product.accent)
     return canvas
 
 
-def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator) -> np.ndarray:
+def cuboid(
+    product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator
+) -> np.ndarray:
     """A box or a gable-top carton as RGBA, turned by yaw and pitch (degrees)."""
     gable = product.shape == "carton" and form.random() < 0.75
     if product.shape == "carton":
         width = form.uniform(0.32, 0.55)
     else:
-        width = float(form.choice((form.uniform(0.45, 0.95), form.uniform(0.9, 1.1), form.uniform(1.1, 3.0))))
+        width = float(
+            form.choice((form.uniform(0.45, 0.95), form.uniform(0.9, 1.1), form.uniform(1.1, 3.0)))
+        )
     depth = width * (form.uniform(0.8, 1.0) if gable else form.uniform(0.15, 0.8))
     w, h, d = np.float32((width, 1.0, depth)) / max(width, 1.0)
     roof = 0.55 * d if gable else 0.0
@@ -54,16 +66,33 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
     lid = np.full((8, 8, 3), product.palette[int(form.integers(2))], np.float32)
     lid = front[: max(front.shape[0] // 5, 4)] if form.random() < 0.4 else lid
     light = form.uniform(0.55, 0.95, 3)
-    faces = [(side, [(sx, top, sz), (sx, top, -sz), (sx, h, -sz), (sx, h, sz)], light[0]),
-             (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], 1.0)]
+    faces = [
+        (side, [(sx, top, sz), (sx, top, -sz), (sx, h, -sz), (sx, h, sz)], light[0]),
+        (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], 1.0),
+    ]
     ridge = top - roof
     if gable:
-        faces += [(side[:6], [(sx, top, sz), (sx, top, -sz), (sx, ridge, -sz * 0.05), (sx, ridge, sz * 0.05)],
-                   light[0] * 0.8),
-                  (lid, [(-w, ridge, 0), (w, ridge, 0), (w, top, d), (-w, top, d)], 0.6 + 0.45 * light[1]),
-                  (lid[:3], [(-w, ridge - 0.09, 0), (w, ridge - 0.09, 0), (w, ridge, 0), (-w, ridge, 0)], 0.95)]
+        faces += [
+            (
+                side[:6],
+                [(sx, top, sz), (sx, top, -sz), (sx, ridge, -sz * 0.05), (sx, ridge, sz * 0.05)],
+                light[0] * 0.8,
+            ),
+            (
+                lid,
+                [(-w, ridge, 0), (w, ridge, 0), (w, top, d), (-w, top, d)],
+                0.6 + 0.45 * light[1],
+            ),
+            (
+                lid[:3],
+                [(-w, ridge - 0.09, 0), (w, ridge - 0.09, 0), (w, ridge, 0), (-w, ridge, 0)],
+                0.95,
+            ),
+        ]
     else:
-        faces.insert(0, (lid, [(-w, top, -d), (w, top, -d), (w, top, d), (-w, top, d)], 0.6 + 0.5 * light[1]))
+        faces.insert(
+            0, (lid, [(-w, top, -d), (w, top, -d), (w, top, d), (-w, top, d)], 0.6 + 0.5 * light[1])
+        )
     flat = _projected(np.concatenate([np.float32(corners) for _, corners, _ in faces]), yaw, pitch)
     low = flat.min(0)
     scale = (size - 3) / (flat.max(0) - low).max()
@@ -75,12 +104,17 @@ def cuboid(product: Product, size: int, yaw: float, pitch: float, form: np.rando
         if a[0] * b[1] - a[1] * b[0] < 2.0:
             continue
         ph, pw = picture.shape[:2]
-        matrix = cv2.getPerspectiveTransform(np.float32([(0, 0), (pw, 0), (pw, ph), (0, ph)]),
-                                             quad.astype(np.float32))
-        rgb = cv2.warpPerspective(picture * np.float32(shade), matrix, extent, borderMode=cv2.BORDER_REPLICATE)
+        matrix = cv2.getPerspectiveTransform(
+            np.float32([(0, 0), (pw, 0), (pw, ph), (0, ph)]), quad.astype(np.float32)
+        )
+        rgb = cv2.warpPerspective(
+            picture * np.float32(shade), matrix, extent, borderMode=cv2.BORDER_REPLICATE
+        )
         mask = np.zeros(out.shape[:2], np.uint8)
         cv2.fillPoly(mask, [np.round(quad * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        paste(out, np.dstack((rgb, mask.astype(np.float32) / 255)), out.shape[1] / 2, out.shape[0] / 2)
+        paste(
+            out, np.dstack((rgb, mask.astype(np.float32) / 255)), out.shape[1] / 2, out.shape[0] / 2
+        )
     if product.shape == "carton" and form.random() < 0.7:
         middle = _projected(np.float32([(0, top - roof / 2, d / 2)]), yaw, pitch)[0]
         paste(out, _cap(product, form, scale * w), *((middle - low) * scale + 1.5))
@@ -96,7 +130,9 @@ def _cap(product: Product, form: np.random.Generator, width: float) -> np.ndarra
     shade = 0.75 + 0.3 * np.cos(2.5 * (x + 0.2)) + 0.08 * np.sin(x * 40) * (y > -0.2)
     lid = np.hypot(x, (y + 0.35) / 0.5)
     inside = np.minimum(lid - 0.95, np.maximum(np.abs(x) - 0.93, np.abs(y - 0.2) - 0.5))
-    return layer(np.float32(colour) * np.where(lid < 0.9, 1.08, shade)[..., None], edge(inside, 3.0 / side))
+    return layer(
+        np.float32(colour) * np.where(lid < 0.9, 1.08, shade)[..., None], edge(inside, 3.0 / side)
+    )
 
 
 def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float, float, float]:
@@ -113,8 +149,13 @@ def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float
         return knots, radii, cap, r(shoulder - 0.05, shoulder + 0.08), r(low - 0.03, 0.96)
     if shape == "jar":
         lid, lid_r = r(0.12, 0.25), r(0.75, 1.0)
-        return ((0, lid, lid + 0.01, lid + 0.1, 0.95, 1), (lid_r, lid_r, lid_r * 0.92, 1, 1, 0.93), lid,
-                r(lid + 0.05, lid + 0.15), r(0.8, 0.97))
+        return (
+            (0, lid, lid + 0.01, lid + 0.1, 0.95, 1),
+            (lid_r, lid_r, lid_r * 0.92, 1, 1, 0.93),
+            lid,
+            r(lid + 0.05, lid + 0.15),
+            r(0.8, 0.97),
+        )
     if shape in ("tub", "cup"):
         rim, base = r(0.04, 0.15), r(0.6, 0.95)
         return (0, rim, rim + 0.01, 1), (1, 1, 0.95, base), rim, rim + 0.01, r(0.9, 1.0)
@@ -124,7 +165,9 @@ def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float
     return (0, lid, lid + 0.01, 0.99, 1), (lid_r, lid_r, 1, 1, 0.97), lid, lid + 0.01, r(0.93, 1.0)
 
 
-def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _sheen(
+    xn: np.ndarray, material: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """(factor, added light) over the turned surface; `xn` runs from -1 (left rim) to 1."""
     lean = rng.uniform(-0.5, 0.5)
     body = np.sqrt(np.clip(1 - (xn - lean * 0.5) ** 2 / 1.6, 0, 1))
@@ -139,8 +182,14 @@ def _sheen(xn: np.ndarray, material: str, rng: np.random.Generator) -> tuple[np.
     return 0.6 + 0.45 * body, light * 0.08
 
 
-def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random.Generator,
-          aspects: tuple[float, float]) -> np.ndarray:
+def lathe(
+    product: Product,
+    size: int,
+    yaw: float,
+    pitch: float,
+    form: np.random.Generator,
+    aspects: tuple[float, float],
+) -> np.ndarray:
     """A turned package as RGBA; the label goes round it, so `yaw` (degrees) brings other parts in view."""
     shape = product.shape if product.shape != "multipack" else "canister"
     aspect = form.uniform(*aspects)
@@ -157,7 +206,11 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     xn = x / radius
     inner = np.sqrt(np.clip(1 - xn * xn, 0, 1))
     v = (y - rise * radius * inner) / np.float32(length)
-    alpha = edge((np.abs(x) - radius) * width / 2, 1.4) * edge(-v * length, 1.5) * edge((v - 1) * length, 1.5)
+    alpha = (
+        edge((np.abs(x) - radius) * width / 2, 1.4)
+        * edge(-v * length, 1.5)
+        * edge((v - 1) * length, 1.5)
+    )
     span = form.uniform(2.2, 3.6)
     wrap = np.clip(np.arcsin(np.clip(xn, -1, 1)), -1.57, 1.57) + np.radians(yaw)
     print_w = max(round(size * min(aspect, 1.0) * span / 2), 10)
@@ -165,7 +218,13 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     map_x = ((wrap / span + 0.5) * print_w).astype(np.float32)
     map_y = ((v - top) / (bottom - top) * print_h - 0.5).astype(np.float32)
     rgb, material = _body(product, shape, form, v, lid_end)
-    wrapped = cv2.remap(printed(product, print_w, print_h), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    wrapped = cv2.remap(
+        printed(product, print_w, print_h),
+        map_x,
+        map_y,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
     blend(rgb, edge(np.abs(v - (top + bottom) / 2) - (bottom - top) / 2, 2.0 / length), wrapped)
     factor, light = _sheen(np.clip(xn, -1, 1), material, form)
     rgb = rgb * factor[..., None].astype(np.float32) + light[..., None].astype(np.float32)
@@ -176,29 +235,44 @@ def lathe(product: Product, size: int, yaw: float, pitch: float, form: np.random
     return out
 
 
-def _body(product: Product, shape: str, form: np.random.Generator, v: np.ndarray,
-          lid_end: float) -> tuple[np.ndarray, str]:
+def _body(
+    product: Product, shape: str, form: np.random.Generator, v: np.ndarray, lid_end: float
+) -> tuple[np.ndarray, str]:
     """What shows above and below the label (glass and its contents, metal or plastic, the lid), and the material."""
     other = str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
     material = {"can": "metal", "tin": "metal", "bottle": "gloss", "jar": "gloss"}.get(shape, other)
     body = cap = (0.72, 0.72, 0.74)
     if material != "metal":
-        body = (product.palette[0], product.palette[1],
-                hsv(form.random(), form.uniform(0, 0.9), form.uniform(0.1, 0.95)), (0.93, 0.93, 0.92),
-                mix(product.accent, (0.3, 0.1, 0.0), 0.3))[int(form.integers(5))]
+        body = (
+            product.palette[0],
+            product.palette[1],
+            hsv(form.random(), form.uniform(0, 0.9), form.uniform(0.1, 0.95)),
+            (0.93, 0.93, 0.92),
+            mix(product.accent, (0.3, 0.1, 0.0), 0.3),
+        )[int(form.integers(5))]
     if material != "metal" or form.random() >= 0.8:
-        cap = (product.palette[1], product.palette[2], (0.95, 0.95, 0.95), (0.06, 0.06, 0.07), (0.8, 0.65, 0.25),
-               product.accent)[int(form.integers(6))]
+        cap = (
+            product.palette[1],
+            product.palette[2],
+            (0.95, 0.95, 0.95),
+            (0.06, 0.06, 0.07),
+            (0.8, 0.65, 0.25),
+            product.accent,
+        )[int(form.integers(6))]
     rgb = np.full((*v.shape, 3), body, np.float32)
     if material == "gloss" and form.random() < 0.5:
         rgb *= 0.6 + 0.8 * noise(form, *v.shape, 0.5)[..., None]
-    ribs = 1.0 + 0.12 * np.sin(np.arange(v.shape[1]) * form.uniform(0.8, 1.6))[:, None] * (form.random() < 0.5)
+    ribs = 1.0 + 0.12 * np.sin(np.arange(v.shape[1]) * form.uniform(0.8, 1.6))[:, None] * (
+        form.random() < 0.5
+    )
     lid = np.float32(cap) * ribs.astype(np.float32)
     blend(rgb, edge(v - lid_end, 0.012), np.broadcast_to(lid, rgb.shape))
     return rgb, material
 
 
-def _lid_top(product: Product, shape: str, form: np.random.Generator, across: float, rise: float) -> np.ndarray:
+def _lid_top(
+    product: Product, shape: str, form: np.random.Generator, across: float, rise: float
+) -> np.ndarray:
     """The ellipse of the lid seen from above, as RGBA about `across` pixels wide and twice `rise` high."""
     high, wide = max(round(2 * rise), 3), max(round(across), 4)
     x, y = grid(high, wide)

@@ -26,12 +26,19 @@ def in_store(image: np.ndarray, rng: np.random.Generator, strength: float) -> np
     for _ in range(int(rng.integers(0, 4))):  # lamps mirrored in the pane
         turn, offset, width = rng.normal(1.2, 0.25), rng.uniform(-0.9, 0.9), rng.uniform(0.03, 0.14)
         across = np.abs(x * np.sin(turn) - y * np.cos(turn) - offset)
-        canvas += (edge(across - width, 0.1) * np.float32(rng.uniform(0.2, 0.7) * strength))[..., None]
+        canvas += (edge(across - width, 0.1) * np.float32(rng.uniform(0.2, 0.7) * strength))[
+            ..., None
+        ]
     if rng.random() < 0.4:  # wires of the rack
         period, phase = rng.uniform(0.25, 0.6), rng.uniform(0, 1)
         along = x if rng.random() < 0.5 else y
         wire = np.abs(((along / period + phase) % 1.0) - 0.5) * period
-        blend(canvas, edge(wire - rng.uniform(0.015, 0.04), 0.02), (0.75, 0.76, 0.78), 0.9 * min(1.0, 1.3 * strength))
+        blend(
+            canvas,
+            edge(wire - rng.uniform(0.015, 0.04), 0.02),
+            (0.75, 0.76, 0.78),
+            0.9 * min(1.0, 1.3 * strength),
+        )
     if rng.random() < 0.7 * strength:
         _sticker(canvas, rng)
     return (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
@@ -42,7 +49,9 @@ def _sticker(canvas: np.ndarray, rng: np.random.Generator) -> None:
     size = canvas.shape[0]
     height, width = (int(size * side) for side in (rng.uniform(0.14, 0.3), rng.uniform(0.2, 0.42)))
     top, left = rng.integers(0, size - height), rng.integers(0, size - width)
-    sticker = np.full((height, width, 3), (250, 217, 25) if rng.random() < 0.6 else (242, 64, 38), np.uint8)
+    sticker = np.full(
+        (height, width, 3), (250, 217, 25) if rng.random() < 0.6 else (242, 64, 38), np.uint8
+    )
     bars = np.repeat(rng.random(width // 2 + 1) < 0.5, 2)[: width - 4]
     sticker[height // 3 : -2, 2 : width - 2][:, bars] = 12
     canvas[top : top + height, left : left + width] = sticker / np.float32(255)

@@ -49,7 +49,13 @@ def score(frame: pd.DataFrame) -> Score:
     """Counts and per-product means of an outcome frame."""
     top1, top5 = _sums(frame, "top1"), _sums(frame, "top5")
     means = [float((sums["correct"] / sums["total"]).mean()) for sums in (top1, top5)]
-    return Score(int(top1["correct"].sum()), int(top5["correct"].sum()), int(top1["total"].sum()), len(top1), *means)
+    return Score(
+        int(top1["correct"].sum()),
+        int(top5["correct"].sum()),
+        int(top1["total"].sum()),
+        len(top1),
+        *means,
+    )
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -57,19 +63,28 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     from scipy.stats import binomtest
 
     if not 0 <= correct <= total or total < 1:
-        raise ValueError(f"wilson: needs 0 <= correct <= total and a query, got {correct} of {total}")
+        raise ValueError(
+            f"wilson: needs 0 <= correct <= total and a query, got {correct} of {total}"
+        )
     return tuple(map(float, binomtest(correct, total).proportion_ci(confidence, "wilson")))
 
 
-def bootstrap_products(frame: pd.DataFrame, stat: str = "top1", n: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_products(
+    frame: pd.DataFrame, stat: str = "top1", n: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """95 % percentile interval of one of STATS, whole products resampled with replacement; (0, 1) for one product."""
     sums = _sums(frame, stat)
     low, high = _interval(*_weighed(sums["correct"], sums["total"], stat), n, seed)
     return max(low, 0.0), high
 
 
-def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame | Sequence[pd.DataFrame],
-                      stat: str = "top1_per_product", n: int = 2000, seed: int = 0) -> Difference:
+def paired_difference(
+    a: pd.DataFrame | Sequence[pd.DataFrame],
+    b: pd.DataFrame | Sequence[pd.DataFrame],
+    stat: str = "top1_per_product",
+    n: int = 2000,
+    seed: int = 0,
+) -> Difference:
     """a minus b on the same queries, each a frame or one frame per seed, paired by product.
 
     A product's difference is that of its means over the seeds; then whole products are resampled: the interval,
@@ -77,9 +92,11 @@ def paired_difference(a: pd.DataFrame | Sequence[pd.DataFrame], b: pd.DataFrame 
     """
     mine, theirs = _over_seeds(a, stat), _over_seeds(b, stat)
     if not mine["total"].equals(theirs["total"]):
-        raise ValueError("paired difference: both sides need the same products and queries of each, got "
-                         f"{int(mine['total'].sum())} queries of {len(mine)} products and "
-                         f"{int(theirs['total'].sum())} of {len(theirs)}")
+        raise ValueError(
+            "paired difference: both sides need the same products and queries of each, got "
+            f"{int(mine['total'].sum())} queries of {len(mine)} products and "
+            f"{int(theirs['total'].sum())} of {len(theirs)}"
+        )
     part, whole = _weighed(mine["correct"] - theirs["correct"], mine["total"], stat)
     return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, n, seed))
 
@@ -97,7 +114,9 @@ def mean_interval(values: Sequence[float], n: int = 2000) -> Difference:
     values = np.asarray(values, float)
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"mean interval: needs at least 2 finite values, got {values.tolist()}")
-    return Difference(float(values.mean()), *percentiles(_resampled(values, np.ones_like(values), n, seed=0)))
+    return Difference(
+        float(values.mean()), *percentiles(_resampled(values, np.ones_like(values), n, seed=0))
+    )
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
@@ -123,10 +142,14 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
 
     right = [_by_image(frame) for frame in (a, b)]
     if not right[0].index.equals(right[1].index):
-        raise ValueError("McNemar: both sides need the same queries, got "
-                         f"{len(right[0].index.symmetric_difference(right[1].index))} images that only one has")
+        raise ValueError(
+            "McNemar: both sides need the same queries, got "
+            f"{len(right[0].index.symmetric_difference(right[1].index))} images that only one has"
+        )
     only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0)
+    return McNemar(
+        only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    )
 
 
 def over_seeds(frames: Sequence[pd.DataFrame]) -> Difference:
@@ -142,12 +165,24 @@ def row(frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     the queries for independent; lowest and highest are the seeds' range of top1.
     """
     one, pooled = score(frames[0]), score(whole := pd.concat(frames))
-    found = {"products": one.products, "queries": one.total, "seeds": len(frames),
-             "correct": pooled.correct / len(frames), "top1": pooled.top1}
+    found = {
+        "products": one.products,
+        "queries": one.total,
+        "seeds": len(frames),
+        "correct": pooled.correct / len(frames),
+        "top1": pooled.top1,
+    }
     found |= dict(zip(("low", "high"), bootstrap_products(whole), strict=True))
-    found |= dict(zip(("wilson_low", "wilson_high"), wilson(round(found["correct"]), one.total), strict=True))
+    found |= dict(
+        zip(("wilson_low", "wilson_high"), wilson(round(found["correct"]), one.total), strict=True)
+    )
     _, lowest, highest = over_seeds(frames)
-    return found | {"lowest": lowest, "highest": highest, "per_product": pooled.top1_per_product, "top5": pooled.top5}
+    return found | {
+        "lowest": lowest,
+        "highest": highest,
+        "per_product": pooled.top1_per_product,
+        "top5": pooled.top5,
+    }
 
 
 def by_part(frame: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
@@ -156,12 +191,16 @@ def by_part(frame: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
     Products of the frame that have no part are left out; the interval is that of `bootstrap_products`.
     """
     own = frame.assign(part=frame["product"].map(parts)).dropna(subset="part")
-    rows = [(name, each["product"].nunique(), len(each), score(each).top1, *bootstrap_products(each))
-            for name, each in own.groupby("part", sort=False)]
+    rows = [
+        (name, each["product"].nunique(), len(each), score(each).top1, *bootstrap_products(each))
+        for name, each in own.groupby("part", sort=False)
+    ]
     return pd.DataFrame(rows, columns=["part", "products", "queries", "top1", "low", "high"])
 
 
-def compare(outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, others: Sequence[str] = ()) -> pd.DataFrame:
+def compare(
+    outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, others: Sequence[str] = ()
+) -> pd.DataFrame:
     """Row `a` of a results table against the other rows (all of them, or `others`), each a list of seeds' frames.
 
     Columns: a, b, difference (of top1, fraction), low, high (`paired_difference`), only_a, only_b and p (`mcnemar`;
@@ -170,18 +209,28 @@ def compare(outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, others: Sequ
     rows = []
     for b in others or [name for name in outcomes if name != a]:
         if missing := [name for name in (a, b) if not len(outcomes.get(name, ()))]:
-            raise ValueError(f"compare: no outcomes of {missing[0]!r}; there are {', '.join(outcomes)}")
-        worst = max((mcnemar(x, y) for x in outcomes[a] for y in outcomes[b]), key=lambda test: test.p)
+            raise ValueError(
+                f"compare: no outcomes of {missing[0]!r}; there are {', '.join(outcomes)}"
+            )
+        worst = max(
+            (mcnemar(x, y) for x in outcomes[a] for y in outcomes[b]), key=lambda test: test.p
+        )
         rows.append((a, b, *paired_difference(outcomes[a], outcomes[b], "top1"), *worst))
-    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "only_a", "only_b", "p"])
+    return pd.DataFrame(
+        rows, columns=["a", "b", "difference", "low", "high", "only_a", "only_b", "p"]
+    )
 
 
 def _by_image(frame: pd.DataFrame) -> pd.Series:
     if missing := {"image", "top1"} - set(frame.columns):
-        raise ValueError(f"McNemar: queries are matched by image; missing: {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"McNemar: queries are matched by image; missing: {', '.join(sorted(missing))}"
+        )
     if frame["image"].duplicated().any():
-        raise ValueError("McNemar: every image must be asked once, got "
-                         f"{frame['image'].duplicated().sum()} asked again; compare one seed with one seed")
+        raise ValueError(
+            "McNemar: every image must be asked once, got "
+            f"{frame['image'].duplicated().sum()} asked again; compare one seed with one seed"
+        )
     return frame.set_index("image")["top1"].astype(bool).sort_index()
 
 
@@ -191,17 +240,28 @@ def _sums(frame: pd.DataFrame, stat: str) -> pd.DataFrame:
         raise ValueError(f"metrics: stat must be one of {', '.join(STATS)}, got {stat!r}")
     column = stat.removesuffix("_per_product")
     if missing := {"product", column} - set(frame.columns):
-        raise ValueError(f"metrics: an outcome frame has product, top1, top5; missing: {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"metrics: an outcome frame has product, top1, top5; missing: {', '.join(sorted(missing))}"
+        )
     if frame.empty or frame[["product", column]].isna().any(axis=None):
-        raise ValueError(f"metrics: needs at least one query and no missing value in product and {column}")
-    return frame[column].astype(float).groupby(frame["product"].astype(str)).agg(correct="sum", total="size")
+        raise ValueError(
+            f"metrics: needs at least one query and no missing value in product and {column}"
+        )
+    return (
+        frame[column]
+        .astype(float)
+        .groupby(frame["product"].astype(str))
+        .agg(correct="sum", total="size")
+    )
 
 
 def _over_seeds(frames: pd.DataFrame | Sequence[pd.DataFrame], stat: str) -> pd.DataFrame:
     """`_sums` averaged over the seeds' frames, which must ask the same queries."""
     each = [_sums(f, stat) for f in ([frames] if isinstance(frames, pd.DataFrame) else frames)]
     if not each or any(not sums["total"].equals(each[0]["total"]) for sums in each):
-        raise ValueError(f"paired difference: every seed needs a frame with the same queries, got {len(each)} frames")
+        raise ValueError(
+            f"paired difference: every seed needs a frame with the same queries, got {len(each)} frames"
+        )
     return each[0].assign(correct=sum(sums["correct"] for sums in each) / len(each))
 
 
@@ -218,5 +278,7 @@ def _interval(part: np.ndarray, whole: np.ndarray, n: int, seed: int) -> tuple[f
 
 def _resampled(part: np.ndarray, whole: np.ndarray, n: int, seed: int) -> np.ndarray:
     """sum(part) / sum(whole) of n resamples of the P products, (n,)."""
-    times = np.random.default_rng(seed).multinomial(len(part), np.full(len(part), 1 / len(part)), size=n)  # (n, P)
+    times = np.random.default_rng(seed).multinomial(
+        len(part), np.full(len(part), 1 / len(part)), size=n
+    )  # (n, P)
     return (times @ part) / (times @ whole)

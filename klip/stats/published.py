@@ -16,7 +16,9 @@ PUBLISHED: dict[str, dict[str, float | str]] = {
     _WHOLE: {"capg-gp": 84.1, "grozi-120": 60.4},  # ResNext-WSL, full finetuning
     _LINEAR: {"capg-gp": 87.6, "grozi-120": 76.19},  # Semi-supervised ResNext-WSL + linear layer
     _LCA: {"capg-gp": 92.2, "grozi-120": 72.3},  # ResNext-WSL + LCA + MaxEnt, full finetuning
-    _HARD: {"rp2k": "up to 95, under 90 for hard categories (Peng et al. 2020)"},  # full finetuning per category
+    _HARD: {
+        "rp2k": "up to 95, under 90 for hard categories (Peng et al. 2020)"
+    },  # full finetuning per category
 }
 """Row of ours, as the claims name it -> set -> percent as printed, words for a range; beside it the paper's own name of
 the method.  capg-gp: Table 1, grozi-120: Table 2, rp2k: §5.1."""
@@ -65,40 +67,95 @@ class Claim:
     @property
     def paper(self) -> str:
         """The paper's figures for the rows and sets of the tests; empty where it prints none."""
-        rows = dict.fromkeys(name for test in self.tests for name in (test.a, test.b) if name in PUBLISHED)
-        told = {name: [f"{row}: {said}" if isinstance(said := PUBLISHED[row][name], str) else f"{row} {said:g}"
-                       for row in rows if name in PUBLISHED[row]] for name in self.sets}
+        rows = dict.fromkeys(
+            name for test in self.tests for name in (test.a, test.b) if name in PUBLISHED
+        )
+        told = {
+            name: [
+                f"{row}: {said}"
+                if isinstance(said := PUBLISHED[row][name], str)
+                else f"{row} {said:g}"
+                for row in rows
+                if name in PUBLISHED[row]
+            ]
+            for name in self.sets
+        }
         return " / ".join(f"{name}: {'; '.join(own)}" for name, own in told.items())
 
 
 _CLOSE = '"accuracy close to or exceeding full finetuning" (abstract)'
 CLAIMS = (
-    Claim("C1", "Zero-shot recognition is better with the fine-tuned encoder than with the frozen one",
-          "implied throughout", (Comparison(_OURS, "frozen encoder"),)),
-    Claim("C2", "CAPG-GP: above full fine-tuning of ResNeXt and above the linear layer, below LCA + MaxEnt",
-          "§5, Table 1",
-          (Comparison(_OURS, _WHOLE), Comparison(_OURS, _LINEAR), Comparison(_OURS, _LCA, "below")), ("capg-gp",),
-          quotation=_CLOSE),
-    Claim("C3", "GroZi-120: above full fine-tuning of ResNeXt, above the linear layer and above LCA + MaxEnt",
-          "§5, Table 2",
-          (Comparison(_OURS, _WHOLE), Comparison(_OURS, _LINEAR), Comparison(_OURS, _LCA)), ("grozi-120",),
-          quotation=_CLOSE),
-    Claim("C4", "RP2K: near what full fine-tuning on the whole training split reaches in its hardest categories",
-          "§5.1", (Comparison(_OURS, _HARD, "near"),), ("rp2k",),
-          margin=0.05, quotation=_CLOSE),
-    Claim("C5", "At a fixed number of images it is best to take all products, and fewer images of each",
-          "§4.1.3, after Zhang & Deng 2020",
-          (Comparison("all products", "half of them"), Comparison("all products", "a quarter of them"))),
-    Claim("C6", "A depth between the lowest and the highest is best", "§4.1.3",
-          (Comparison("best inner depth", "lowest depth"), Comparison("best inner depth", "highest depth"))),
-    Claim("C7", "Block-wise learning rates are better than one common rate", "§4.1.2",
-          (Comparison("block-wise", "common rate"),)),
-    Claim("C8", "On the long tail ArcFace is better than softmax, even unbalanced ArcFace than balanced softmax",
-          "§4.1", (Comparison("ArcFace", "softmax"), Comparison("unbalanced ArcFace", "balanced softmax"))),
-    Claim("C9", "A new product needs no training: from its image to its first correct recognition takes less time "
-          "than refitting the linear layer, and less than full fine-tuning", "abstract",
-          (Comparison("refitting the linear layer", _OURS, unit="times"),
-           Comparison("full fine-tuning", _OURS, unit="times")),
-          quotation='"needs no incremental training for new products" (abstract)'),
+    Claim(
+        "C1",
+        "Zero-shot recognition is better with the fine-tuned encoder than with the frozen one",
+        "implied throughout",
+        (Comparison(_OURS, "frozen encoder"),),
+    ),
+    Claim(
+        "C2",
+        "CAPG-GP: above full fine-tuning of ResNeXt and above the linear layer, below LCA + MaxEnt",
+        "§5, Table 1",
+        (Comparison(_OURS, _WHOLE), Comparison(_OURS, _LINEAR), Comparison(_OURS, _LCA, "below")),
+        ("capg-gp",),
+        quotation=_CLOSE,
+    ),
+    Claim(
+        "C3",
+        "GroZi-120: above full fine-tuning of ResNeXt, above the linear layer and above LCA + MaxEnt",
+        "§5, Table 2",
+        (Comparison(_OURS, _WHOLE), Comparison(_OURS, _LINEAR), Comparison(_OURS, _LCA)),
+        ("grozi-120",),
+        quotation=_CLOSE,
+    ),
+    Claim(
+        "C4",
+        "RP2K: near what full fine-tuning on the whole training split reaches in its hardest categories",
+        "§5.1",
+        (Comparison(_OURS, _HARD, "near"),),
+        ("rp2k",),
+        margin=0.05,
+        quotation=_CLOSE,
+    ),
+    Claim(
+        "C5",
+        "At a fixed number of images it is best to take all products, and fewer images of each",
+        "§4.1.3, after Zhang & Deng 2020",
+        (
+            Comparison("all products", "half of them"),
+            Comparison("all products", "a quarter of them"),
+        ),
+    ),
+    Claim(
+        "C6",
+        "A depth between the lowest and the highest is best",
+        "§4.1.3",
+        (
+            Comparison("best inner depth", "lowest depth"),
+            Comparison("best inner depth", "highest depth"),
+        ),
+    ),
+    Claim(
+        "C7",
+        "Block-wise learning rates are better than one common rate",
+        "§4.1.2",
+        (Comparison("block-wise", "common rate"),),
+    ),
+    Claim(
+        "C8",
+        "On the long tail ArcFace is better than softmax, even unbalanced ArcFace than balanced softmax",
+        "§4.1",
+        (Comparison("ArcFace", "softmax"), Comparison("unbalanced ArcFace", "balanced softmax")),
+    ),
+    Claim(
+        "C9",
+        "A new product needs no training: from its image to its first correct recognition takes less time "
+        "than refitting the linear layer, and less than full fine-tuning",
+        "abstract",
+        (
+            Comparison("refitting the linear layer", _OURS, unit="times"),
+            Comparison("full fine-tuning", _OURS, unit="times"),
+        ),
+        quotation='"needs no incremental training for new products" (abstract)',
+    ),
 )
 """The paper's claims; `klip.stats.claims` judges them by what was measured."""

@@ -36,8 +36,15 @@ def models(tmp_path_factory):
         tiny = encoder.build({"embed_dim": 16, "vision_cfg": VISION}, preprocess, "tiny", seed=seed)
         save(tiny, folder / f"tiny{seed}.safetensors")
     config = {"embed_dim": 16, "vision_cfg": {**VISION, "width": 48}}
-    save_file(load_file(folder / "tiny0.safetensors"), folder / "other.safetensors", {
-        "arch": "wide", "config": json.dumps(config), "preprocess": json.dumps(preprocess.to_dict())})
+    save_file(
+        load_file(folder / "tiny0.safetensors"),
+        folder / "other.safetensors",
+        {
+            "arch": "wide",
+            "config": json.dumps(config),
+            "preprocess": json.dumps(preprocess.to_dict()),
+        },
+    )
     return folder
 
 
@@ -75,9 +82,25 @@ def done(*words):
 
 # ------------------------------------------------------------------------------------------------ evaluate
 
+
 def test_evaluate_prints_a_table_and_writes_json(work):
-    printed = done("evaluate", "--set", "folder", "--root", "shop", "--model", "tiny0.safetensors",
-                   "--views", 2, "--seed", 3, "--resize", "pad", "--json", "figures.json")
+    printed = done(
+        "evaluate",
+        "--set",
+        "folder",
+        "--root",
+        "shop",
+        "--model",
+        "tiny0.safetensors",
+        "--views",
+        2,
+        "--seed",
+        3,
+        "--resize",
+        "pad",
+        "--json",
+        "figures.json",
+    )
     assert "8 queries, 4 products" in printed and "100.0 %" in printed
     found = json.loads((work / "figures.json").read_text())
     assert found["queries"] == found["correct"] == 8 and found["products"] == 4
@@ -85,8 +108,16 @@ def test_evaluate_prints_a_table_and_writes_json(work):
         assert found[name] == 1.0 and found[f"{name}_interval"] == [1.0, 1.0]
     loaded = encoder.load("tiny0.safetensors", resize="pad")
     assert found["model_fingerprint"] == encoder.fingerprint(loaded)
-    assert found["preprocess"] == loaded.preprocess.to_dict() and found["preprocess"]["resize"] == "pad"
-    assert (found["set"], found["gallery"], found["seed"], found["views"]) == ("folder", "web1", 3, 2)
+    assert (
+        found["preprocess"] == loaded.preprocess.to_dict()
+        and found["preprocess"]["resize"] == "pad"
+    )
+    assert (found["set"], found["gallery"], found["seed"], found["views"]) == (
+        "folder",
+        "web1",
+        3,
+        2,
+    )
     assert found["model"] == "tiny0.safetensors"
 
 
@@ -95,36 +126,88 @@ def test_pixels_are_those_of_the_command(work):
     done("evaluate", "--set", "./shop", *more, "--json", "figures.json")
     assert json.loads((work / "figures.json").read_text())["preprocess"]["size"] == 48
     done("gallery", "build", "g", "./shop", *more)
-    assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"  # at 48 pixels, as the fingerprint checks
-    done("finetune", "./shop", "--out", "wide.safetensors", "--model", "tiny0.safetensors", "--images", 4, "--depth", 1,
-         "--pixels", 48)
+    assert (
+        classified("g", "shop/tea/2.png")[0]["product"] == "tea"
+    )  # at 48 pixels, as the fingerprint checks
+    done(
+        "finetune",
+        "./shop",
+        "--out",
+        "wide.safetensors",
+        "--model",
+        "tiny0.safetensors",
+        "--images",
+        4,
+        "--depth",
+        1,
+        "--pixels",
+        48,
+    )
     assert encoder.load("wide.safetensors").preprocess.size == 48
-    done("gallery", "build", "g", "./shop", "--model", "nano", "--views", 1, "--pixels", 64, "--also", 32)
+    done(
+        "gallery",
+        "build",
+        "g",
+        "./shop",
+        "--model",
+        "nano",
+        "--views",
+        1,
+        "--pixels",
+        64,
+        "--also",
+        32,
+    )
     assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"
     refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--also", 16)
     assert refused.exit_code == 2 and "has a table of positions and sees one size" in refused.stderr
     refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--pixels", -1)
-    assert refused.exit_code == 2 and "--pixels and --also must be at least 1, or 0" in refused.stderr
+    assert (
+        refused.exit_code == 2 and "--pixels and --also must be at least 1, or 0" in refused.stderr
+    )
 
 
 @pytest.mark.parametrize("gallery", ["web1", "largest", "random"])
 def test_evaluate_takes_a_folder_and_a_manifest(work, gallery):
-    (work / "list.csv").write_text("image,product\n" + "".join(
-        f"shop/{product}/{n}.png,{product}\n" for product in ("cola", "tea") for n in (1, 2)))
+    (work / "list.csv").write_text(
+        "image,product\n"
+        + "".join(
+            f"shop/{product}/{n}.png,{product}\n" for product in ("cola", "tea") for n in (1, 2)
+        )
+    )
     model = ("--model", "tiny0.safetensors", "--gallery", gallery, "--views", 1)
     assert "8 queries, 4 products" in done("evaluate", "--set", "shop/", *model)
     assert "2 queries, 2 products" in done("evaluate", "--set", "list.csv", *model)
 
 
 def test_evaluate_re_ranks_beside_cosine_alone(work):
-    words = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--views", 1, "--json", "o.json")
+    words = (
+        "evaluate",
+        "--set",
+        "./shop",
+        "--model",
+        "tiny0.safetensors",
+        "--views",
+        1,
+        "--json",
+        "o.json",
+    )
     done(*words)
     plain = json.loads((work / "o.json").read_text())
     printed = done(*words, "--rerank", "keypoints", "--weight", 0.5, "--first", 3)
     found = json.loads((work / "o.json").read_text())
     told = found.pop("rerank")
-    assert found == plain and "re-ranked by keypoints (weight 0.5, first 3)" in printed and "difference" in printed
-    assert (told["method"], told["weight"], told["first"], told["queries"]) == ("keypoints", 0.5, 3, 8)
+    assert (
+        found == plain
+        and "re-ranked by keypoints (weight 0.5, first 3)" in printed
+        and "difference" in printed
+    )
+    assert (told["method"], told["weight"], told["first"], told["queries"]) == (
+        "keypoints",
+        0.5,
+        3,
+        8,
+    )
     assert set(told["milliseconds"]) == {"keypoints", "votes", "embedding"}
     for name in ("top1", "top1_per_product", "top5"):
         low, high = told[f"{name}_interval"]
@@ -138,18 +221,32 @@ def test_evaluate_re_ranks_beside_cosine_alone(work):
 
 # ------------------------------------------------------------------------------------------------ gallery
 
+
 def test_a_gallery_with_keypoints_re_ranks(work):
-    words = ("gallery", "build", "g.safetensors", "./shop", "--model", "tiny0.safetensors", "--views", 2)
+    words = (
+        "gallery",
+        "build",
+        "g.safetensors",
+        "./shop",
+        "--model",
+        "tiny0.safetensors",
+        "--views",
+        2,
+    )
     assert "MB" in done(*words) and "descriptors" not in done(*words)
-    refused = klip("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--rerank", "keypoints")
+    refused = klip(
+        "gallery", "classify", "g.safetensors", "shop/tea/2.png", "--rerank", "keypoints"
+    )
     assert refused.exit_code == 2 and "--keypoints" in refused.stderr
     assert "% of it descriptors" in done(*words, "--keypoints")
     done("gallery", "remove", "g.safetensors", "cola")
     done("gallery", "add", "g.safetensors", "cola", "shop/cola")
     image = ("g.safetensors", "shop/soup/2.png", "--top", 4)
     plain, zero = classified(*image), classified(*image, "--rerank", "keypoints", "--weight", 0)
-    stored, same = (classified(*image, "--rerank", "keypoints", *more) for more in (
-        (), ("--weight", Rerank().weight, "--first", Rerank().first)))
+    stored, same = (
+        classified(*image, "--rerank", "keypoints", *more)
+        for more in ((), ("--weight", Rerank().weight, "--first", Rerank().first))
+    )
     assert zero == plain and stored == same and stored[0]["product"] == "soup"
     assert stored[0]["similarity"] >= plain[0]["similarity"]
 
@@ -159,14 +256,24 @@ def classified(*words):
 
 
 def test_gallery_from_build_to_classify(work):
-    assert "4 products, 24 rows" in done("gallery", "build", "g.safetensors", "./shop", "--model",
-                                         "tiny0.safetensors", "--views", 2, "--seed", 1)
+    assert "4 products, 24 rows" in done(
+        "gallery",
+        "build",
+        "g.safetensors",
+        "./shop",
+        "--model",
+        "tiny0.safetensors",
+        "--views",
+        2,
+        "--seed",
+        1,
+    )
     rows = classified("g.safetensors", "shop/tea/2.png", "shop/soup", "--top", 2)
     soup = [f"shop/soup/{number}.png" for number in (1, 2, 3)]
     assert [row["query"] for row in rows[::2]] == ["shop/tea/2.png", *soup]
     assert [row["product"] for row in rows if row["rank"] == 1] == ["tea", "soup", "soup", "soup"]
     assert set(rows[0]) == {"query", "rank", "product", "similarity", "packshot", "unknown"}
-    assert not any(row["unknown"] for row in rows)      # no threshold was chosen
+    assert not any(row["unknown"] for row in rows)  # no threshold was chosen
     table = done("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--k", 3)
     assert "tea/2.png" in table and "1.000" in table and table.count("\n") == 2
 
@@ -177,8 +284,19 @@ def test_gallery_from_build_to_classify(work):
 
 
 def test_a_gallery_remembers_model_and_resize_and_takes_no_other(work, monkeypatch):
-    done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1, "--resize", "pad")
-    monkeypatch.chdir(work / "shop")        # the model is found from another folder
+    done(
+        "gallery",
+        "build",
+        "g",
+        "./shop",
+        "--model",
+        "tiny0.safetensors",
+        "--views",
+        1,
+        "--resize",
+        "pad",
+    )
+    monkeypatch.chdir(work / "shop")  # the model is found from another folder
     assert classified("../g", "tea/2.png")[0]["product"] == "tea"
     refused = klip("gallery", "classify", "../g", "tea/2.png", "--model", "../tiny1.safetensors")
     assert refused.exit_code == 2 and "was made by tiny0.safetensors" in refused.stderr
@@ -198,8 +316,10 @@ def test_calibrate_stores_a_threshold_that_classify_uses(work, score):
     assert unknown["accepts"] == 0.9 and unknown["score"] == score and unknown["set"] == "./shop"
     assert unknown["products"] == 4 and unknown["beside"] == 0 and "at least 0.9" in unknown["how"]
     assert f"unknown below {unknown['below']:.4f} ({score}), chosen on 4 products" in printed
-    for share, part, whole in (("correct_accepts", "accepted", "known"),
-                               ("false_accepts", "accepted_unknown", "unknown")):
+    for share, part, whole in (
+        ("correct_accepts", "accepted", "known"),
+        ("false_accepts", "accepted_unknown", "unknown"),
+    ):
         assert f"{unknown[share]:.1%}   ({unknown[part]} of {unknown[whole]})" in printed
 
     rows = classified("g", "shop/soup/2.png", "shop/tea/2.png", "--top", 2)
@@ -207,48 +327,86 @@ def test_calibrate_stores_a_threshold_that_classify_uses(work, score):
         value = best["similarity"] - (second["similarity"] if score == "margin" else 0)
         assert best["unknown"] == second["unknown"] == (value < unknown["below"] - 1e-6)
     table = ("gallery", "classify", "g", "shop/soup/2.png", "shop/tea/2.png")
-    if score == "similarity":       # photographs that equal their packshot, and others
+    if score == "similarity":  # photographs that equal their packshot, and others
         assert unknown["auroc"] == unknown["correct_accepts"] == 1 and unknown["false_accepts"] == 0
         assert [row["unknown"] for row in rows] == [False, False, True, True]
         soup, tea = done(*table).splitlines()[1:]
         assert "unknown" not in soup and f"unknown (nearest: {rows[2]['product']})" in tea
     assert "unknown" not in done(*table, "--unknown-below", -2)
-    assert done(*table, "--unknown-below", 1.5, "--score", "similarity", "--top", 2).count("unknown (nearest") == 2
+    assert (
+        done(*table, "--unknown-below", 1.5, "--score", "similarity", "--top", 2).count(
+            "unknown (nearest"
+        )
+        == 2
+    )
     assert done(*table, "--unknown-below", 1.5, "--json").count('"unknown":true') == 2
 
 
-@pytest.mark.filterwarnings("default")      # the note is a warning
+@pytest.mark.filterwarnings("default")  # the note is a warning
 def test_damaged_images_are_skipped_by_choice(work):
     (work / "shop" / "tea" / "0.png").write_bytes(b"no image")
     (work / "shop" / "empty").mkdir()
-    for words in (("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--views", "1"),
-                  ("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", "1")):
+    for words in (
+        ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--views", "1"),
+        ("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", "1"),
+    ):
         assert klip(*words).exit_code == 2
         result = klip(*words, "--unreadable", "skip")
         assert result.exit_code == 0 and "4 products" in result.stdout
-        assert "note:" in result.stderr and "tea/0.png" in result.stderr and "empty" in result.stderr
+        assert (
+            "note:" in result.stderr and "tea/0.png" in result.stderr and "empty" in result.stderr
+        )
     result = klip("gallery", "classify", "g", "shop/tea", "--unreadable", "skip", "--json")
-    assert len(json.loads(result.stdout)) == 3 and "1 images left out: shop/tea/0.png" in result.stderr
+    assert (
+        len(json.loads(result.stdout)) == 3 and "1 images left out: shop/tea/0.png" in result.stderr
+    )
 
 
 # ------------------------------------------------------------------------------------------------ finetune
 
+
 def test_finetune_writes_a_checkpoint_that_evaluate_takes(work):
-    printed = done("finetune", "./shop", "--model", "tiny0.safetensors", "--images", 8, "--depth", 2,
-                   "--seed", 2, "--out", "tuned.safetensors", "--set", "batch_size=4", "--set", "workers=0",
-                   "--set", "precision=fp32", "--set", "margin_deg=20")
+    printed = done(
+        "finetune",
+        "./shop",
+        "--model",
+        "tiny0.safetensors",
+        "--images",
+        8,
+        "--depth",
+        2,
+        "--seed",
+        2,
+        "--out",
+        "tuned.safetensors",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "workers=0",
+        "--set",
+        "precision=fp32",
+        "--set",
+        "margin_deg=20",
+    )
     assert "8 images of 4 products" in printed and "loss" in printed
     first, tuned = encoder.load("tiny0.safetensors"), encoder.load("tuned.safetensors")
     assert encoder.fingerprint(first) != encoder.fingerprint(tuned)
-    assert "queries" in done("evaluate", "--set", "./shop", "--model", "tuned.safetensors", "--views", 1)
+    assert "queries" in done(
+        "evaluate", "--set", "./shop", "--model", "tuned.safetensors", "--views", 1
+    )
 
 
 def test_finetune_takes_an_architecture_and_its_pretraining(work, monkeypatch):
     from klip.finetuning import loop
 
     seen = []
-    monkeypatch.setattr(loop, "finetune", lambda config, *rest, **more: seen.append(config) or 1 / 0)
-    for words, model in (((), "nano"), (("--model", "ViT-B-32", "--pretrained", "none"), "ViT-B-32:none")):
+    monkeypatch.setattr(
+        loop, "finetune", lambda config, *rest, **more: seen.append(config) or 1 / 0
+    )
+    for words, model in (
+        ((), "nano"),
+        (("--model", "ViT-B-32", "--pretrained", "none"), "ViT-B-32:none"),
+    ):
         with pytest.raises(ZeroDivisionError):
             klip("finetune", "./shop", "--out", "o.safetensors", *words, "--set", "decay=0.5")
         assert (seen[-1].model, seen[-1].decay) == (model, 0.5)
@@ -256,16 +414,38 @@ def test_finetune_takes_an_architecture_and_its_pretraining(work, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------ the others
 
+
 def test_reproduce_hands_everything_on(monkeypatch):
     seen = {}
-    monkeypatch.setattr(reproduce, "run", lambda profile, parameters, only, appendix: seen.update(
-        profile=profile, parameters=parameters, only=only, appendix=appendix))
+    monkeypatch.setattr(
+        reproduce,
+        "run",
+        lambda profile, parameters, only, appendix: seen.update(
+            profile=profile, parameters=parameters, only=only, appendix=appendix
+        ),
+    )
     done("reproduce")
     assert seen == {"profile": "nano", "parameters": {}, "only": None, "appendix": False}
-    done("reproduce", "--profile", "real", "--only", "02", "--only", "03", "--appendix", "--set", "seeds=1",
-         "--set", "depths=1 2")
-    assert seen == {"profile": "real", "parameters": {"seeds": "1", "depths": "1 2"}, "only": ["02", "03"],
-                    "appendix": True}
+    done(
+        "reproduce",
+        "--profile",
+        "real",
+        "--only",
+        "02",
+        "--only",
+        "03",
+        "--appendix",
+        "--set",
+        "seeds=1",
+        "--set",
+        "depths=1 2",
+    )
+    assert seen == {
+        "profile": "real",
+        "parameters": {"seeds": "1", "depths": "1 2"},
+        "only": ["02", "03"],
+        "appendix": True,
+    }
 
 
 def test_data_check_lists_damage(work):
@@ -279,18 +459,33 @@ def test_data_check_lists_damage(work):
 
 def test_data_check_counts_and_reports(work):
     photo = min((work / "shop/tea").iterdir())
-    for image in ("train/tea/1.png", "train/tea/2.png", "train/cake/1.png", "test/tea/1.png", "test/jam/1.png"):
+    for image in (
+        "train/tea/1.png",
+        "train/tea/2.png",
+        "train/cake/1.png",
+        "test/tea/1.png",
+        "test/jam/1.png",
+    ):
         (work / "rp2k/all" / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, work / "rp2k/all" / image)
     (work / "rp2k/all/train/others").mkdir()
     printed = done("data", "check", "rp2k", "--root", "rp2k")
     lines = [" ".join(line.split()) for line in printed.splitlines()]
-    assert lines == ["query 2 images of 2 products", "train 3 images of 2 products",
-                     "note: others/ left out, 0 images", "1 products never asked for (no query): cake",
-                     "1 products only in test (no packshot): jam", "rp2k: 5 images of 3 products, 0 damaged"]
-    (work / "list.csv").write_text(f"image,product\nshop/tea/{photo.name},tea\nshop/tea/none.png,tea\n")
+    assert lines == [
+        "query 2 images of 2 products",
+        "train 3 images of 2 products",
+        "note: others/ left out, 0 images",
+        "1 products never asked for (no query): cake",
+        "1 products only in test (no packshot): jam",
+        "rp2k: 5 images of 3 products, 0 damaged",
+    ]
+    (work / "list.csv").write_text(
+        f"image,product\nshop/tea/{photo.name},tea\nshop/tea/none.png,tea\n"
+    )
     result = klip("data", "check", "list.csv")
-    assert result.exit_code == 1 and "2 images of 1 products, 1 damaged (1 missing)" in result.stdout
+    assert (
+        result.exit_code == 1 and "2 images of 1 products, 1 damaged (1 missing)" in result.stdout
+    )
 
 
 def test_data_list_says_where_licence_and_citation(work):
@@ -298,8 +493,17 @@ def test_data_list_says_where_licence_and_citation(work):
 
     printed = done("data", "list")
     for name, source in SOURCES.items():
-        assert all(fact in printed for fact in (f"{name}: ", str(work / "data" / name), source.place, source.licence,
-                                                source.url, source.citation))
+        assert all(
+            fact in printed
+            for fact in (
+                f"{name}: ",
+                str(work / "data" / name),
+                source.place,
+                source.licence,
+                source.url,
+                source.citation,
+            )
+        )
 
 
 def test_data_measure_prints_figures():
@@ -310,15 +514,29 @@ def test_data_measure_prints_figures():
 
 def test_data_fetch_says_where_things_belong(work):
     result = klip("data", "fetch", "grozi-120")
-    assert result.exit_code == 2 and "inVitro" in result.stderr and str(work / "data") in result.stderr
+    assert (
+        result.exit_code == 2 and "inVitro" in result.stderr and str(work / "data") in result.stderr
+    )
     (work / "data" / "grozi-120").mkdir(parents=True)
     assert str(work / "data" / "grozi-120") in done("data", "fetch", "grozi-120")
 
 
 def test_shop_render(work):
-    values = ("breadth=2", "max_images=2", "min_images=1", "val_images=1", "grozi_products=2",
-              "grozi_queries=1", "grozi_strength=0.5", "capg_lines=1", "capg_flavours=2", "capg_queries=1",
-              "rp2k_products=2", "rp2k_queries=1", "size=64")
+    values = (
+        "breadth=2",
+        "max_images=2",
+        "min_images=1",
+        "val_images=1",
+        "grozi_products=2",
+        "grozi_queries=1",
+        "grozi_strength=0.5",
+        "capg_lines=1",
+        "capg_flavours=2",
+        "capg_queries=1",
+        "rp2k_products=2",
+        "rp2k_queries=1",
+        "size=64",
+    )
     words = [word for value in values for word in ("--set", value)]
     printed = done("shop", "render", "--root", "drawn", "--workers", 1, *words)
     assert printed.count("2 products") == 4 and (work / "drawn" / "plan.json").is_file()
@@ -333,7 +551,10 @@ BUILD = ("gallery", "build", "o.gallery", "./shop", "--model", "tiny0.safetensor
 BAD = {
     "unknown re-ranking": ((*RERANK, "sift"), "--rerank must be keypoints"),
     "weight without re-ranking": ((*EVALUATE, "--weight", "1"), "--weight and --first want it"),
-    "weight below 0": ((*RERANK, "keypoints", "--weight", "-1"), "weight must be a number of at least 0"),
+    "weight below 0": (
+        (*RERANK, "keypoints", "--weight", "-1"),
+        "weight must be a number of at least 0",
+    ),
     "no first": ((*RERANK, "keypoints", "--first", "0"), "first must be a whole number"),
     "missing folder": (("evaluate", "--set", "./nowhere"), "nowhere is missing"),
     "missing set": (("evaluate", "--set", "grozi-120", "--json", "o.json"), "inVitro"),
@@ -344,9 +565,18 @@ BAD = {
     "no views": ((*EVALUATE, "--views", "0"), "at least one packshot"),
     "unknown model": (("evaluate", "--set", "./shop", "--model", "mega"), "nano, nano-vit"),
     "missing model": (("evaluate", "--set", "./shop", "--model", "x.safetensors"), "klip finetune"),
-    "other tower": (("evaluate", "--set", "./shop", "--model", "other.safetensors"), "another architecture"),
-    "no checkpoint": (("evaluate", "--set", "./shop", "--model", "shop/tea/1.png"), "no safetensors"),
-    "json nowhere": (("evaluate", "--set", "./shop", "--json", "no/o.json"), "its folder is missing"),
+    "other tower": (
+        ("evaluate", "--set", "./shop", "--model", "other.safetensors"),
+        "another architecture",
+    ),
+    "no checkpoint": (
+        ("evaluate", "--set", "./shop", "--model", "shop/tea/1.png"),
+        "no safetensors",
+    ),
+    "json nowhere": (
+        ("evaluate", "--set", "./shop", "--json", "no/o.json"),
+        "its folder is missing",
+    ),
     "depth 0": ((*TUNE, "--depth", "0"), "depth must be"),
     "wrong type": ((*TUNE, "--set", "decay=steep"), "decay must be"),
     "unknown setting": ((*TUNE, "--set", "depht=3"), "did you mean depth"),
@@ -372,7 +602,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(work, words, part):
     assert sorted(work.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [(*TUNE, "--images", "8"), EVALUATE, BUILD], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [(*TUNE, "--images", "8"), EVALUATE, BUILD], ids=lambda words: words[0]
+)
 @pytest.mark.parametrize("damage", ["empty product", "unreadable image"])
 def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
     if damage == "empty product":
@@ -381,25 +613,30 @@ def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
         for number in (1, 2, 3):
             (work / "shop" / "tea" / f"{number}.png").write_bytes(b"no image")
     result = klip(*words)
-    assert result.exit_code == 2 and ("void" if damage == "empty product" else "tea") in result.stderr
+    assert (
+        result.exit_code == 2 and ("void" if damage == "empty product" else "tea") in result.stderr
+    )
     assert result.stderr.strip().splitlines()[-1].startswith("klip: ")
     assert not list(work.glob("o.*")) and not list(work.glob(".*part"))
 
 
-@pytest.mark.parametrize("words, part", [
-    (("add", "g", "new", "nowhere.png"), "nowhere.png is missing"),
-    (("add", "g", "new", "bad.png"), "bad.png"),
-    (("add", "g", "new", "void"), "holds no image"),
-    (("remove", "g", "te"), "did you mean 'tea'"),
-    (("classify", "g", "bad.png"), "bad.png"),
-    (("classify", "g", "shop/tea/1.png", "--k", "99"), "k must be between 1 and its 12 rows"),
-    (("classify", "g", "shop/tea/1.png", "--unknown-below", "95"), "between -2 and 2, got 95"),
-    (("classify", "g", "shop/tea/1.png", "--score", "margin"), "no threshold for it"),
-    (("calibrate", "g", "few"), "at least 4 products with a packshot and queries, got 3"),
-    (("calibrate", "g", "./shop", "--accepts", "95"), "above 0 and at most 1, got 95"),
-    (("calibrate", "g", "./shop", "--score", "cosine"), "similarity or margin, got 'cosine'"),
-    (("calibrate", "g", "./nowhere"), "nowhere is missing"),
-])
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (("add", "g", "new", "nowhere.png"), "nowhere.png is missing"),
+        (("add", "g", "new", "bad.png"), "bad.png"),
+        (("add", "g", "new", "void"), "holds no image"),
+        (("remove", "g", "te"), "did you mean 'tea'"),
+        (("classify", "g", "bad.png"), "bad.png"),
+        (("classify", "g", "shop/tea/1.png", "--k", "99"), "k must be between 1 and its 12 rows"),
+        (("classify", "g", "shop/tea/1.png", "--unknown-below", "95"), "between -2 and 2, got 95"),
+        (("classify", "g", "shop/tea/1.png", "--score", "margin"), "no threshold for it"),
+        (("calibrate", "g", "few"), "at least 4 products with a packshot and queries, got 3"),
+        (("calibrate", "g", "./shop", "--accepts", "95"), "above 0 and at most 1, got 95"),
+        (("calibrate", "g", "./shop", "--score", "cosine"), "similarity or margin, got 'cosine'"),
+        (("calibrate", "g", "./nowhere"), "nowhere is missing"),
+    ],
+)
 def test_a_refused_change_keeps_the_gallery(work, words, part):
     done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1)
     (work / "void").mkdir()
@@ -416,31 +653,57 @@ def test_unknown_profile(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PROFILES", tmp_path)
     cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "seeds: int = 3"}
     (tmp_path / "01_toy.ipynb").write_text(json.dumps({"cells": [cell]}))
-    for words, part in ((("--profile", "giant"), "'giant'"), (("--set", "seedz=1"), "did you mean seeds"),
-                        (("--only", "77"), "'77'")):
+    for words, part in (
+        (("--profile", "giant"), "'giant'"),
+        (("--set", "seedz=1"), "did you mean seeds"),
+        (("--only", "77"), "'77'"),
+    ):
         result = klip("reproduce", *words)
         assert result.exit_code == 2 and part in result.stderr and result.stderr.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------------------------ start
 
+
 def test_help_is_quick_and_without_torch():
     code = "import sys; from klip import cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
     took = []
-    while not took or min(took) >= 0.5 and len(took) < 10:     # a busy machine may need some tries
+    while not took or min(took) >= 0.5 and len(took) < 10:  # a busy machine may need some tries
         start = time.perf_counter()
-        result = subprocess.run([sys.executable, "-m", "klip", "--help"], cwd=paths.ROOT,
-                                capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            [sys.executable, "-m", "klip", "--help"],
+            cwd=paths.ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         took.append(time.perf_counter() - start)
-    assert all(f"  {name} " in result.stdout for name in ("reproduce", "finetune", "evaluate", "gallery"))
+    assert all(
+        f"  {name} " in result.stdout for name in ("reproduce", "finetune", "evaluate", "gallery")
+    )
     assert min(took) < 0.5
 
 
-@pytest.mark.parametrize("words", [
-    "reproduce", "finetune", "evaluate", "gallery", "gallery build", "gallery add", "gallery remove",
-    "gallery classify", "gallery calibrate", "data fetch", "data check",
-    "data list", "data measure", "shop render"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "reproduce",
+        "finetune",
+        "evaluate",
+        "gallery",
+        "gallery build",
+        "gallery add",
+        "gallery remove",
+        "gallery classify",
+        "gallery calibrate",
+        "data fetch",
+        "data check",
+        "data list",
+        "data measure",
+        "shop render",
+    ],
+)
 def test_every_command_has_help(words):
     assert "Usage: " in done(*words.split(), "--help")
 
@@ -461,21 +724,30 @@ def test_leaks_names_the_products_that_two_sets_share(work):
     assert "1 names in common: tea" in klip(*words).stdout
 
 
-@pytest.mark.filterwarnings("default")      # the note on a product without a packshot is a warning
+@pytest.mark.filterwarnings("default")  # the note on a product without a packshot is a warning
 def test_load_passes_a_sets_own_options(work):
-    for split, product in (("train", "tea"), ("train", "others"), ("test", "tea"), ("test", "soup")):
+    for split, product in (
+        ("train", "tea"),
+        ("train", "others"),
+        ("test", "tea"),
+        ("test", "soup"),
+    ):
         (work / "data/rp2k/all" / split / product).mkdir(parents=True)
         shutil.copy(work / "shop/tea/1.png", work / "data/rp2k/all" / split / product / "1.png")
     assert "3 images of 2 products" in klip("data", "check", "rp2k").stdout
     assert "4 images of 3 products" in klip("data", "check", "rp2k", "--load", "others=true").stdout
     words = ("evaluate", "--set", "rp2k", "--model", "tiny0.safetensors", "--views", 1)
     assert "2 queries" in done(*words) and "1 queries" in done(*words, "--load", "test_only=drop")
-    for option, sentence in (("colour=red", "rp2k has no option 'colour'; there are test_only, others"),
-                             ("others", "--load takes NAME=VALUE, got 'others'")):
+    for option, sentence in (
+        ("colour=red", "rp2k has no option 'colour'; there are test_only, others"),
+        ("others", "--load takes NAME=VALUE, got 'others'"),
+    ):
         wrong = klip("data", "check", "rp2k", "--load", option)
         assert wrong.exit_code == 2 and sentence in wrong.stderr
 
 
 def test_a_packed_folder_is_a_source_like_any_other(work):
-    assert "12 images of 4 products in 3 tar files" in done("data", "pack", "./shop", "packed", "--per-shard", 5)
+    assert "12 images of 4 products in 3 tar files" in done(
+        "data", "pack", "./shop", "packed", "--per-shard", 5
+    )
     assert "12 images of 4 products, 0 damaged" in done("data", "check", "./packed")

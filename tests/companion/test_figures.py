@@ -10,7 +10,9 @@ from klip.companion import figures
 
 COUNTS = pd.Series({"a": 400, "b": 120, "c": 50, "d": 20, "e": 3, "f": 1})
 PARTS = pd.Series(["head", "head", "middle", "middle", "tail", "tail"], index=COUNTS.index)
-DEPTHS = pd.DataFrame({"depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3], "high": [0.4, 0.6, 0.5]})
+DEPTHS = pd.DataFrame(
+    {"depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3], "high": [0.4, 0.6, 0.5]}
+)
 RATES = pd.DataFrame({"group": ["stem", "block 0", "proj"], "parameters": [1, 2, 3],
                       "lr": [2e-4 * 0.49, 2e-4 * 0.7, 2e-4]})  # fmt: skip
 HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem": [0.0, 1e-6, 0.0],
@@ -36,7 +38,9 @@ ALL = {
     "rank_frequency": lambda: figures.rank_frequency(COUNTS, PARTS, 1.5),
     "sheet": lambda: figures.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}),
     "confusions": lambda: figures.confusions([tuple(PICTURES)] * 2),
-    "depth_curve": lambda: figures.depth_curve(DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4),
+    "depth_curve": lambda: figures.depth_curve(
+        DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4
+    ),
     "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
     "breadth_curve": lambda: figures.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
     "weight_curve": lambda: figures.weight_curve(WEIGHTS),
@@ -48,8 +52,12 @@ ALL = {
     "comparison": lambda: figures.comparison(EFFECTS, "effects"),
     "levels and differences": lambda: figures.comparison(LEVELS, "both"),
     "trade": lambda: figures.trade(GAINED, "val"),
-    "tail_accuracy": lambda: figures.tail_accuracy(EFFECTS.rename(columns={"label": "part", "group": "encoder"})),
-    "umap_scatter": lambda: figures.umap_scatter({"before": PLACES, "after": PLACES}, list("aaabbbccc"), ["a", "b"]),
+    "tail_accuracy": lambda: figures.tail_accuracy(
+        EFFECTS.rename(columns={"label": "part", "group": "encoder"})
+    ),
+    "umap_scatter": lambda: figures.umap_scatter(
+        {"before": PLACES, "after": PLACES}, list("aaabbbccc"), ["a", "b"]
+    ),
 }
 
 
@@ -91,18 +99,27 @@ def test_rows_have_a_panel_per_set_with_values_and_intervals():
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["theirs", "ours"]
     drawn = [line.get_xydata().tolist() for line in left.lines]
     assert [[0.4, 0.0], [0.6, 0.0]] in drawn and [[0.6, 1.0]] in drawn  # the interval, and ours
-    assert [[0.2, 1.0]] in [line.get_xydata().tolist() for line in right.lines]  # its place is the same in each
+    assert [[0.2, 1.0]] in [
+        line.get_xydata().tolist() for line in right.lines
+    ]  # its place is the same in each
 
 
 def test_breadth_curve_marks_the_breadths():
     axes = ALL["breadth_curve"]().axes[0]
-    assert axes.get_xticks().tolist() == [40, 80, 160] and axes.lines[0].get_ydata().tolist() == [0.3, 0.5, 0.4]
+    assert axes.get_xticks().tolist() == [40, 80, 160] and axes.lines[0].get_ydata().tolist() == [
+        0.3,
+        0.5,
+        0.4,
+    ]
 
 
 def test_weight_curve_has_a_line_for_each_set():
     lines = ALL["weight_curve"]().axes[0].lines
     assert [line.get_label() for line in lines] == ["a", "b"]
-    assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.5], [1, 0.6]], [[0, 0.5], [1, 0.7]]]
+    assert [line.get_xydata().tolist() for line in lines] == [
+        [[0, 0.5], [1, 0.6]],
+        [[0, 0.5], [1, 0.7]],
+    ]
 
 
 def test_budget_curve_rings_what_was_chosen_and_tells_seven_rows_apart():
@@ -114,21 +131,34 @@ def test_budget_curve_rings_what_was_chosen_and_tells_seven_rows_apart():
 
 
 def test_accept_curve_marks_the_last_point_that_the_threshold_accepts():
-    lines = {line.get_label(): line.get_xydata().tolist() for line in ALL["accept_curve"]().axes[0].lines}
-    assert lines["a"] == lines["b"] == ACCEPTS[["false_accepts", "correct_accepts"]].to_numpy().tolist()
-    assert lines["95 % correct accepts"] == [[0, 0.95], [1, 0.95]] and lines["chance"] == [[0, 0], [1, 1]]
+    lines = {
+        line.get_label(): line.get_xydata().tolist() for line in ALL["accept_curve"]().axes[0].lines
+    }
+    assert (
+        lines["a"]
+        == lines["b"]
+        == ACCEPTS[["false_accepts", "correct_accepts"]].to_numpy().tolist()
+    )
+    assert lines["95 % correct accepts"] == [[0, 0.95], [1, 0.95]] and lines["chance"] == [
+        [0, 0],
+        [1, 1],
+    ]
     points = [data for data in lines.values() if len(data) == 1]
-    assert points == [[[0.25, 1]]]      # 0.6 is accepted at 0.55, 0.3 is not
+    assert points == [[[0.25, 1]]]  # 0.6 is accepted at 0.55, 0.3 is not
     assert "at the chosen threshold" in lines
     exact = figures.accept_curve({"a": ACCEPTS}, {"a": 0.9}).axes[0].lines
-    assert [0, 0.5] in [line.get_xydata().tolist()[0] for line in exact if len(line.get_xdata()) == 1]
+    assert [0, 0.5] in [
+        line.get_xydata().tolist()[0] for line in exact if len(line.get_xdata()) == 1
+    ]
 
 
 def test_comparison_keeps_intervals_and_order():
     axes = ALL["comparison"]().axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two"]
     spans = axes.containers[0][2][0].get_segments()
-    assert spans[0][:, 0] == pytest.approx([0.01, 0.03]) and spans[1][:, 0] == pytest.approx([-0.03, 0.01])
+    assert spans[0][:, 0] == pytest.approx([0.01, 0.03]) and spans[1][:, 0] == pytest.approx(
+        [-0.03, 0.01]
+    )
 
 
 def test_levels_stand_beside_their_differences():
@@ -143,11 +173,16 @@ def test_trade_sets_each_point_at_both_gains_and_names_it():
     figure = figures.trade(GAINED, "val")
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["x", "y"]
     first = figure.axes[0]
-    points = [(float(x), float(y)) for bars in first.containers for x, y in bars.lines[0].get_xydata()]
+    points = [
+        (float(x), float(y)) for bars in first.containers for x, y in bars.lines[0].get_xydata()
+    ]
     assert points == [(0.2, -0.05), (0.1, 0.02)]
-    assert [(text.get_text(), text.xy) for text in first.texts] == [("a", (0.2, -0.05)), ("b", (0.1, 0.02))]
+    assert [(text.get_text(), text.xy) for text in first.texts] == [
+        ("a", (0.2, -0.05)),
+        ("b", (0.1, 0.02)),
+    ]
     colours = [bars.lines[0].get_color() for bars in first.containers]
-    assert colours == [figures.ORANGE, figures.BLUE]    # only a's interval lies below zero
+    assert colours == [figures.ORANGE, figures.BLUE]  # only a's interval lies below zero
 
 
 @pytest.mark.parametrize("rows, across", [(slice(0, 6), "z"), (slice(0, 2), "val")])
@@ -183,7 +218,10 @@ def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
         (lambda: figures.depth_curve(DEPTHS.drop(columns="low"), DEPTHS, 4), "missing low"),
         (lambda: figures.rate_bars({}), "empty table"),
         (lambda: figures.accept_curve({}, {}), "empty table"),
-        (lambda: figures.accept_curve({"a": ACCEPTS.drop(columns="threshold")}, {}), "missing threshold"),
+        (
+            lambda: figures.accept_curve({"a": ACCEPTS.drop(columns="threshold")}, {}),
+            "missing threshold",
+        ),
     ],
 )
 def test_empty_or_incomplete_input_is_one_sentence(draw, words):

@@ -32,21 +32,31 @@ def test_purity_equals_the_definition():
     assert projection.neighbour_purity(points, products, k=3) == pytest.approx(np.mean(shares))
 
 
-@pytest.mark.parametrize("products, expected, word", [
-    (["a", "a", "b", "b", "c"], 1.0, "pairs have one right neighbour each; the single product is left out"),
-    (["a", "b", "a", "b", "c"], 0.0, "the nearest is always of the other product"),
-])
+@pytest.mark.parametrize(
+    "products, expected, word",
+    [
+        (
+            ["a", "a", "b", "b", "c"],
+            1.0,
+            "pairs have one right neighbour each; the single product is left out",
+        ),
+        (["a", "b", "a", "b", "c"], 0.0, "the nearest is always of the other product"),
+    ],
+)
 def test_purity_of_small_products(products, expected, word):
     points = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, -1]])
     assert projection.neighbour_purity(points, products, k=5) == expected, word
 
 
-@pytest.mark.parametrize("points, products, k, word", [
-    (np.eye(6), list("abcdef"), 5, "single image"),
-    (np.eye(6), list("aabb"), 5, "one product per image"),
-    (np.eye(6), list("aabbcc"), 0, "k of at least 1"),
-    (np.eye(4), list("aabb"), 1, "at least 5"),
-])
+@pytest.mark.parametrize(
+    "points, products, k, word",
+    [
+        (np.eye(6), list("abcdef"), 5, "single image"),
+        (np.eye(6), list("aabb"), 5, "one product per image"),
+        (np.eye(6), list("aabbcc"), 0, "k of at least 1"),
+        (np.eye(4), list("aabb"), 1, "at least 5"),
+    ],
+)
 def test_purity_refuses(points, products, k, word):
     with pytest.raises(ValueError, match=word):
         projection.neighbour_purity(points, products, k)

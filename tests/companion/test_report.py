@@ -18,8 +18,15 @@ from klip.companion import report
 from klip.settings import paths
 from klip.stats import claims
 
-ROW = {"queries": 200, "products": 20, "frozen": 0.305, "fine_tuned": 0.4, "difference": 0.095,
-       "low": 0.02, "high": 0.17}
+ROW = {
+    "queries": 200,
+    "products": 20,
+    "frozen": 0.305,
+    "fine_tuned": 0.4,
+    "difference": 0.095,
+    "low": 0.02,
+    "high": 0.17,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +44,8 @@ def test_table_is_written_for_programs_and_for_people():
     path = report.save_table(frame, "03_rates", "nano")
     assert pd.read_csv(path).equals(frame)
     assert path.with_suffix(".md").read_text() == (
-        "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c |  | 4 |\n")
+        "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c |  | 4 |\n"
+    )
     named = report.save_table(frame.set_index("product"), "03_rates", "nano")
     assert list(pd.read_csv(named).columns) == ["product", "lr", "n"]
 
@@ -60,21 +68,36 @@ def test_photographs_are_never_written(results):
     path = report.save_figure(figure, "04_confusions", "real")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     first = path.read_bytes()
-    assert report.save_figure(figure, "04_confusions", "real").read_bytes() == first  # no date inside
+    assert (
+        report.save_figure(figure, "04_confusions", "real").read_bytes() == first
+    )  # no date inside
     assert report.save_figure(figure, "04_confusions", "real", photographs=True) is None
     assert not path.exists()
-    assert report.save_figure(figure, "01_sheet", "nano", images=True).read_bytes()[:2] == b"\xff\xd8"
+    assert (
+        report.save_figure(figure, "01_sheet", "nano", images=True).read_bytes()[:2] == b"\xff\xd8"
+    )
 
 
 def test_metrics_come_back_as_plain_numbers():
-    report.save_metrics({"depth": np.int64(8), "top1": np.float32(0.5), "curve": np.array([1, 2]),
-                         "none": float("nan"), "parts": pd.Series({"head": 3})}, "02_depth", "nano")
+    report.save_metrics(
+        {
+            "depth": np.int64(8),
+            "top1": np.float32(0.5),
+            "curve": np.array([1, 2]),
+            "none": float("nan"),
+            "parts": pd.Series({"head": 3}),
+        },
+        "02_depth",
+        "nano",
+    )
     found = report.read_metrics("02_depth", "nano")
     made = found.pop("provenance")
     assert found == {"depth": 8, "top1": 0.5, "curve": [1, 2], "none": None, "parts": {"head": 3}}
     assert {"date", "commit", "device", "threads", "python", "torch"} <= set(made)
     assert str(paths.ROOT) not in json.dumps(made)
-    with pytest.raises(FileNotFoundError, match="notebook 03 writes it: run `make reproduce PROFILE=real`"):
+    with pytest.raises(
+        FileNotFoundError, match="notebook 03 writes it: run `make reproduce PROFILE=real`"
+    ):
         report.read_metrics("03_finetune", "real")
 
 
@@ -92,7 +115,9 @@ def test_summary_shows_every_set_and_says_which_did_not_get_there():
     text = report.summary("nano")
     assert "chosen depth: 16" in text and "04_zero_shot 12 s" in text
     lines = text.splitlines()
-    good, bad = (next(line for line in lines if line.startswith(name)) for name in ("grozi", "capg"))
+    good, bad = (
+        next(line for line in lines if line.startswith(name)) for name in ("grozi", "capg")
+    )
     assert "30.5" in good and "+9.5" in good and "+2.0 to +17.0" in good and "not above" not in good
     assert bad.endswith("-1.0 to +17.0   not above 0")
     assert "profile real" in report.summary("real")  # nothing there yet: no error
@@ -105,8 +130,14 @@ def test_readme_gets_ours_beside_the_papers():
     zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW | print_})
     new = report.readme(text)
     assert "old" not in new and "middle" in new and "No run of profile `real`" in new
-    assert "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | - | 82.8 (grozi-120) |" in new
-    assert "| grozi-120 web1 | 20 | 200 | 5.0 | 56.2 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 74.4 | 82.8 |" in new
+    assert (
+        "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | - | 82.8 (grozi-120) |"
+        in new
+    )
+    assert (
+        "| grozi-120 web1 | 20 | 200 | 5.0 | 56.2 | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | 74.4 | 82.8 |"
+        in new
+    )
     head, rule, *lines = [line for line in new.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in (head, rule, *lines)} == {11} and "| SIFT |" in head
     assert report.readme(new) == new and "left out" not in new
@@ -114,10 +145,18 @@ def test_readme_gets_ours_beside_the_papers():
 
 def test_sets_left_out_are_named_under_the_table():
     line = "left out: grozi-120 (not at hand); `klip data list` says where it comes from"
-    report.save_metrics({"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", "real")
-    assert f"| - |\n\n{line}\n<!-- /results -->" in report.readme("<!-- results:real -->\n<!-- /results -->\n")
-    assert report.write_report("real").read_text().count(line) == 2  # once more among the notebook's single values
-    report.save_metrics({"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", "real")
+    report.save_metrics(
+        {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", "real"
+    )
+    assert f"| - |\n\n{line}\n<!-- /results -->" in report.readme(
+        "<!-- results:real -->\n<!-- /results -->\n"
+    )
+    assert (
+        report.write_report("real").read_text().count(line) == 2
+    )  # once more among the notebook's single values
+    report.save_metrics(
+        {"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", "real"
+    )
     assert "left out" not in report.write_report("real").read_text()
 
 
@@ -126,17 +165,37 @@ def test_report_collects_everything_in_order(results):
     report.save_figure(Figure(figsize=(1, 1)), "01_counts", "nano")
     zero_shot(**{"grozi-like": ROW})
     text = report.write_report("nano").read_text()
-    wanted = ["# Results of profile nano", "## Notebook 01", "![01_counts](figures/01_counts.png)",
-              "## Notebook 02", "| n |", "## Notebook 04", "- seconds: 12.4", "## Provenance"]
+    wanted = [
+        "# Results of profile nano",
+        "## Notebook 01",
+        "![01_counts](figures/01_counts.png)",
+        "## Notebook 02",
+        "| n |",
+        "## Notebook 04",
+        "- seconds: 12.4",
+        "## Provenance",
+    ]
     assert [text.index(word) for word in wanted] == sorted(text.index(word) for word in wanted)
 
 
 def measured():
     """Evidence of C1 in 04 and of C7 in 03, reasons in both."""
-    gain = claims.evidence("C1", "RetailKLIP minus frozen encoder", "capg-like", (0.095, 0.02, 0.17))
-    rates = claims.evidence("C7", "block-wise minus common rate", "validation", (-0.03, -0.05, -0.01))
-    report.save_metrics({"evidence": pd.DataFrame([rates]), "reasons": {"C8": "no softmax run"}}, "03_finetune", "nano")
-    report.save_metrics({"evidence": [gain], "reasons": {"C2": "not at hand", "C8": "no time"}}, "04_zero_shot", "nano")
+    gain = claims.evidence(
+        "C1", "RetailKLIP minus frozen encoder", "capg-like", (0.095, 0.02, 0.17)
+    )
+    rates = claims.evidence(
+        "C7", "block-wise minus common rate", "validation", (-0.03, -0.05, -0.01)
+    )
+    report.save_metrics(
+        {"evidence": pd.DataFrame([rates]), "reasons": {"C8": "no softmax run"}},
+        "03_finetune",
+        "nano",
+    )
+    report.save_metrics(
+        {"evidence": [gain], "reasons": {"C2": "not at hand", "C8": "no time"}},
+        "04_zero_shot",
+        "nano",
+    )
 
 
 def test_claims_are_judged_by_what_the_notebooks_stored(results):
@@ -147,11 +206,17 @@ def test_claims_are_judged_by_what_the_notebooks_stored(results):
     found = ledger.loc[["C1", "C2", "C3", "C7", "C8"], "verdict"]
     assert list(found) == ["upheld", "not tested", "not tested", "not upheld", "not tested"]
     assert ledger.loc["C1", "ours"].endswith("capg-like +9.5 (+2.0 to +17.0)")
-    assert (ledger.loc["C2", "ours"], ledger.loc["C8", "ours"]) == ("not at hand", "no softmax run; no time")
+    assert (ledger.loc["C2", "ours"], ledger.loc["C8", "ours"]) == (
+        "not at hand",
+        "no softmax run; no time",
+    )
     assert ledger.loc["C2", "paper"].startswith("capg-gp: RetailKLIP 88.6")
     text = path.with_suffix(".md").read_text()
     assert text.count("\n") == 11 and "| not upheld |" in text
-    with pytest.raises(FileNotFoundError, match="no numbers to judge the claims by: run `make reproduce PROFILE=real`"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="no numbers to judge the claims by: run `make reproduce PROFILE=real`",
+    ):
         report.save_claims("real")
     with pytest.raises(ValueError, match="profile must be one of"):
         report.save_claims("../nano")
@@ -174,10 +239,20 @@ def test_klip_report_writes_ledger_and_report(results):
     measured()
     done = CliRunner().invoke(cli.app, ["report", "--profile", "nano"])
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.split() == [str(results / "nano" / name) for name in ("claims.csv", "report.md")]
-    assert {path.name for path in (results / "nano").glob("*.*")} == {"claims.csv", "claims.md", "report.md"}
+    assert done.stdout.split() == [
+        str(results / "nano" / name) for name in ("claims.csv", "report.md")
+    ]
+    assert {path.name for path in (results / "nano").glob("*.*")} == {
+        "claims.csv",
+        "claims.md",
+        "report.md",
+    }
     wrong = CliRunner().invoke(cli.app, ["report", "--profile", "real"])
-    assert wrong.exit_code == 2 and wrong.stderr.startswith("klip: ") and "PROFILE=real" in wrong.stderr
+    assert (
+        wrong.exit_code == 2
+        and wrong.stderr.startswith("klip: ")
+        and "PROFILE=real" in wrong.stderr
+    )
 
 
 def test_stored_ledgers_follow_from_the_stored_numbers(results):
@@ -195,7 +270,9 @@ def test_readme_of_the_project_is_up_to_date(tmp_path, monkeypatch):
     own, and on another kind of CPU other last digits."""
     text = (paths.ROOT / "README.md").read_text()
     assert "<!-- results:nano -->" in text
-    archive = subprocess.run(["git", "archive", "HEAD", "results"], cwd=paths.ROOT, capture_output=True)
+    archive = subprocess.run(
+        ["git", "archive", "HEAD", "results"], cwd=paths.ROOT, capture_output=True
+    )
     if archive.returncode == 0:  # else this is no checkout
         tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(tmp_path, filter="data")
     shown = []
@@ -205,7 +282,6 @@ def test_readme_of_the_project_is_up_to_date(tmp_path, monkeypatch):
     assert text in shown, "README.md is behind results/: run `make refresh`"
 
 
-
 def test_provenance_does_not_load_torch():
     code = "import sys; from klip.companion import report; report.provenance(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -213,14 +289,30 @@ def test_provenance_does_not_load_torch():
 
 
 def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
-    assert report.speeds().empty and "| name | device |" in report.readme("<!-- speed:all -->\n<!-- /speed -->\n")
+    assert report.speeds().empty and "| name | device |" in report.readme(
+        "<!-- speed:all -->\n<!-- /speed -->\n"
+    )
     how = {"precision": "bf16", "batch_size": 64, "accumulate": 4, "checkpointing": False}
-    facts = {"device": "H100", "torch": "2", "model": "ViT-L-14", "settings": how, "share_of_matrix_rate": 0.5,
-             "synthetic": {"images_per_s": 300.0, "peak_reserved_bytes": 5 * 2**30},
-             "jpeg_fed": {"images_per_s": 250.0}, "beside_metric_loss_only": {"ratio": 1.25}}
+    facts = {
+        "device": "H100",
+        "torch": "2",
+        "model": "ViT-L-14",
+        "settings": how,
+        "share_of_matrix_rate": 0.5,
+        "synthetic": {"images_per_s": 300.0, "peak_reserved_bytes": 5 * 2**30},
+        "jpeg_fed": {"images_per_s": 250.0},
+        "beside_metric_loss_only": {"ratio": 1.25},
+    }
     report.save_gpu("b", facts)
-    report.save_gpu("a", facts | {"device": "CPU", "synthetic": {"images_per_s": 1.0},
-                                  "beside_metric_loss_only": {"ratio": None}})
+    report.save_gpu(
+        "a",
+        facts
+        | {
+            "device": "CPU",
+            "synthetic": {"images_per_s": 1.0},
+            "beside_metric_loss_only": {"ratio": None},
+        },
+    )
     found = report.speeds()
     assert found["name"].tolist() == ["a", "b"] and found["device"].tolist() == ["CPU", "H100"]
     assert found["peak_gib"].isna().tolist() == [True, False] and found["peak_gib"][1] == 5

@@ -10,21 +10,45 @@ import pytest
 from klip.companion import report, reproduce
 from klip.settings import config, paths
 
-PARAMETERS = 'profile: str = "nano"  # results go to results/<profile>/\neval_sets: str = "grozi-like"\n' \
-             'depths: str = "1 2"\ntop_lr: float = 2e-4\nseeds: int = 3\nextra: int = 0'
+PARAMETERS = (
+    'profile: str = "nano"  # results go to results/<profile>/\neval_sets: str = "grozi-like"\n'
+    'depths: str = "1 2"\ntop_lr: float = 2e-4\nseeds: int = 3\nextra: int = 0'
+)
 START = "from klip.companion import report\nfrom klip.settings import config\nsettings = config.settings(globals())"
 
 
 def book(path, *cells):
     """Write a notebook with the shared parameters cell, the packing cell and these code cells."""
     sources = [(PARAMETERS, ["parameters"]), (START, []), *((cell, []) for cell in cells)]
-    path.write_text(json.dumps({
-        "nbformat": 4, "nbformat_minor": 5,
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-        "cells": [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Toy"}] + [
-            {"cell_type": "code", "id": f"cell{number}", "metadata": {"tags": tags}, "source": source,
-             "outputs": [], "execution_count": None} for number, (source, tags) in enumerate(sources)],
-    }))
+    path.write_text(
+        json.dumps(
+            {
+                "nbformat": 4,
+                "nbformat_minor": 5,
+                "metadata": {
+                    "kernelspec": {
+                        "name": "python3",
+                        "display_name": "Python 3",
+                        "language": "python",
+                    }
+                },
+                "cells": [
+                    {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Toy"}
+                ]
+                + [
+                    {
+                        "cell_type": "code",
+                        "id": f"cell{number}",
+                        "metadata": {"tags": tags},
+                        "source": source,
+                        "outputs": [],
+                        "execution_count": None,
+                    }
+                    for number, (source, tags) in enumerate(sources)
+                ],
+            }
+        )
+    )
 
 
 @pytest.fixture
@@ -35,18 +59,24 @@ def shop(tmp_path, monkeypatch):
         (tmp_path / name.lower()).mkdir()
     for name in ("KLIP_RESULTS", "KLIP_CACHE", "JUPYTER_PREFER_ENV_PATH"):
         monkeypatch.setenv(name, "")  # run() sets them; this puts them back
-    book(paths.NOTEBOOKS / "02_depth.ipynb", "import sys\nprint(sys.executable)",
-         'found = {"depth": max(settings.depth_list), "seconds": 1.5}',
-         'report.save_metrics(found, "02_depth", settings.profile)')
-    book(paths.NOTEBOOKS / "03_train.ipynb",
-         'depth = report.read_metrics("02_depth", settings.profile)["depth"]',
-         'report.save_metrics({"product": settings.top_lr * depth}, "03_train", settings.profile)')
+    book(
+        paths.NOTEBOOKS / "02_depth.ipynb",
+        "import sys\nprint(sys.executable)",
+        'found = {"depth": max(settings.depth_list), "seconds": 1.5}',
+        'report.save_metrics(found, "02_depth", settings.profile)',
+    )
+    book(
+        paths.NOTEBOOKS / "03_train.ipynb",
+        'depth = report.read_metrics("02_depth", settings.profile)["depth"]',
+        'report.save_metrics({"product": settings.top_lr * depth}, "03_train", settings.profile)',
+    )
     return paths.NOTEBOOKS
 
 
 @pytest.fixture
 def quick(shop, monkeypatch):
     """The same, with the cells executed in this process: what runs when is the question, not how."""
+
     def execute(read, values, profile):
         space = {name: values[name] for name in read.parameters}
         exec("\n".join(read.code), space)
@@ -82,21 +112,33 @@ def test_only_what_depends_on_a_change_runs_again(quick):
     assert reproduce.run(parameters={"top_lr": "1e-3"}) == ["03_train"]
     assert metrics("03_train")["product"] == pytest.approx(2e-3)
     assert reproduce.run(parameters={"top_lr": 1e-3, "seeds": 5}) == []  # nobody uses seeds
-    assert reproduce.run(parameters={"top_lr": 1e-3, "depths": [4, 8]}, only="03") == ["02_depth", "03_train"]
+    assert reproduce.run(parameters={"top_lr": 1e-3, "depths": [4, 8]}, only="03") == [
+        "02_depth",
+        "03_train",
+    ]
     assert metrics("03_train")["product"] == pytest.approx(8e-3)
 
 
-def test_a_set_not_at_hand_is_left_out_in_one_line_until_it_arrives(quick, monkeypatch, tmp_path, capsys):
+def test_a_set_not_at_hand_is_left_out_in_one_line_until_it_arrives(
+    quick, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setenv("KLIP_DATA", str(tmp_path / "photographs"))
-    book(quick / "02_depth.ipynb", 'report.save_metrics({"depth": len(settings.eval_list)}, "02_depth", "nano")')
+    book(
+        quick / "02_depth.ipynb",
+        'report.save_metrics({"depth": len(settings.eval_list)}, "02_depth", "nano")',
+    )
     given = {"eval_sets": "grozi-like rp2k"}
     assert reproduce.run(only="02", parameters=given) == ["02_depth"]
-    assert capsys.readouterr().out.startswith("left out: rp2k (not at hand); `klip data list` says where it comes")
+    assert capsys.readouterr().out.startswith(
+        "left out: rp2k (not at hand); `klip data list` says where it comes"
+    )
     assert reproduce.run(only="02", parameters=given) == []
     (tmp_path / "photographs" / "rp2k" / "train").mkdir(parents=True)
     assert reproduce.run(only="02", parameters=given) == ["02_depth"]
     assert "left out" not in capsys.readouterr().out.split("nothing, all is up to date")[-1]
-    with pytest.raises(FileNotFoundError, match=r"evaluation sets: none is in .*capg-gp \(not at hand\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"evaluation sets: none is in .*capg-gp \(not at hand\)"
+    ):
         reproduce.run(only="02", parameters={"eval_sets": "capg-gp"})
 
 
@@ -125,13 +167,17 @@ def test_a_failing_cell_is_named_and_leaves_nothing_half_written(shop):
 
 
 def test_wrong_names_and_values_are_refused_before_anything_runs(shop):
-    for parameters, message in [({"depht": 8}, "no notebook has a parameter 'depht'; did you mean depths"),
-                                ({"depths": "0"}, "depths must be whole numbers"),
-                                ({"seeds": "many"}, "seeds must be a valid integer"),
-                                ({"profile": "real"}, "profile is nano, got 'real'")]:
+    for parameters, message in [
+        ({"depht": 8}, "no notebook has a parameter 'depht'; did you mean depths"),
+        ({"depths": "0"}, "depths must be whole numbers"),
+        ({"seeds": "many"}, "seeds must be a valid integer"),
+        ({"profile": "real"}, "profile is nano, got 'real'"),
+    ]:
         with pytest.raises(ValueError, match=message):
             reproduce.run(parameters=parameters)
-    with pytest.raises(ValueError, match="profile must be one of nano, paper, real, shelf, got 'nanoo'"):
+    with pytest.raises(
+        ValueError, match="profile must be one of nano, paper, real, shelf, got 'nanoo'"
+    ):
         reproduce.run("nanoo")
     with pytest.raises(ValueError, match="no notebook has number '07'; there are 02, 03"):
         reproduce.run(only="07")
@@ -149,12 +195,15 @@ def test_the_appendix_runs_only_when_asked(quick):
     assert reproduce.run(only="A", parameters={"extra": 2}) == ["A_backbone"]
 
 
-@pytest.mark.parametrize(("code", "expected"), [
-    ("settings.depth_list", {"depth_list": [1, 2]}),  # a property stands for its values
-    ("seeds + 1", {"seeds": 3}),
-    ("seeds = 1", {}),  # written, not read
-    ("config.settings(globals()).seeds; x.settings", {}),
-])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("settings.depth_list", {"depth_list": [1, 2]}),  # a property stands for its values
+        ("seeds + 1", {"seeds": 3}),
+        ("seeds = 1", {}),  # written, not read
+        ("config.settings(globals()).seeds; x.settings", {}),
+    ],
+)
 def test_dependencies_are_read_from_the_code(shop, code, expected):
     book(shop / "02_depth.ipynb", code)
     read = reproduce.Notebook.read(shop / "02_depth.ipynb")

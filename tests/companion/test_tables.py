@@ -9,7 +9,8 @@ from klip.companion import tables
 def test_numbers_are_rounded_gaps_are_empty_and_bars_are_escaped():
     frame = pd.DataFrame({"product": ["a|b", "c\nd"], "lr": [2e-4, np.nan], "n": [3, 4]})
     assert tables.markdown(frame) == (
-        "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c d |  | 4 |\n")
+        "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c d |  | 4 |\n"
+    )
 
 
 def test_a_long_frame_says_how_much_it_leaves_out():

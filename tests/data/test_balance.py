@@ -23,7 +23,9 @@ def drawn(catalogue, draws):
     """Per product: Counter of image -> draws."""
     found = {}
     for row, _ in draws:
-        found.setdefault(catalogue["product"].iloc[row], Counter())[catalogue["image"].iloc[row]] += 1
+        found.setdefault(catalogue["product"].iloc[row], Counter())[
+            catalogue["image"].iloc[row]
+        ] += 1
     return found
 
 
@@ -37,7 +39,9 @@ def test_exactly_depth_draws_per_product_and_epoch(catalogue, depth, epoch):
     for product, images in drawn(catalogue, draws).items():
         assert images.total() == depth
         assert len(images) == min(depth, SIZES[product])
-        assert max(images.values()) - min(images.values()) <= 1  # without replacement until exhausted
+        assert (
+            max(images.values()) - min(images.values()) <= 1
+        )  # without replacement until exhausted
 
 
 @pytest.mark.parametrize("depth", [5, 17])
@@ -100,7 +104,11 @@ def test_draws_are_the_epochs_cut_at_the_budget(catalogue, images, balanced):
 
 def test_table_counts_over_and_under_sampling(catalogue):
     assert plan(catalogue, 4).table().to_dict("list") == {
-        "product": ["a", "b", "c", "d"], "images": [3, 1, 4, 4], "draws": [4] * 4, "repeats": [1, 3, 0, 0]}
+        "product": ["a", "b", "c", "d"],
+        "images": [3, 1, 4, 4],
+        "draws": [4] * 4,
+        "repeats": [1, 3, 0, 0],
+    }
     assert plan(catalogue, 4, balanced=False).table()["draws"].tolist() == [3, 1, 40, 8]
 
 
@@ -109,26 +117,33 @@ def test_single_product(catalogue):
     assert sorted(p.epoch(0)[:, 1]) == [0, 1, 2] and len(set(p.epoch(0)[:, 0])) == 1
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"depth": 0}, "depth must be a whole number >= 1 image per product, got 0"),
-    ({"depth": -1}, "got -1"),
-    ({"depth": 2.0}, "got 2.0"),
-    ({"depth": True}, "got True"),
-    ({"depth": "3"}, "got '3'"),
-    ({"depth": 1, "breadth": 5}, "breadth must be at most the 4 products, got 5"),
-    ({"depth": 1, "breadth": -1}, "breadth must be .* got -1"),
-    ({"depth": 1, "seed": -1}, "seed must be"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"depth": 0}, "depth must be a whole number >= 1 image per product, got 0"),
+        ({"depth": -1}, "got -1"),
+        ({"depth": 2.0}, "got 2.0"),
+        ({"depth": True}, "got True"),
+        ({"depth": "3"}, "got '3'"),
+        ({"depth": 1, "breadth": 5}, "breadth must be at most the 4 products, got 5"),
+        ({"depth": 1, "breadth": -1}, "breadth must be .* got -1"),
+        ({"depth": 1, "seed": -1}, "seed must be"),
+    ],
+)
 def test_wrong_arguments_are_named(catalogue, options, message):
     with pytest.raises(ValueError, match=message):
         plan(catalogue, **options)
 
 
 def test_wrong_catalogues_are_named(catalogue):
-    with pytest.raises(ValueError, match=r"no image has split 'train'; the catalogue has \['val'\]"):
+    with pytest.raises(
+        ValueError, match=r"no image has split 'train'; the catalogue has \['val'\]"
+    ):
         plan(catalogue[catalogue["split"] == "val"], 1)
     for nothing in ("", "  ", None):
-        with pytest.raises(ValueError, match=r"every training image needs a product, d/0.jpg has none"):
+        with pytest.raises(
+            ValueError, match=r"every training image needs a product, d/0.jpg has none"
+        ):
             named = catalogue["product"].where(catalogue["image"] != "d/0.jpg", nothing)
             plan(catalogue.assign(product=named), 1)
     empty = catalogue.assign(product=pd.Categorical(catalogue["product"], [*SIZES, "empty"]))
@@ -143,6 +158,6 @@ def test_draws_together_are_the_same_draws_in_runs_of_one_product(catalogue):
     apart, together = p.epoch(2), p.epoch(2, together=True)
     assert sorted(map(tuple, apart)) == sorted(map(tuple, together))
     names = catalogue["product"].iloc[together[:, 0]].tolist()
-    assert [len(set(names[i:i + 6])) for i in range(0, 24, 6)] == [1] * 4
+    assert [len(set(names[i : i + 6])) for i in range(0, 24, 6)] == [1] * 4
     orders = {tuple(catalogue["product"].iloc[p.epoch(e, together=True)[::6, 0]]) for e in range(6)}
     assert len(orders) > 1  # the products come in another order each time

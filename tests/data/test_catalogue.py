@@ -23,10 +23,15 @@ def by_split(catalogue):
 def grocery(tmp_path, picture):
     """Three products, one packaged, in GroceryStoreDataset's layout: CRLF, spaces, leading slashes."""
     root = tmp_path / "grocery-store"
-    products = [("Golden-Delicious", 0, "Fruit/Apple", 0), ("Oatly-Oat-Milk", 7, "Packages/Oat-Milk", 3),
-                ("Leek", 10, "Vegetables", 4)]
-    lines = ["Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),"
-             "Iconic Image Path (str),Product Description Path (str)"]
+    products = [
+        ("Golden-Delicious", 0, "Fruit/Apple", 0),
+        ("Oatly-Oat-Milk", 7, "Packages/Oat-Milk", 3),
+        ("Leek", 10, "Vegetables", 4),
+    ]
+    lines = [
+        "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),"
+        "Iconic Image Path (str),Product Description Path (str)"
+    ]
     for name, fine, folder, coarse in products:
         icon = f"/iconic-images-and-descriptions/{folder}/{name}/{name}_Iconic.jpg"
         picture(root / icon[1:])
@@ -49,8 +54,11 @@ def grozi(tmp_path, picture):
     root = tmp_path / "grozi-120"
     for product, numbers in ((1, (1, 2, 10)), (2, (2, 3)), (10, (1,))):
         for number in numbers:
-            picture(root / f"inVitro/{product}/web/JPEG/web{number}.jpg", size=(10 * number, 20),
-                    mode="L" if number == 3 else "RGB")
+            picture(
+                root / f"inVitro/{product}/web/JPEG/web{number}.jpg",
+                size=(10 * number, 20),
+                mode="L" if number == 3 else "RGB",
+            )
     for beside in ("PNG/web1.png", "masks/mask1.png"):
         picture(root / "inVitro/10/web" / beside)
     for product, suffix in ((1, "jpg"), (2, "JPG"), (10, "png")):
@@ -78,15 +86,19 @@ def test_grocery_store_where_it_is_looked_for(grocery, monkeypatch):
     monkeypatch.setenv("KLIP_DATA", str(grocery.parent))
     assert len(data.load("grocery-store")) == 21
     (grocery.parent / "clone").mkdir()
-    shutil.move(grocery, grocery.parent / "clone" / "dataset")          # a clone of the repository
+    shutil.move(grocery, grocery.parent / "clone" / "dataset")  # a clone of the repository
     assert data.load("grocery-store", grocery.parent / "clone").attrs["root"].endswith("dataset")
-    with pytest.raises(FileNotFoundError, match="missing; run `klip data fetch grocery-store`, or put"):
+    with pytest.raises(
+        FileNotFoundError, match="missing; run `klip data fetch grocery-store`, or put"
+    ):
         data.load("grocery-store")
 
 
 def test_grocery_store_damage(grocery):
     (grocery / "test/Vegetables/Leek/Leek_001.jpg").unlink()
-    with pytest.raises(ValueError, match=r"1 damaged in .*Leek_001.jpg \(missing\); put them right"):
+    with pytest.raises(
+        ValueError, match=r"1 damaged in .*Leek_001.jpg \(missing\); put them right"
+    ):
         data.load("grocery-store", grocery)
     kept = data.check(data.load("grocery-store", grocery, unreadable="keep"))
     assert kept[["product", "problem"]].values.tolist() == [["Leek", "missing"]]
@@ -102,7 +114,7 @@ def test_grocery_store_damage(grocery):
 def test_grozi(grozi):
     catalogue = data.load("grozi-120", grozi)
     assert by_split(catalogue) == {"gallery": 6, "query": 9}
-    assert catalogue["product"].unique().tolist() == ["1", "2", "10"]       # numbers, not words
+    assert catalogue["product"].unique().tolist() == ["1", "2", "10"]  # numbers, not words
     gallery = catalogue[catalogue["split"] == "gallery"]
     assert gallery["packshot"].tolist() == [1, 2, 10, 2, 3, 1]
     assert not catalogue["image"].str.contains("PNG|masks|txt").any()
@@ -114,19 +126,29 @@ def test_grozi(grozi):
 def test_grozi_counts_a_crop_once_that_is_there_twice(grozi, picture):
     picture(grozi / "inSitu/1/video/video1.png")
     crops = data.load("grozi-120", grozi).query("split == 'query' and product == '1'")
-    assert crops["image"].tolist() == ["inSitu/1/video/video1.png", "inSitu/1/video/video2.jpg",
-                                       "inSitu/1/video/video11.jpg"]
+    assert crops["image"].tolist() == [
+        "inSitu/1/video/video1.png",
+        "inSitu/1/video/video2.jpg",
+        "inSitu/1/video/video11.jpg",
+    ]
 
 
 def test_grozi_without_crops(grozi):
     shutil.rmtree(grozi / "inSitu")
-    with pytest.raises(FileNotFoundError, match=r"no image inSitu/.* unpack inVitro.zip and inSitu.zip"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no image inSitu/.* unpack inVitro.zip and inSitu.zip"
+    ):
         data.load("grozi-120", grozi)
 
 
-@pytest.mark.parametrize("rule, images", [
-    ("first", ["web1", "web2", "web1"]), ("web1", ["web1", "web2", "web1"]),
-    ("largest", ["web10", "web3", "web1"])])
+@pytest.mark.parametrize(
+    "rule, images",
+    [
+        ("first", ["web1", "web2", "web1"]),
+        ("web1", ["web1", "web2", "web1"]),
+        ("largest", ["web10", "web3", "web1"]),
+    ],
+)
 def test_gallery_rules(grozi, rule, images):
     picked = data.pick_gallery(data.load("grozi-120", grozi), rule)
     gallery = picked[picked["split"] == "gallery"]
@@ -140,53 +162,81 @@ def test_random_gallery_is_seeded(grozi):
     picks = [data.pick_gallery(catalogue, "random", seed)["image"][0] for seed in range(20)]
     assert set(picks) == {f"inVitro/1/web/JPEG/web{n}.jpg" for n in (1, 2, 10)}
     assert picks == [data.pick_gallery(catalogue, "random", seed)["image"][0] for seed in range(20)]
-    with pytest.raises(ValueError, match="must be one of first, web1, largest, random, index, got 'best'"):
+    with pytest.raises(
+        ValueError, match="must be one of first, web1, largest, random, index, got 'best'"
+    ):
         data.pick_gallery(catalogue, "best")
 
 
 def test_gallery_of_training_images_and_products_without_packshot(tmp_path, picture):
-    for image in ("train/a/1.jpg", "train/a/2.jpg", "test/a/1.jpg", "test/b/1.jpg", "train/c/1.jpg"):
+    for image in (
+        "train/a/1.jpg",
+        "train/a/2.jpg",
+        "test/a/1.jpg",
+        "test/b/1.jpg",
+        "train/c/1.jpg",
+    ):
         picture(tmp_path / "rp2k" / "all" / image)
     picture(tmp_path / "rp2k/all/train/others/1.jpg")
     (tmp_path / "rp2k/all/train/empty").mkdir()
     catalogue = data.load("rp2k", tmp_path / "rp2k")
-    assert by_split(catalogue) == {"train": 3, "query": 2} and "others" not in set(catalogue["product"])
+    assert by_split(catalogue) == {"train": 3, "query": 2} and "others" not in set(
+        catalogue["product"]
+    )
     dropped = data.load("rp2k", tmp_path / "rp2k", test_only="drop")
     with pytest.warns(UserWarning, match="rp2k: 1 queries left out, there is no packshot of b"):
         picked = data.pick_gallery(dropped)
     assert picked[["image", "split"]].values.tolist() == [
-        ["train/a/1.jpg", "gallery"], ["train/c/1.jpg", "gallery"], ["test/a/1.jpg", "query"]]
+        ["train/a/1.jpg", "gallery"],
+        ["train/c/1.jpg", "gallery"],
+        ["test/a/1.jpg", "query"],
+    ]
 
 
 def test_plain_folder(shop_root):
     catalogue = data.load("folder", shop_root)
     assert by_split(catalogue) == {"train": 13}
     assert catalogue["product"].value_counts().to_dict() == {"red": 6, "green": 4, "blue": 3}
-    picked = data.pick_gallery(catalogue)       # no queries: one packshot each, all others are asked
+    picked = data.pick_gallery(catalogue)  # no queries: one packshot each, all others are asked
     assert by_split(picked) == {"gallery": 3, "query": 10}
     assert picked["image"].is_unique and picked["image"][0] == "blue/1.jpg"
 
 
 def test_folder_names_and_endings(tmp_path, picture):
-    cafe = "cafe\N{COMBINING ACUTE ACCENT}"                 # as macOS writes it
-    for image in (f"{cafe}/10.JPG", f"{cafe}/2.PNG", "\N{CJK UNIFIED IDEOGRAPH-5C0F}/1.webp", "10/1.jpeg",
-                  "9/1.jpg", ".git/1.jpg", "__MACOSX/1.jpg"):
+    cafe = "cafe\N{COMBINING ACUTE ACCENT}"  # as macOS writes it
+    for image in (
+        f"{cafe}/10.JPG",
+        f"{cafe}/2.PNG",
+        "\N{CJK UNIFIED IDEOGRAPH-5C0F}/1.webp",
+        "10/1.jpeg",
+        "9/1.jpg",
+        ".git/1.jpg",
+        "__MACOSX/1.jpg",
+    ):
         picture(tmp_path / image)
     (tmp_path / cafe / "Thumbs.db").write_bytes(b"x")
     catalogue = data.load("folder", tmp_path)
     assert catalogue["product"].unique().tolist() == [
-        "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{CJK UNIFIED IDEOGRAPH-5C0F}", "9", "10"]
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "\N{CJK UNIFIED IDEOGRAPH-5C0F}",
+        "9",
+        "10",
+    ]
     assert catalogue["image"][0].endswith("2.PNG") and data.check(catalogue).empty
 
 
 def test_folder_seeks_products(tmp_path, picture):
     picture(tmp_path / "loose.jpg")
-    with pytest.raises(ValueError, match="one folder of images per product, found 0 product folders"):
+    with pytest.raises(
+        ValueError, match="one folder of images per product, found 0 product folders"
+    ):
         data.load("folder", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="found 1 product folders and no image in them"):
         data.load("folder", tmp_path)
-    with pytest.raises(FileNotFoundError, match="nowhere is missing; it has to be a folder of products"):
+    with pytest.raises(
+        FileNotFoundError, match="nowhere is missing; it has to be a folder of products"
+    ):
         data.load("folder", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="folder: no root was given"):
         data.load("folder")
@@ -194,7 +244,9 @@ def test_folder_seeks_products(tmp_path, picture):
 
 def test_damage_is_fatal_or_skipped(shop_root):
     (shop_root / "yellow").mkdir()
-    with pytest.raises(ValueError, match=r"folder: 1 damaged in .*: yellow/ \(no image in its folder\)"):
+    with pytest.raises(
+        ValueError, match=r"folder: 1 damaged in .*: yellow/ \(no image in its folder\)"
+    ):
         data.load("folder", shop_root)
     (shop_root / "red/2.jpg").write_bytes(b"no picture")
     (shop_root / "red/3.jpg").write_bytes((shop_root / "red/4.jpg").read_bytes()[:300])
@@ -208,7 +260,10 @@ def test_damage_is_fatal_or_skipped(shop_root):
         data.load("folder", shop_root, unreadable="maybe")
     for image in shop_root.glob("*/*.jpg"):
         image.write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="and 9 more"), pytest.raises(ValueError, match="no image in .* can"):
+    with (
+        pytest.warns(UserWarning, match="and 9 more"),
+        pytest.raises(ValueError, match="no image in .* can"),
+    ):
         data.load("folder", shop_root, unreadable="skip")
 
 
@@ -218,34 +273,48 @@ def manifest(folder, text):
 
 
 def test_manifest(shop_root):
-    text = ("\N{BYTE ORDER MARK}image, product ,split,note\nred/1.jpg, 007 ,Gallery,a\n"
-            "\"red/2.jpg\",007, test,b\nred\\3.jpg,NA,,\n./blue/1.jpg,\"a, b\",val,c\n")
+    text = (
+        "\N{BYTE ORDER MARK}image, product ,split,note\nred/1.jpg, 007 ,Gallery,a\n"
+        '"red/2.jpg",007, test,b\nred\\3.jpg,NA,,\n./blue/1.jpg,"a, b",val,c\n'
+    )
     catalogue = data.load("manifest", manifest(shop_root, text))
     assert catalogue[["image", "product", "split", "note"]].values.tolist() == [
-        ["red/1.jpg", "007", "gallery", "a"], ["red/2.jpg", "007", "query", "b"],
-        ["red/3.jpg", "NA", "train", ""], ["./blue/1.jpg", "a, b", "val", "c"]]
+        ["red/1.jpg", "007", "gallery", "a"],
+        ["red/2.jpg", "007", "query", "b"],
+        ["red/3.jpg", "NA", "train", ""],
+        ["./blue/1.jpg", "a, b", "val", "c"],
+    ]
     assert catalogue.attrs["root"] == str(shop_root)
     (shop_root / "images.csv").rename(shop_root / "manifest.csv")
     assert len(data.load("manifest", shop_root)) == 4
 
 
-@pytest.mark.parametrize("text, words", [
-    ("picture,product\nred/1.jpg,a\n", "wants columns image, product.* got columns picture, product"),
-    ("image;product\nred/1.jpg;a\n", "got columns image;product"),
-    ("image,product\n", "at least one row, .* 0 rows"),
-    ("", "is no CSV file in UTF-8"),
-    ("image,product\nred/1.jpg,a,b\nred/2.jpg,a,b\n", "is no CSV file"),
-    ("image,product\nred/1.jpg,a\n../secret.jpg,a\n", "row 2 of .* has image '../secret.jpg', accepted are"),
-    ("image,product\nred/../../secret.jpg,a\n", "row 1 .* accepted are paths below"),
-    ("image,product\n/etc/passwd,a\n", "row 1 .* accepted are paths below"),
-    ("image,product\nC:\\secret.jpg,a\n", "row 1 .* accepted are paths below"),
-    ("image,product\n,a\n", "row 1 .* has image ''"),
-    ("image,product\nred/1.jpg,\n", "row 1 .* has no product"),
-    ("image,product\nred/1.jpg\n", "row 1 .* has no product"),
-    ("image,product,split\nred/1.jpg,a,trian\n", "has split 'trian', accepted are train, val"),
-    ("image,product\nred/1.jpg,a\nred/1.jpg,b\n", "several products to one image: red/1.jpg"),
-    ("image,product\nred/77.jpg,a\n", r"1 damaged in .*red/77.jpg \(missing\)"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (
+            "picture,product\nred/1.jpg,a\n",
+            "wants columns image, product.* got columns picture, product",
+        ),
+        ("image;product\nred/1.jpg;a\n", "got columns image;product"),
+        ("image,product\n", "at least one row, .* 0 rows"),
+        ("", "is no CSV file in UTF-8"),
+        ("image,product\nred/1.jpg,a,b\nred/2.jpg,a,b\n", "is no CSV file"),
+        (
+            "image,product\nred/1.jpg,a\n../secret.jpg,a\n",
+            "row 2 of .* has image '../secret.jpg', accepted are",
+        ),
+        ("image,product\nred/../../secret.jpg,a\n", "row 1 .* accepted are paths below"),
+        ("image,product\n/etc/passwd,a\n", "row 1 .* accepted are paths below"),
+        ("image,product\nC:\\secret.jpg,a\n", "row 1 .* accepted are paths below"),
+        ("image,product\n,a\n", "row 1 .* has image ''"),
+        ("image,product\nred/1.jpg,\n", "row 1 .* has no product"),
+        ("image,product\nred/1.jpg\n", "row 1 .* has no product"),
+        ("image,product,split\nred/1.jpg,a,trian\n", "has split 'trian', accepted are train, val"),
+        ("image,product\nred/1.jpg,a\nred/1.jpg,b\n", "several products to one image: red/1.jpg"),
+        ("image,product\nred/77.jpg,a\n", r"1 damaged in .*red/77.jpg \(missing\)"),
+    ],
+)
 def test_manifest_refuses(shop_root, text, words):
     with pytest.raises(ValueError, match=words) as caught:
         data.load("manifest", manifest(shop_root, text))
@@ -253,12 +322,16 @@ def test_manifest_refuses(shop_root, text, words):
 
 
 def test_manifest_other_ways(shop_root):
-    with pytest.raises(FileNotFoundError, match="it has to be a CSV or Parquet file with columns image, product"):
+    with pytest.raises(
+        FileNotFoundError, match="it has to be a CSV or Parquet file with columns image, product"
+    ):
         data.load("manifest", shop_root / "none.csv")
     with pytest.raises(FileNotFoundError, match="manifest.csv is missing; it has columns"):
         data.load("manifest", shop_root)
     with pytest.warns(UserWarning, match="1 duplicate rows of .* left out: red/1.jpg"):
-        catalogue = data.load("manifest", manifest(shop_root, "image,product\n" + 2 * "red/1.jpg,a\n"))
+        catalogue = data.load(
+            "manifest", manifest(shop_root, "image,product\n" + 2 * "red/1.jpg,a\n")
+        )
     assert len(catalogue) == 1
     (shop_root / "images.csv").write_bytes("image,product\nred/1.jpg,é\n".encode("latin-1"))
     with pytest.raises(ValueError, match="is no CSV file in UTF-8"):
@@ -266,7 +339,9 @@ def test_manifest_other_ways(shop_root):
 
 
 def test_halves_are_disjoint_and_whole(grozi):
-    halves = [set(data.load(f"grozi-120:{part}", grozi)["product"]) for part in ("tuned", "held-out")]
+    halves = [
+        set(data.load(f"grozi-120:{part}", grozi)["product"]) for part in ("tuned", "held-out")
+    ]
     assert halves == [{"1", "10"}, {"2"}]
     with pytest.raises(ValueError, match="does not say which products are packaged"):
         data.load("grozi-120:packaged", grozi)
@@ -275,12 +350,17 @@ def test_halves_are_disjoint_and_whole(grozi):
 
 
 def test_validation_has_equal_numbers(shop_root, grocery):
-    split = data.load("folder", shop_root, seed=1, validation=3)            # blue has no more than 3
+    split = data.load("folder", shop_root, seed=1, validation=3)  # blue has no more than 3
     assert by_split(split) == {"train": 7, "val": 6}
-    assert split[split["split"] == "val"]["product"].value_counts().to_dict() == {"red": 3, "green": 3}
+    assert split[split["split"] == "val"]["product"].value_counts().to_dict() == {
+        "red": 3,
+        "green": 3,
+    }
     pd.testing.assert_frame_equal(split, data.load("folder", shop_root, seed=1, validation=3))
     assert not split["split"].equals(data.load("folder", shop_root, seed=2, validation=3)["split"])
-    (grocery / "val.txt").write_text("".join(sorted((grocery / "val.txt").read_text().splitlines(True))[:2]))
+    (grocery / "val.txt").write_text(
+        "".join(sorted((grocery / "val.txt").read_text().splitlines(True))[:2])
+    )
     own = data.load("grocery-store", grocery, validation=1)
     assert by_split(own) == {"gallery": 3, "query": 6, "train": 9, "val": 2}
 
@@ -296,10 +376,15 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
         frame = pd.DataFrame({"image": [], "product": [], "split": []}, dtype=str)
         frame.attrs.update(root=str(root), name="x")
         return {"finetune": frame, "grozi_like": frame}
+
     calls = []
     sets = types.SimpleNamespace(
-        ShopPlan=lambda: "plan", catalogues=catalogues,
-        render=lambda plan, root, workers, progress: calls.append((plan, root, workers)) or catalogues(root))
+        ShopPlan=lambda: "plan",
+        catalogues=catalogues,
+        render=lambda plan, root, workers, progress: (
+            calls.append((plan, root, workers)) or catalogues(root)
+        ),
+    )
     monkeypatch.setitem(sys.modules, "klip.shop.sets", sets)
     monkeypatch.setattr("klip.shop.sets", sets, raising=False)
     assert data.load("shop", workers=1).attrs == {"root": str(paths.CACHE / "shop"), "name": "shop"}
@@ -315,30 +400,44 @@ def test_read_turns_every_kind_into_rgb(tmp_path):
     red[..., 0] = 255
     image, clear = Image.fromarray(red), np.zeros((4, 6, 4), np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6                                        # the camera was held upright
+    exif[0x0112] = 6  # the camera was held upright
     palette = image.quantize(4)
     for name, picture, options in (
-            ("rgb.png", image, {}), ("palette.png", palette, {}), ("turned.png", image, {"exif": exif}),
-            ("cmyk.tif", image.convert("CMYK"), {}), ("grey.png", image.convert("L"), {}),
-            ("deep.png", Image.fromarray(np.full((4, 6), 0x8000, np.uint16)), {}),
-            ("clear.png", Image.fromarray(clear), {}), ("la.png", Image.new("LA", (6, 4), (0, 0)), {}),
-            ("hole.png", palette, {"transparency": int(np.asarray(palette)[0, 0])}),
-            ("one.gif", palette, {}), ("bits.png", Image.new("1", (6, 4), 1), {})):
+        ("rgb.png", image, {}),
+        ("palette.png", palette, {}),
+        ("turned.png", image, {"exif": exif}),
+        ("cmyk.tif", image.convert("CMYK"), {}),
+        ("grey.png", image.convert("L"), {}),
+        ("deep.png", Image.fromarray(np.full((4, 6), 0x8000, np.uint16)), {}),
+        ("clear.png", Image.fromarray(clear), {}),
+        ("la.png", Image.new("LA", (6, 4), (0, 0)), {}),
+        ("hole.png", palette, {"transparency": int(np.asarray(palette)[0, 0])}),
+        ("one.gif", palette, {}),
+        ("bits.png", Image.new("1", (6, 4), 1), {}),
+    ):
         picture.save(tmp_path / name, **options)
         read = read_image(tmp_path / name)
         assert read.dtype == np.uint8 and read.flags.writeable and read.flags.c_contiguous
         assert read.shape == ((6, 4, 3) if name == "turned.png" else (4, 6, 3)), name
-        wanted = {"grey.png": 76, "deep.png": 128, "clear.png": 255, "la.png": 255, "hole.png": 255,
-                  "bits.png": 255}.get(name, (255, 0, 0))
+        wanted = {
+            "grey.png": 76,
+            "deep.png": 128,
+            "clear.png": 255,
+            "la.png": 255,
+            "hole.png": 255,
+            "bits.png": 255,
+        }.get(name, (255, 0, 0))
         assert np.abs(read.astype(int) - wanted).max() <= 1, name
 
 
 def test_read_names_what_it_cannot_read(tmp_path, picture):
     whole = picture(tmp_path / "cut.jpg", size=(64, 64)).read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("text")
     for name, words in (("cut.jpg", "truncated"), ("text.png", "cannot identify image file")):
-        with pytest.raises(ValueError, match=rf"^image .*{name}: cannot be read \(.*{words}") as caught:
+        with pytest.raises(
+            ValueError, match=rf"^image .*{name}: cannot be read \(.*{words}"
+        ) as caught:
             read_image(tmp_path / name)
         assert str(caught.value).count(str(tmp_path)) == 1
     with pytest.raises(FileNotFoundError, match="none.jpg: there is no such file"):
@@ -346,4 +445,11 @@ def test_read_names_what_it_cannot_read(tmp_path, picture):
 
 
 def test_natural_order():
-    assert sorted(["b10", "b9", "10", "9", "a", ""], key=natural) == ["", "a", "b9", "b10", "9", "10"]
+    assert sorted(["b10", "b9", "10", "9", "a", ""], key=natural) == [
+        "",
+        "a",
+        "b9",
+        "b10",
+        "9",
+        "10",
+    ]

@@ -12,6 +12,7 @@ from klip.settings import paths
 @pytest.fixture
 def archive(tmp_path, picture, monkeypatch):
     """archive(name, mark): a zip like GitHub's of one product in place of it, and the fingerprint of its content."""
+
     def build(name="good.zip", mark="same"):
         source = tmp_path / name / "GroceryStoreDataset-abc"
         icon, files = "iconic/Packages/Milk/Milk_Iconic.jpg", []
@@ -29,7 +30,10 @@ def archive(tmp_path, picture, monkeypatch):
                 packed.write(path, path.relative_to(source.parent))
             packed.writestr("GroceryStoreDataset-abc/dataset/../../../escaped.txt", "out")
         monkeypatch.setattr(fetch, "URL", (tmp_path / f"packed-{name}").as_uri())
-        monkeypatch.setattr(fetch, "CONTENT", fetch.fingerprint(source / "dataset", [*files, icon, "classes.csv"]))
+        monkeypatch.setattr(
+            fetch, "CONTENT", fetch.fingerprint(source / "dataset", [*files, icon, "classes.csv"])
+        )
+
     return build
 
 
@@ -42,10 +46,19 @@ def test_fingerprint_is_its_definition(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x").write_bytes(b"1")
     (tmp_path / "a").write_bytes(b"2")
-    lines = [f"{name}\0{hashlib.sha256(text).hexdigest()}\n" for name, text in (("a", b"2"), ("b/x", b"1"))]
-    assert fetch.fingerprint(tmp_path, ["b/x", "a", "a"]) == hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = [
+        f"{name}\0{hashlib.sha256(text).hexdigest()}\n"
+        for name, text in (("a", b"2"), ("b/x", b"1"))
+    ]
+    assert (
+        fetch.fingerprint(tmp_path, ["b/x", "a", "a"])
+        == hashlib.sha256("".join(lines).encode()).hexdigest()
+    )
     (tmp_path / "a").rename(tmp_path / "c")
-    assert fetch.fingerprint(tmp_path, ["b/x", "c"]) != hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert (
+        fetch.fingerprint(tmp_path, ["b/x", "c"])
+        != hashlib.sha256("".join(lines).encode()).hexdigest()
+    )
 
 
 def test_fetches_checks_and_is_done(archive, workspace, monkeypatch):
@@ -53,7 +66,7 @@ def test_fetches_checks_and_is_done(archive, workspace, monkeypatch):
     folder = fetch.fetch("grocery-store")
     assert folder == paths.data_root() / "grocery-store"
     assert len(data.load("grocery-store")) == 4 and not (folder / "README.md").exists()
-    assert [path.parent for path in workspace.rglob("escaped.txt")] == [folder]     # kept inside
+    assert [path.parent for path in workspace.rglob("escaped.txt")] == [folder]  # kept inside
     assert [path.name for path in folder.parent.iterdir()] == ["grocery-store"]
     monkeypatch.setattr(fetch, "URL", "file:///nowhere.zip")
     assert fetch.fetch("grocery-store") == folder
@@ -67,7 +80,9 @@ def test_other_content_is_not_kept(archive, tmp_path, monkeypatch):
     content = fetch.CONTENT
     archive("other.zip", "other")
     monkeypatch.setattr(fetch, "CONTENT", content)
-    with pytest.raises(ValueError, match="what came from .* is not GroceryStoreDataset .* nothing was kept"):
+    with pytest.raises(
+        ValueError, match="what came from .* is not GroceryStoreDataset .* nothing was kept"
+    ):
         fetch.fetch("grocery-store", tmp_path / "here")
     assert not (tmp_path / "here").exists() and not list(tmp_path.glob(".here*"))
 
@@ -93,10 +108,14 @@ def test_no_network_or_a_bad_archive_is_one_sentence(archive, tmp_path, spoil):
 
 
 def test_sets_to_be_got_by_hand(tmp_path):
-    with pytest.raises(FileNotFoundError, match="grozi-120 has to be got by hand: unpack inVitro.zip"):
+    with pytest.raises(
+        FileNotFoundError, match="grozi-120 has to be got by hand: unpack inVitro.zip"
+    ):
         fetch.fetch("grozi-120")
     assert fetch.fetch("grozi-120", tmp_path) == tmp_path
-    with pytest.raises(ValueError, match="no set is called 'groceries'; there are grocery-store, grozi-120"):
+    with pytest.raises(
+        ValueError, match="no set is called 'groceries'; there are grocery-store, grozi-120"
+    ):
         fetch.fetch("groceries")
 
 
@@ -110,8 +129,10 @@ def test_what_is_at_hand_and_what_was_left_out(archive, no_network, tmp_path, mo
     (tmp_path / "grozi-120").mkdir()  # empty: nothing in it
     found, line = fetch.at_hand(names, tmp_path)
     assert found == ["grozi-like"]
-    assert line == ("left out: grozi-120 (not at hand); grocery-store (cannot be downloaded); `klip data list` says "
-                    "where it comes from")
+    assert line == (
+        "left out: grozi-120 (not at hand); grocery-store (cannot be downloaded); `klip data list` says "
+        "where it comes from"
+    )
     (tmp_path / "grozi-120" / "inVitro").mkdir()
     found, line = fetch.at_hand(names, tmp_path)
     assert found == names[:2] and line.startswith("left out: grocery-store (cannot be downloaded);")
@@ -123,5 +144,8 @@ def test_what_is_at_hand_and_what_was_left_out(archive, no_network, tmp_path, mo
 
 
 def test_no_set_at_hand_is_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none is in .*: rp2k \(not at hand\); `klip data list` says .* --set"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"none is in .*: rp2k \(not at hand\); `klip data list` says .* --set",
+    ):
         fetch.at_hand(["rp2k"], tmp_path)

@@ -11,9 +11,18 @@ TEA, COLA = "冰红茶", "可乐(罐装)"
 def rp2k(tmp_path, picture):
     """As unpacked by a tool that took UTF-8 or GBK for code page 437; the same file name in many folders."""
     root = tmp_path / "rp2k"
-    for image in (f"train/{mangled(TEA)}/0.jpg", f"train/{mangled(TEA)}/1.png", f"test/{mangled(TEA)}/0.jpg",
-                  f"train/{TEA}/0.jpg", f"train/{mangled(COLA, 'gbk')}/0.jpg", f"test/{COLA}/0.jpg",
-                  "train/café/0.jpg", "train/others/0.jpg", "test/others/0.jpg", f"test/{mangled('新品')}/0.jpg"):
+    for image in (
+        f"train/{mangled(TEA)}/0.jpg",
+        f"train/{mangled(TEA)}/1.png",
+        f"test/{mangled(TEA)}/0.jpg",
+        f"train/{TEA}/0.jpg",
+        f"train/{mangled(COLA, 'gbk')}/0.jpg",
+        f"test/{COLA}/0.jpg",
+        "train/café/0.jpg",
+        "train/others/0.jpg",
+        "test/others/0.jpg",
+        f"test/{mangled('新品')}/0.jpg",
+    ):
         picture(root / "all" / image)
     (root / f"all/train/{mangled('空')}").mkdir()
     (root / f"all/train/{mangled(TEA)}/Thumbs.db").write_bytes(b"x")
@@ -24,8 +33,9 @@ def mangled(name, encoding="utf-8"):
     return name.encode(encoding).decode("cp437")
 
 
-@pytest.mark.parametrize("name", [TEA, COLA, "新品", "Coca Cola 330ml", "café", "caféx", "Müller", "others", "Ωmega",
-                                  ""])
+@pytest.mark.parametrize(
+    "name", [TEA, COLA, "新品", "Coca Cola 330ml", "café", "caféx", "Müller", "others", "Ωmega", ""]
+)
 def test_names_are_decoded_and_right_ones_left_alone(name):
     assert folders.decoded(name) == name
     if all(ord(sign) < 128 or ord(sign) > 0x3000 for sign in name):
@@ -35,19 +45,32 @@ def test_names_are_decoded_and_right_ones_left_alone(name):
 def test_rp2k(rp2k):
     catalogue = data.load("rp2k", rp2k)
     assert catalogue.groupby(["product", "split"]).size().to_dict() == {
-        (TEA, "train"): 3, (TEA, "query"): 1, (COLA, "train"): 1, (COLA, "query"): 1, ("café", "train"): 1,
-        ("新品", "query"): 1}
-    assert catalogue["image"].is_unique and data.check(catalogue).empty         # paths are as they are on disk
+        (TEA, "train"): 3,
+        (TEA, "query"): 1,
+        (COLA, "train"): 1,
+        (COLA, "query"): 1,
+        ("café", "train"): 1,
+        ("新品", "query"): 1,
+    }
+    assert (
+        catalogue["image"].is_unique and data.check(catalogue).empty
+    )  # paths are as they are on disk
     assert data.one_sided(catalogue) == (["café"], ["新品"])
     notes = "\n".join(catalogue.attrs["notes"])
     assert "others/ left out, 2 images" in notes and "1 folders are empty: train/" in notes
     several = catalogue.attrs["notes"][-1]
-    assert several.startswith("2 products have folders of several names: ") and TEA in several and COLA in several
+    assert (
+        several.startswith("2 products have folders of several names: ")
+        and TEA in several
+        and COLA in several
+    )
 
 
 def test_rp2k_others_by_choice_and_other_places(rp2k):
     kept = data.load("rp2k", rp2k, others=True)
-    assert (kept["product"] == "others").sum() == 2 and "left out" not in "".join(kept.attrs["notes"])
+    assert (kept["product"] == "others").sum() == 2 and "left out" not in "".join(
+        kept.attrs["notes"]
+    )
     plain = data.load("rp2k", rp2k)["image"].tolist()
     assert data.load("rp2k", rp2k / "all")["image"].tolist() == plain
     (rp2k.parent / "outer").mkdir()
@@ -56,7 +79,9 @@ def test_rp2k_others_by_choice_and_other_places(rp2k):
 
 
 def test_products_only_in_test_count_or_are_dropped(rp2k):
-    with pytest.warns(UserWarning, match="rp2k: 1 queries count as wrong, there is no packshot of 新品"):
+    with pytest.warns(
+        UserWarning, match="rp2k: 1 queries count as wrong, there is no packshot of 新品"
+    ):
         counted = data.pick_gallery(data.load("rp2k", rp2k))
     with pytest.warns(UserWarning, match="rp2k: 1 queries left out, there is no packshot of 新品"):
         dropped = data.pick_gallery(data.load("rp2k", rp2k, test_only="drop"))
@@ -83,11 +108,16 @@ def test_grozi_index_is_a_gallery_by_choice(grozi, picture, place):
     (grozi / place.format(1, "x")).with_name("notes.txt").write_text("no image")
     catalogue = data.load("grozi-120", grozi)
     gallery = data.pick_gallery(catalogue, "index").query("split == 'gallery'")
-    assert gallery["product"].tolist() == ["1", "2", "10"] and gallery["image"].str.contains("Index/").all()
-    for rule in ("first", "largest", "random"):                    # the other rules see what they saw
+    assert (
+        gallery["product"].tolist() == ["1", "2", "10"]
+        and gallery["image"].str.contains("Index/").all()
+    )
+    for rule in ("first", "largest", "random"):  # the other rules see what they saw
         assert data.pick_gallery(catalogue, rule).equals(data.pick_gallery(before, rule))
 
 
 def test_grozi_without_index(grozi):
-    with pytest.raises(ValueError, match="rule index wants pictures in Index/ .* take first, largest or random"):
+    with pytest.raises(
+        ValueError, match="rule index wants pictures in Index/ .* take first, largest or random"
+    ):
         data.pick_gallery(data.load("grozi-120", grozi), "index")

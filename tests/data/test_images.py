@@ -12,7 +12,9 @@ from klip.data.images import read
 def photo(tmp_path):
     """A smooth photograph, 640 x 480."""
     coarse = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
-    Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
+    Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(
+        tmp_path / "photo.jpg", quality=95
+    )
     return tmp_path / "photo.jpg"
 
 
@@ -20,11 +22,20 @@ def test_pixels_are_those_of_a_plain_decoder(photo):
     with Image.open(photo) as image:
         plain = np.array(image.convert("RGB"))
     assert np.array_equal(images.read(photo), plain) and read is images.read
-    assert np.array_equal(images.read(photo, at_least=241), plain)          # 1/2 would have 240 < 2 * 121
+    assert np.array_equal(images.read(photo, at_least=241), plain)  # 1/2 would have 240 < 2 * 121
 
 
-@pytest.mark.parametrize("at_least, shape", [(121, (480, 640)), (120, (240, 320)), (61, (240, 320)),
-                                             (60, (120, 160)), (30, (60, 80)), (1, (60, 80))])
+@pytest.mark.parametrize(
+    "at_least, shape",
+    [
+        (121, (480, 640)),
+        (120, (240, 320)),
+        (61, (240, 320)),
+        (60, (120, 160)),
+        (30, (60, 80)),
+        (1, (60, 80)),
+    ],
+)
 def test_scaled_decoding_keeps_twice_the_short_side(photo, at_least, shape):
     found = images.read(photo, at_least)
     assert found.shape == (*shape, 3) and (min(shape) >= 2 * at_least)
@@ -32,7 +43,10 @@ def test_scaled_decoding_keeps_twice_the_short_side(photo, at_least, shape):
 
 def test_scaled_decoding_looks_the_same_when_shrunk(photo):
     def small(pixels):
-        return np.asarray(Image.fromarray(pixels).resize((60, 60), Image.Resampling.BICUBIC)).astype(int)
+        return np.asarray(
+            Image.fromarray(pixels).resize((60, 60), Image.Resampling.BICUBIC)
+        ).astype(int)
+
     quick, whole = images.read(photo, at_least=60), images.read(photo)
     assert len(quick) < len(whole) and np.abs(small(quick) - small(whole)).mean() < 1
 
@@ -47,7 +61,11 @@ def test_scaled_decoding_turns_and_leaves_other_formats(photo, tmp_path):
         image.convert("CMYK").save(tmp_path / "four.jpg")
     assert images.read(tmp_path / "turned.jpg", 60).shape == (160, 120, 3)
     assert images.read(tmp_path / "same.png", 60).shape == (480, 640, 3)
-    assert images.read(tmp_path / "grey.jpg", 60).shape == images.read(tmp_path / "four.jpg", 60).shape == (120, 160, 3)
+    assert (
+        images.read(tmp_path / "grey.jpg", 60).shape
+        == images.read(tmp_path / "four.jpg", 60).shape
+        == (120, 160, 3)
+    )
 
 
 def test_area(photo, tmp_path):

@@ -10,7 +10,9 @@ from klip.data.longtail import counts, leak_audit, parts, phashes, summary, susp
 
 
 def catalogue(sizes: dict[str, int], split: str = "train") -> pd.DataFrame:
-    rows = [(f"{product}/{i}.jpg", product, split) for product, n in sizes.items() for i in range(n)]
+    rows = [
+        (f"{product}/{i}.jpg", product, split) for product, n in sizes.items() for i in range(n)
+    ]
     return pd.DataFrame(rows, columns=["image", "product", "split"])
 
 
@@ -23,16 +25,28 @@ def test_counts_take_one_split():
     both = pd.concat([catalogue({"a": 3}), catalogue({"a": 1, "b": 4}, "val")])
     assert counts(both).to_dict() == {"a": 3}
     assert counts(both, "val").to_dict() == {"a": 1, "b": 4}
-    with pytest.raises(ValueError, match=r"no image has split 'test'; the catalogue has \['train', 'val'\]"):
+    with pytest.raises(
+        ValueError, match=r"no image has split 'test'; the catalogue has \['train', 'val'\]"
+    ):
         counts(both, "test")
 
 
 def test_parts_at_their_edges():
     sizes = counts(catalogue({"h": 100, "m2": 99, "m1": 20, "t2": 19, "t1": 1}))
-    assert parts(sizes).to_dict() == {"h": "head", "m2": "middle", "m1": "middle", "t2": "tail", "t1": "tail"}
+    assert parts(sizes).to_dict() == {
+        "h": "head",
+        "m2": "middle",
+        "m1": "middle",
+        "t2": "tail",
+        "t1": "tail",
+    }
     assert summary(sizes).to_dict("list") == {
-        "part": ["head", "middle", "tail"], "products": [1, 2, 2], "images": [100, 119, 20],
-        "fewest": [100, 20, 1], "most": [100, 99, 19]}
+        "part": ["head", "middle", "tail"],
+        "products": [1, 2, 2],
+        "images": [100, 119, 20],
+        "fewest": [100, 20, 1],
+        "most": [100, 99, 19],
+    }
 
 
 def test_summary_keeps_empty_parts():
@@ -61,8 +75,12 @@ def two_sets(tmp_path):
     picture(10).save(tmp_path / "b0.png")
     picture(11).convert("L").save(tmp_path / "b1.png")
     picture(2).resize((60, 60)).filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "b2.png")
-    a = pd.DataFrame({"image": [f"a{i}.png" for i in range(4)], "product": list("wxyz"), "split": "train"})
-    b = pd.DataFrame({"image": [f"b{i}.png" for i in range(3)], "product": list("pqr"), "split": "query"})
+    a = pd.DataFrame(
+        {"image": [f"a{i}.png" for i in range(4)], "product": list("wxyz"), "split": "train"}
+    )
+    b = pd.DataFrame(
+        {"image": [f"b{i}.png" for i in range(3)], "product": list("pqr"), "split": "query"}
+    )
     a.attrs["root"] = b.attrs["root"] = str(tmp_path)
     return a, b
 
@@ -70,7 +88,8 @@ def two_sets(tmp_path):
 def test_a_resized_copy_is_found_and_nothing_else(two_sets):
     found = leak_audit(*two_sets)
     assert found[["image_a", "product_a", "image_b", "product_b", "reason"]].values.tolist() == [
-        ["a2.png", "y", "b2.png", "r", "pHash"]]
+        ["a2.png", "y", "b2.png", "r", "pHash"]
+    ]
     assert found["cosine"].isna().all()
 
 
@@ -78,8 +97,10 @@ def test_distances_are_imagehashs_own(two_sets):
     a, b = two_sets
     found = leak_audit(a, b, max_distance=64)
     assert len(found) == 12 and found["distance"].is_monotonic_increasing
-    hashed = {name: imagehash.phash(Image.open(f"{a.attrs['root']}/{name}"))
-              for name in [*a["image"], *b["image"]]}
+    hashed = {
+        name: imagehash.phash(Image.open(f"{a.attrs['root']}/{name}"))
+        for name in [*a["image"], *b["image"]]
+    }
     for row in found.itertuples():
         assert row.distance == hashed[row.image_a] - hashed[row.image_b]
 
@@ -89,7 +110,10 @@ def test_embedding_neighbours(two_sets):
     rows_a, rows_b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 3, 2]]
     found = leak_audit(a, b, rows_a, rows_b)
     assert set(zip(found["image_a"], found["image_b"], found["reason"], strict=True)) == {
-        ("a0.png", "b0.png", "embedding"), ("a3.png", "b1.png", "embedding"), ("a2.png", "b2.png", "both")}
+        ("a0.png", "b0.png", "embedding"),
+        ("a3.png", "b1.png", "embedding"),
+        ("a2.png", "b2.png", "both"),
+    }
     with pytest.raises(ValueError, match="got 4 and None rows for 4 and 3 images"):
         leak_audit(a, b, rows_a)
     with pytest.raises(ValueError, match="one row per image"):
@@ -111,17 +135,29 @@ def test_an_unreadable_image_is_named(two_sets, tmp_path):
 def test_blocks_and_workers_change_nothing(two_sets, monkeypatch):
     a, b = two_sets
     rng = np.random.default_rng(3)
-    rows = [(own := rng.normal(size=(len(part), 4))) / np.linalg.norm(own, axis=1, keepdims=True) for part in (a, b)]
+    rows = [
+        (own := rng.normal(size=(len(part), 4))) / np.linalg.norm(own, axis=1, keepdims=True)
+        for part in (a, b)
+    ]
     whole = leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2)
     monkeypatch.setattr("klip.data.longtail.BLOCK", 1)
-    pd.testing.assert_frame_equal(whole, leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2, workers=2))
+    pd.testing.assert_frame_equal(
+        whole, leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2, workers=2)
+    )
     assert len(whole) > 1
 
 
 def test_suspects_are_products_with_their_worst_pair():
-    pairs = pd.DataFrame([("x", "p", 5, 0.98), ("x", "p", 2, 0.90), ("x", "q", 2, 0.95), ("y", "p", 60, 0.99)],
-                         columns=["product_a", "product_b", "distance", "cosine"])
+    pairs = pd.DataFrame(
+        [("x", "p", 5, 0.98), ("x", "p", 2, 0.90), ("x", "q", 2, 0.95), ("y", "p", 60, 0.99)],
+        columns=["product_a", "product_b", "distance", "cosine"],
+    )
     found = suspects(pairs)
-    assert found.to_dict("list") == {"product_a": ["x", "x", "y"], "product_b": ["p", "q", "p"], "pairs": [2, 1, 1],
-                                     "distance": [2, 2, 60], "cosine": [0.98, 0.95, 0.99]}
+    assert found.to_dict("list") == {
+        "product_a": ["x", "x", "y"],
+        "product_b": ["p", "q", "p"],
+        "pairs": [2, 1, 1],
+        "distance": [2, 2, 60],
+        "cosine": [0.98, 0.95, 0.99],
+    }
     assert suspects(pairs.iloc[:0]).empty

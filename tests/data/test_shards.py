@@ -21,16 +21,27 @@ def packed(shop_root, tmp_path):
 
 def by_content(catalogue):
     root = catalogue.attrs["root"]
-    return sorted((product, split, images.content(f"{root}/{image}"))
-                  for image, product, split in catalogue[["image", "product", "split"]].itertuples(index=False))
+    return sorted(
+        (product, split, images.content(f"{root}/{image}"))
+        for image, product, split in catalogue[["image", "product", "split"]].itertuples(
+            index=False
+        )
+    )
 
 
 def test_a_packed_set_is_the_set_in_another_order(packed):
     catalogue, folder = packed
-    assert sorted(path.name for path in folder.iterdir()) == ["000000.tar", "000001.tar", "000002.tar", "index.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "000000.tar",
+        "000001.tar",
+        "000002.tar",
+        "index.csv",
+    ]
     found = data.load("shards", folder)
     assert by_content(found) == by_content(catalogue) and len(found) == 13
-    assert found["product"].tolist() != catalogue["product"].tolist()  # mixed, for readers from front to back
+    assert (
+        found["product"].tolist() != catalogue["product"].tolist()
+    )  # mixed, for readers from front to back
     again = shards.pack(catalogue, folder.with_name("again"), per_shard=5)
     assert all((again / path.name).read_bytes() == path.read_bytes() for path in folder.iterdir())
 
@@ -38,12 +49,17 @@ def test_a_packed_set_is_the_set_in_another_order(packed):
 def test_pixels_areas_hashes_and_keys_are_those_of_the_files(packed):
     catalogue, folder = packed
     found = data.load("shards", folder)
-    of = {images.content(f"{catalogue.attrs['root']}/{image}"): f"{catalogue.attrs['root']}/{image}"
-          for image in catalogue["image"]}
+    of = {
+        images.content(f"{catalogue.attrs['root']}/{image}"): f"{catalogue.attrs['root']}/{image}"
+        for image in catalogue["image"]
+    }
     for image in found["image"]:
         inside = folder / image
         twin = of[images.content(inside)]
-        assert np.array_equal(read(inside), read(twin)) and images.area(inside) == images.area(twin) > 0
+        assert (
+            np.array_equal(read(inside), read(twin))
+            and images.area(inside) == images.area(twin) > 0
+        )
     assert sorted(longtail.phashes(found)) == sorted(longtail.phashes(catalogue))
     order = [of[images.content(folder / image)] for image in found["image"]]
     same = pd.DataFrame({"image": order, "product": found["product"]})
@@ -55,27 +71,45 @@ def test_a_foreign_shard_is_read_by_its_headers(packed, tmp_path):
     catalogue, _ = packed
     content = images.content(f"{catalogue.attrs['root']}/{catalogue['image'][0]}")
     (tmp_path / "foreign").mkdir()
-    members = {"a.jpg": content, "a.cls": b" tea \n", "b.JPEG": content, "b.json": json.dumps(
-        {"product": "soup", "split": "query", "caption": "x"}).encode(), "sub/c.jpg": content, "sub/c.txt": b"rice"}
+    members = {
+        "a.jpg": content,
+        "a.cls": b" tea \n",
+        "b.JPEG": content,
+        "b.json": json.dumps({"product": "soup", "split": "query", "caption": "x"}).encode(),
+        "sub/c.jpg": content,
+        "sub/c.txt": b"rice",
+    }
     with tarfile.open(tmp_path / "foreign" / "x.tar", "w") as tar:
         for name, value in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(value)
             tar.addfile(member, io.BytesIO(value))
     found = data.load("shards", tmp_path / "foreign")
-    assert found[["product", "split"]].values.tolist() == [["tea", "train"], ["soup", "query"], ["rice", "train"]]
+    assert found[["product", "split"]].values.tolist() == [
+        ["tea", "train"],
+        ["soup", "query"],
+        ["rice", "train"],
+    ]
     assert all(images.content(tmp_path / "foreign" / image) == content for image in found["image"])
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"", "No columns to parse from file"), (b"image,product,split\n", "rows or values are missing"),
-    (b"image,product,split\n000000.tar@512+9,tea\n", "rows or values are missing"),
-    (b'image,product,split\n"000000.tar@5', "Error tokenizing data"), (b"image,product\na,tea\n", "not in index"),
-    (b"image,product,split\n\xff,tea,train\n", "codec can't decode")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "No columns to parse from file"),
+        (b"image,product,split\n", "rows or values are missing"),
+        (b"image,product,split\n000000.tar@512+9,tea\n", "rows or values are missing"),
+        (b'image,product,split\n"000000.tar@5', "Error tokenizing data"),
+        (b"image,product\na,tea\n", "not in index"),
+        (b"image,product,split\n\xff,tea,train\n", "codec can't decode"),
+    ],
+)
 def test_a_broken_index_is_named_and_can_be_done_without(packed, content, words):
     catalogue, folder = packed
     (folder / "index.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"shards: .*index.csv is no list of image, .*{words}.*delete it") as caught:
+    with pytest.raises(
+        ValueError, match=rf"shards: .*index.csv is no list of image, .*{words}.*delete it"
+    ) as caught:
         data.load("shards", folder)
     assert "\n" not in str(caught.value)
     (folder / "index.csv").unlink()

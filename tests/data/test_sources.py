@@ -18,5 +18,8 @@ def test_a_set_without_its_folder_says_where_it_belongs(name, tmp_path, monkeypa
 def test_facts_are_complete():
     assert set(data.WHERE) == set(SOURCES)
     for source in SOURCES.values():
-        assert all(fact == fact.strip() and (fact or key == "url") for key, fact in source._asdict().items())
+        assert all(
+            fact == fact.strip() and (fact or key == "url")
+            for key, fact in source._asdict().items()
+        )
         assert any(f"{year}" in source.citation for year in range(2007, 2024))

@@ -14,17 +14,41 @@ from klip.finetuning import distributed, loop
 from klip.model import encoder
 from klip.settings import paths
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 CHANGES = {
-    "arcface": {"ema": 0.5, "validate_every": 2},  # the last batch holds one image: one process has none
-    "parts": {"loss": "softmax", "entropy": 0.1, "accumulate": 3, "frozen_blocks": 1, "optimiser": "adamw"},
-    "triplet": {"loss": "triplet", "depth": 2, "images": 16, "batch_size": 8, "accumulate": 2, "proj": "drop"},
+    "arcface": {
+        "ema": 0.5,
+        "validate_every": 2,
+    },  # the last batch holds one image: one process has none
+    "parts": {
+        "loss": "softmax",
+        "entropy": 0.1,
+        "accumulate": 3,
+        "frozen_blocks": 1,
+        "optimiser": "adamw",
+    },
+    "triplet": {
+        "loss": "triplet",
+        "depth": 2,
+        "images": 16,
+        "batch_size": 8,
+        "accumulate": 2,
+        "proj": "drop",
+    },
 }
 
 
 def seen(run):
-    return {"tower": run.encoder.tower.state_dict(), "head": run.head.state_dict(), "history": run.history,
-            "average": run.average and run.average.tower.state_dict(), "path": run.path}
+    return {
+        "tower": run.encoder.tower.state_dict(),
+        "head": run.head.state_dict(),
+        "history": run.history,
+        "average": run.average and run.average.tower.state_dict(),
+        "path": run.path,
+    }
 
 
 def work(rank, port, folder, shop, configs):
@@ -46,7 +70,9 @@ def two_processes(folder, shop, configs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.start_processes(work, (port, folder, shop, configs), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(
+        work, (port, folder, shop, configs), nprocs=2, start_method="fork"
+    )
     return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(2)]
 
 
@@ -55,10 +81,12 @@ def close(one, two):
     for name, value in one.items():
         if name.endswith("in_proj_bias"):
             keys = len(value) // 3
-            value, other = (torch.cat([v[:keys], v[2 * keys:]]) for v in (value, two[name]))
+            value, other = (torch.cat([v[:keys], v[2 * keys :]]) for v in (value, two[name]))
         else:
             other = two[name]
-        torch.testing.assert_close(other, value, rtol=1e-4, atol=2e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            other, value, rtol=1e-4, atol=2e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_two_processes_train_what_one_does(config, shop, tmp_path):
@@ -68,16 +96,25 @@ def test_two_processes_train_what_one_does(config, shop, tmp_path):
         alone = seen(loop.finetune(one, shop, progress=False, cache=False))
         for part in ("tower", "head"):
             close(alone[part], first[name][part])
-            assert all(torch.equal(value, second[name][part][key]) for key, value in first[name][part].items())
+            assert all(
+                torch.equal(value, second[name][part][key])
+                for key, value in first[name][part].items()
+            )
         columns = [column for column in alone["history"] if column != "images_per_s"]
         for rank in (first, second):
-            pd.testing.assert_frame_equal(rank[name]["history"][columns], alone["history"][columns], rtol=1e-4)
-            pd.testing.assert_frame_equal(rank[f"{name} again"]["history"], first[name]["history"], check_like=True)
+            pd.testing.assert_frame_equal(
+                rank[name]["history"][columns], alone["history"][columns], rtol=1e-4
+            )
+            pd.testing.assert_frame_equal(
+                rank[f"{name} again"]["history"], first[name]["history"], check_like=True
+            )
             assert rank[name]["path"] == rank[f"{name} again"]["path"] == first[name]["path"]
         before = encoder.load(config.model).tower.state_dict()
         assert not torch.equal(before["ln_post.weight"], alone["tower"]["ln_post.weight"]), name
-    close(seen(loop.finetune(configs["arcface"], shop, progress=False, cache=False))["average"],
-          first["arcface"]["average"])
+    close(
+        seen(loop.finetune(configs["arcface"], shop, progress=False, cache=False))["average"],
+        first["arcface"]["average"],
+    )
     assert len(list((paths.CACHE / "runs").glob("*/run.json"))) == 3
 
 
@@ -89,18 +126,27 @@ def test_an_error_in_one_process_ends_both(config, shop, tmp_path, monkeypatch):
             raise ValueError("this image cannot be read")
         return read(file, at_least)
 
-    monkeypatch.setattr(loop.encoders, "embed", lambda encoder, frame, **more: torch.ones(len(frame), encoder.dim))
+    monkeypatch.setattr(
+        loop.encoders, "embed", lambda encoder, frame, **more: torch.ones(len(frame), encoder.dim)
+    )
     monkeypatch.setattr(loop, "read_image", fails_in_the_second)
     unseen = shop[shop["split"] == "train"]
     first, second = two_processes(tmp_path, unseen, {"damaged": config})
     assert second["damaged"] == "this image cannot be read"
-    assert first["damaged"] == "fine-tuning: another process of this run failed; its own message says why"
+    assert (
+        first["damaged"]
+        == "fine-tuning: another process of this run failed; its own message says why"
+    )
     assert not list(paths.CACHE.rglob("run.json"))
 
 
 def test_one_process_alone_is_left_as_it_is():
     rows, labels = torch.randn(3, 2, requires_grad=True), torch.arange(3)
-    assert distributed.count() == 1 and distributed.first() and distributed.mine([5, 6, 7]) == [5, 6, 7]
+    assert (
+        distributed.count() == 1
+        and distributed.first()
+        and distributed.mine([5, 6, 7]) == [5, 6, 7]
+    )
     assert distributed.gathered(rows, labels, 3) == (rows, labels)
     with pytest.raises(OSError, match="as it was"), distributed.together(torch.device("cpu")):
         raise OSError("as it was")

@@ -16,13 +16,20 @@ from klip.model.weights import save
 from klip.settings import paths
 from klip.settings.config import FinetuneConfig
 
-VIT = {"embed_dim": 16,
-       "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
-CONV = {"embed_dim": 16,
-        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 4, "head_width": 64, "image_size": 32}}
+VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16},
+}
+CONV = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 4, "head_width": 64, "image_size": 32},
+}
 LONG_TAIL = {"apple": 7, "bread": 4, "cocoa": 2, "dates": 1}
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture
@@ -52,7 +59,9 @@ def tower(tmp_path, config=VIT):
 def config(shop, tmp_path):
     """Seven steps, the last one of two images."""
     model = tower(tmp_path)
-    return FinetuneConfig(model=model, images=26, depth=3, batch_size=4, precision="fp32", workers=0)
+    return FinetuneConfig(
+        model=model, images=26, depth=3, batch_size=4, precision="fp32", workers=0
+    )
 
 
 def weights(run):
@@ -85,9 +94,13 @@ def test_the_caller_keeps_its_random_numbers(config, shop):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("balanced, strength, strengths", [
-    (True, 0.5, {0.5, 0.75}), (False, 0.5, {0.5}), (True, 1.6, {1.6, 2.0}), (True, 0.0, {0.0})])
-def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatch, balanced, strength, strengths):
+@pytest.mark.parametrize(
+    "balanced, strength, strengths",
+    [(True, 0.5, {0.5, 0.75}), (False, 0.5, {0.5}), (True, 1.6, {1.6, 2.0}), (True, 0.0, {0.0})],
+)
+def test_every_draw_is_seen_once_and_repeats_are_harder(
+    config, shop, monkeypatch, balanced, strength, strengths
+):
     seen, original = [], loop.augment.training
 
     def spy(image, preprocess, rng, strength):
@@ -99,7 +112,9 @@ def test_every_draw_is_seen_once_and_repeats_are_harder(config, shop, monkeypatc
     epoch = len(seen) // 2
     assert [entropy for _, entropy, _ in seen] == [(0, e, i) for e in (0, 1) for i in range(epoch)]
     assert {strength for _, _, strength in seen} == strengths
-    if balanced and strength:  # depth 3: three draws of each of the 4 products; cocoa repeats once, dates twice
+    if (
+        balanced and strength
+    ):  # depth 3: three draws of each of the 4 products; cocoa repeats once, dates twice
         assert epoch == 12 and sum(used > strength for _, _, used in seen[:epoch]) == 3
 
 
@@ -132,7 +147,12 @@ def test_micro_batches_and_checkpointing_change_memory_only(config, shop, monkey
 
     monkeypatch.setattr(loop.nn.utils, "clip_grad_norm_", spy)
     losses = quiet(config, shop).history["loss"].tolist()
-    for change in ({"accumulate": 2}, {"accumulate": 3}, {"accumulate": 99}, {"checkpointing": True}):
+    for change in (
+        {"accumulate": 2},
+        {"accumulate": 3},
+        {"accumulate": 99},
+        {"checkpointing": True},
+    ):
         first, found = found[0], []
         other = quiet(config.changed(**change), shop)
         assert (found[0] - first).norm() < 1e-4 * first.norm(), change
@@ -155,13 +175,18 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(config, shop, monkeypatch
         quiet(config, shop, cache=True)
     files = sorted(path.name for path in (paths.CACHE / "runs").glob("*/*"))
     assert files == ["state.pt"]
-    monkeypatch.setattr(loop._Trainer, "_step", lambda self, *b: step(self, *b) if self.step >= 4 else 1 / 0)
+    monkeypatch.setattr(
+        loop._Trainer, "_step", lambda self, *b: step(self, *b) if self.step >= 4 else 1 / 0
+    )
     resumed = quiet(config, shop, cache=True)
     assert same(whole, resumed)
     timing = ["images_per_s"]
-    pd.testing.assert_frame_equal(resumed.history.drop(columns=timing), whole.history.drop(columns=timing))
-    kept = {"encoder.safetensors", "head.safetensors", "history.csv", "run.json"} | ({"average.safetensors"} if ema
-                                                                                     else set())
+    pd.testing.assert_frame_equal(
+        resumed.history.drop(columns=timing), whole.history.drop(columns=timing)
+    )
+    kept = {"encoder.safetensors", "head.safetensors", "history.csv", "run.json"} | (
+        {"average.safetensors"} if ema else set()
+    )
     if ema:
         assert same_tower(whole.average, resumed.average)
     assert {path.name for path in resumed.path.iterdir()} == kept
@@ -171,7 +196,9 @@ def test_a_damaged_state_is_named(config, shop, monkeypatch):
     monkeypatch.setattr(run_cache, "folder", lambda facts, used: paths.CACHE / "run")
     (paths.CACHE / "run").mkdir(parents=True)
     (paths.CACHE / "run" / "state.pt").write_bytes(b"PK\x03\x04half")
-    with pytest.raises(ValueError, match="state.pt is damaged or missing .*delete .*run to make it anew"):
+    with pytest.raises(
+        ValueError, match="state.pt is damaged or missing .*delete .*run to make it anew"
+    ):
         quiet(config.changed(save_every=2), shop, cache=True)
 
 
@@ -181,8 +208,7 @@ def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp
     again = quiet(config.changed(workers=1, save_every=5), shop, cache=True)
     assert same(first, again) and again.path == first.path and again.seconds == first.seconds
     assert again.encoder.name == first.encoder.name
-    assert encoder.fingerprint(again.encoder) == encoder.fingerprint(
-        first.encoder)
+    assert encoder.fingerprint(again.encoder) == encoder.fingerprint(first.encoder)
     pd.testing.assert_frame_equal(again.history, first.history)
     with pytest.raises(ZeroDivisionError):
         quiet(config.changed(top_lr=1e-4), shop, cache=True)
@@ -192,26 +218,41 @@ def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp
         quiet(config, shop, cache=True)
 
 
-def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs_of_the_same_images(config, shop, monkeypatch,
-                                                                                       tmp_path):
+def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs_of_the_same_images(
+    config, shop, monkeypatch, tmp_path
+):
     calls, embed = [], encoder.embed
-    monkeypatch.setattr(encoder, "embed", lambda *given, **more: (calls.append(len(given[1])),
-                                                                  embed(*given, **more))[1])
+    monkeypatch.setattr(
+        encoder,
+        "embed",
+        lambda *given, **more: (calls.append(len(given[1])), embed(*given, **more))[1],
+    )
     asked = config.changed(validate_every=100)
     alone = quiet(asked.changed(loss="softmax"), shop)
-    assert calls == [9, 12, 12]     # centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before, after
+    assert calls == [
+        9,
+        12,
+        12,
+    ]  # centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before, after
     quiet(asked, shop, cache=True)
     calls.clear()
     assert same(alone, quiet(asked.changed(loss="softmax"), shop, cache=True)) and calls == [12]
-    quiet(asked.changed(seed=1), shop, cache=True)      # other images of apple and bread, the same validation
+    quiet(
+        asked.changed(seed=1), shop, cache=True
+    )  # other images of apple and bread, the same validation
     assert calls == [12, 9, 12]
-    Image.new("RGB", (24, 24), "red").save(tmp_path / "dates0.png")     # a packshot and a training image
+    Image.new("RGB", (24, 24), "red").save(
+        tmp_path / "dates0.png"
+    )  # a packshot and a training image
     quiet(asked, shop, cache=True)
     assert calls == [12, 9, 12, 9, 12, 12]
 
 
 def test_what_is_kept_lies_between_frozen_and_last_weights(config, shop):
-    run, frozen = quiet(config.changed(ema=0.8), shop, cache=True), encoder.load(config.model, "squash")
+    run, frozen = (
+        quiet(config.changed(ema=0.8), shop, cache=True),
+        encoder.load(config.model, "squash"),
+    )
     assert same_tower(encoder.load(loop.keep(run, frozen)), run.encoder)
     file = loop.keep(run, frozen, 0.25)
     mixed, start = encoder.load(file).tower.state_dict(), frozen.tower.state_dict()
@@ -225,8 +266,12 @@ def test_what_is_kept_lies_between_frozen_and_last_weights(config, shop):
 
 @pytest.mark.parametrize("most", [0, 1, 3, 99])
 def test_few_queries_of_each_product_and_the_whole_gallery(shop, most):
-    split = shop["split"].mask(shop["split"].eq("train"), "query").mask(~shop["product"].duplicated(), "gallery")
-    whole = shop.assign(split=split.mask(split.eq("val"), "query"))     # 8, 5, 3 and 2 queries
+    split = (
+        shop["split"]
+        .mask(shop["split"].eq("train"), "query")
+        .mask(~shop["product"].duplicated(), "gallery")
+    )
+    whole = shop.assign(split=split.mask(split.eq("val"), "query"))  # 8, 5, 3 and 2 queries
     few = few_queries(whole, most)
     assert few.attrs == whole.attrs and few["split"].eq("gallery").sum() == 4
     counts = few[few["split"] == "query"]["product"].value_counts().to_dict()
@@ -254,14 +299,19 @@ def test_moving_average_of_the_weights(config, shop, monkeypatch):
     for weight in after[1:]:
         average = 0.8 * average + 0.2 * weight
     torch.testing.assert_close(run.average.tower.state_dict()["proj"], average)
-    assert same(run, quiet(config, shop)) and quiet(config, shop).average is None  # averaging changes no step
+    assert (
+        same(run, quiet(config, shop)) and quiet(config, shop).average is None
+    )  # averaging changes no step
 
 
 def test_blocks_move_by_their_rates_and_centres_move_too(config, shop, monkeypatch):
     begun = []
     original = heads.initialise
-    monkeypatch.setattr(heads, "initialise", lambda head, means: (original(head, means),
-                                                                  begun.append((head, head.centres + 0))))
+    monkeypatch.setattr(
+        heads,
+        "initialise",
+        lambda head, means: (original(head, means), begun.append((head, head.centres + 0))),
+    )
     before = encoder.load(config.model).tower.state_dict()
     after = weights(quiet(config.changed(decay=0.1, weight_decay=0.0), shop))
     moved = {name: (after[name] - before[name]).abs().max().item() for name in after}
@@ -278,18 +328,25 @@ def test_first_centres_are_the_class_means_of_the_frozen_encoder(config, shop, m
     base = encoder.load(config.model)
     cocoa = shop[shop["product"].eq("cocoa") & shop["split"].eq("train")]
     rows = encoder.embed(base, cocoa, precision="fp32")
-    torch.testing.assert_close(torch.nn.functional.normalize(means[0][2], dim=0),
-                               torch.nn.functional.normalize(rows.mean(dim=0), dim=0))
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(means[0][2], dim=0),
+        torch.nn.functional.normalize(rows.mean(dim=0), dim=0),
+    )
 
 
 def test_a_convolutional_tower_keeps_its_batch_statistics(shop, tmp_path):
     model = tower(tmp_path, CONV)
     before = encoder.load(model).tower
-    config = FinetuneConfig(model=model, images=8, depth=2, batch_size=4, precision="fp32", workers=0)
+    config = FinetuneConfig(
+        model=model, images=8, depth=2, batch_size=4, precision="fp32", workers=0
+    )
     run = quiet(config, shop)
     after = run.encoder.tower
     assert all(torch.equal(value, before.get_buffer(name)) for name, value in after.named_buffers())
-    assert not torch.equal(before.bn1.weight, run.encoder.tower.bn1.weight) and not run.encoder.training
+    assert (
+        not torch.equal(before.bn1.weight, run.encoder.tower.bn1.weight)
+        and not run.encoder.training
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -301,7 +358,13 @@ def test_low_precision_keeps_whole_weights_and_a_finite_loss(config, shop, preci
 
 
 def test_it_learns(config, shop):
-    change = {"images": 320, "batch_size": 16, "top_lr": 1e-3, "rates": "common", "validate_every": 10}
+    change = {
+        "images": 320,
+        "batch_size": 16,
+        "top_lr": 1e-3,
+        "rates": "common",
+        "validate_every": 10,
+    }
     run = quiet(config.changed(**change), shop)
     assert run.history["loss"].iloc[-3:].mean() < 0.75 * run.history["loss"].iloc[1:4].mean()
     seen = run.history.dropna(subset="val_top1")
@@ -312,12 +375,17 @@ def test_validation_has_as_many_queries_of_each_product_and_one_gallery_image(sh
     uneven = shop.drop(shop.index[(shop["product"] == "cocoa") & (shop["split"] == "val")][:1])
     gallery, queries = held_out(uneven)
     assert queries["product"].value_counts().to_dict() == dict.fromkeys(LONG_TAIL, 1)
-    assert gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL] and gallery.attrs["root"]
+    assert (
+        gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL]
+        and gallery.attrs["root"]
+    )
     own = shop.assign(split=np.where(shop["split"] == "val", "gallery", "query"))
     gallery, queries = held_out(shop, own)
     assert gallery["split"].eq("gallery").all() and len(gallery) == len(queries) == 4
     assert held_out(shop[shop["split"] == "train"]) is None
-    with pytest.raises(ValueError, match="1 products have no image to be compared with, first 'dates'"):
+    with pytest.raises(
+        ValueError, match="1 products have no image to be compared with, first 'dates'"
+    ):
         held_out(shop[(shop["product"] != "dates") | (shop["split"] == "val")])
 
 
@@ -331,18 +399,29 @@ def test_validation_is_nearest_neighbour_by_brute_force(config, shop):
     assert validate(tiny, (gallery, queries), "fp32") == right / len(queries)
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"depth": 0}, "depth must be greater than or equal to 1, got 0"),
-    ({"loss": "contrastive"}, "loss must be 'arcface', 'softmax' or 'triplet', got 'contrastive'"),
-    ({"rates": "upside-down"}, "rates must be 'blockwise'.*got 'upside-down'"),
-    ({"breadth": 9}, "breadth must be at most the 4 products"),
-    ({"model": "nonesuch"}, "unknown model 'nonesuch'"),
-    ({"top_lr": 1e30, "precision": "fp32"}, "the loss became nan at step .*try fp32 or a lower rate"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"depth": 0}, "depth must be greater than or equal to 1, got 0"),
+        (
+            {"loss": "contrastive"},
+            "loss must be 'arcface', 'softmax' or 'triplet', got 'contrastive'",
+        ),
+        ({"rates": "upside-down"}, "rates must be 'blockwise'.*got 'upside-down'"),
+        ({"breadth": 9}, "breadth must be at most the 4 products"),
+        ({"model": "nonesuch"}, "unknown model 'nonesuch'"),
+        (
+            {"top_lr": 1e30, "precision": "fp32"},
+            "the loss became nan at step .*try fp32 or a lower rate",
+        ),
+    ],
+)
 def test_wrong_settings_are_one_sentence_and_leave_nothing(config, shop, change, words):
     with pytest.raises(ValueError, match=words) as caught:
         quiet(config.changed(**change), shop, cache=True)
-    left = [file for file in paths.CACHE.rglob("*.*") if file.parent.name != "runs"]  # first centres may stay there
+    left = [
+        file for file in paths.CACHE.rglob("*.*") if file.parent.name != "runs"
+    ]  # first centres may stay there
     assert "\n" not in str(caught.value) and not left
 
 
@@ -357,7 +436,9 @@ def test_wrong_images_are_named(config, shop, tmp_path):
             quiet(config.changed(workers=workers, depth=4), shop, cache=True)
         assert "\n" not in str(caught.value)
     (tmp_path / "bread1.png").unlink()
-    with pytest.raises(FileNotFoundError, match="bread1.png of product 'bread' cannot be read.*data check"):
+    with pytest.raises(
+        FileNotFoundError, match="bread1.png of product 'bread' cannot be read.*data check"
+    ):
         quiet(config.changed(depth=4), shop, cache=True)
     assert not [file for file in paths.CACHE.rglob("*.*") if file.parent.name != "runs"]
 
@@ -369,7 +450,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(config, shop, tmp_path)
         encoder.interpolate(other, run.encoder, 0.5)
     run.encoder.config = CONV
     save(run.encoder, tmp_path / "wrong.safetensors")
-    with pytest.raises(ValueError, match="wrong.safetensors is .* of another architecture than tiny"):
+    with pytest.raises(
+        ValueError, match="wrong.safetensors is .* of another architecture than tiny"
+    ):
         quiet(config.changed(model=str(tmp_path / "wrong.safetensors")), shop)
 
 
@@ -377,7 +460,9 @@ def test_a_cached_run_keeps_its_head_and_its_averaged_weights(config, shop):
     config = config.changed(loss="softmax", ema=0.5)
     made, found = quiet(config, shop, cache=True), quiet(config, shop, cache=True)
     assert found.products == made.products == sorted(LONG_TAIL) and found.path == made.path
-    assert torch.equal(made.head.body.weight, found.head.body.weight) and same_tower(made.average, found.average)
+    assert torch.equal(made.head.body.weight, found.head.body.weight) and same_tower(
+        made.average, found.average
+    )
     (found.path / "head.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="head.safetensors is damaged or missing"):
         quiet(config, shop, cache=True)
@@ -398,19 +483,29 @@ def test_a_base_encoder_takes_the_place_of_the_model_and_is_not_changed(config, 
 def test_the_triplet_loss_gets_pairs_and_the_hierarchy(config, shop, monkeypatch):
     seen = []
     forward = heads.Head.forward
-    monkeypatch.setattr(heads.Head, "forward",
-                        lambda self, z, labels: (seen.append(labels), forward(self, z, labels))[1])
-    shop["group"] = shop["product"].map({"apple": "fruit", "dates": "fruit", "bread": "", "cocoa": "drink"})
+    monkeypatch.setattr(
+        heads.Head,
+        "forward",
+        lambda self, z, labels: (seen.append(labels), forward(self, z, labels))[1],
+    )
+    shop["group"] = shop["product"].map(
+        {"apple": "fruit", "dates": "fruit", "bread": "", "cocoa": "drink"}
+    )
     run = quiet(config.changed(loss="triplet", depth=2, images=24), shop)
     assert all((labels[::2] == labels[1::2]).all() for labels in seen) and len(seen) == 6
     margins = run.head.body.margins  # apple, bread, cocoa, dates
     assert margins[0, 3].item() == pytest.approx(0.1) and margins[0, 1].item() == pytest.approx(0.5)
     assert not same_tower(run.encoder, encoder.load(config.model))
-    with pytest.raises(ValueError, match="wants pairs, so balanced draws, an even depth .* got balanced True, 3 and 4"):
+    with pytest.raises(
+        ValueError,
+        match="wants pairs, so balanced draws, an even depth .* got balanced True, 3 and 4",
+    ):
         quiet(config.changed(loss="triplet"), shop)
 
 
-def test_steps_may_see_smaller_images_than_the_encoder_is_asked_with(config, shop, tmp_path, monkeypatch):
+def test_steps_may_see_smaller_images_than_the_encoder_is_asked_with(
+    config, shop, tmp_path, monkeypatch
+):
     network = {"embed_dim": 256, "timm": {"model_name": "test_efficientnet"}}
     small = encoder.build(network, Preprocess(64, (0.5,) * 3, (0.5,) * 3), "tiny")
     seen, original = set(), loop.augment.training

@@ -14,7 +14,9 @@ def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypa
     configs = [config.changed(images=4, seed=seed) for seed in (0, 1)]
     there = list(sweep.sweep(configs, shop, executor="local", at_once=2, timeout_min=1))
     assert [run.config.seed for run in there] == [0, 1] and len({run.path for run in there}) == 2
-    monkeypatch.setattr(sweep.train._Trainer, "run", lambda *given: 1 / 0)  # found in the cache, not made again
+    monkeypatch.setattr(
+        sweep.train._Trainer, "run", lambda *given: 1 / 0
+    )  # found in the cache, not made again
     here = sweep.sweep(configs, shop)
     for one, other in zip(here, there, strict=True):
         assert one.path == other.path and one.path.is_relative_to(paths.CACHE)

@@ -19,12 +19,18 @@ def quiet(config, shop, cache=False, **more):
 def test_frozen_blocks_do_not_move_and_the_others_do(config, shop):
     before = encoder.load(config.model).tower.state_dict()
     run = quiet(config.changed(frozen_blocks=1), shop)
-    moved = {name for name, value in run.encoder.tower.state_dict().items() if not torch.equal(value, before[name])}
+    moved = {
+        name
+        for name, value in run.encoder.tower.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     low = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer.resblocks.0")
     assert moved == {name for name in before if not name.startswith(low)}
     assert "lr_stem" not in run.history and "lr_block 1" in run.history
     assert all(parameter.requires_grad for parameter in run.encoder.tower.parameters())
-    with pytest.raises(ValueError, match="frozen_blocks must be at most the 2 blocks of the tower, got 3"):
+    with pytest.raises(
+        ValueError, match="frozen_blocks must be at most the 2 blocks of the tower, got 3"
+    ):
         quiet(config.changed(frozen_blocks=3), shop)
 
 
@@ -47,9 +53,17 @@ def test_eight_bit_moments_need_bitsandbytes(config, shop, monkeypatch):
         quiet(config.changed(optimiser="adamw8bit"), shop)
 
 
-@pytest.mark.parametrize("change", [
-    {"ema": 0.5, "accumulate": 2}, {"loss": "softmax", "precision": "bf16"}, {"frozen_blocks": 1, "accumulate": 3}])
-def test_a_run_interrupted_after_every_step_ends_as_if_it_had_not_been(config, shop, monkeypatch, change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ema": 0.5, "accumulate": 2},
+        {"loss": "softmax", "precision": "bf16"},
+        {"frozen_blocks": 1, "accumulate": 3},
+    ],
+)
+def test_a_run_interrupted_after_every_step_ends_as_if_it_had_not_been(
+    config, shop, monkeypatch, change
+):
     config = config.changed(save_every=1, **change)
     whole, step, done = quiet(config.changed(save_every=0), shop), loop._Trainer._step, []
 
@@ -83,9 +97,12 @@ def test_a_fine_tuned_file_in_klip_and_in_plain_open_clip(config, shop, name, ar
     assert again.preprocess == how and torch.equal(again(images), run.encoder(images))
     open_clip.add_model_config(paths.WEIGHTS)
     model, _, preprocess = open_clip.create_model_and_transforms(
-        arch, image_mean=how.mean, image_std=how.std, image_resize_mode="squash")
+        arch, image_mean=how.mean, image_std=how.std, image_resize_mode="squash"
+    )
     found = open_clip.load_checkpoint(model, str(file), strict=False)
-    assert not found.unexpected_keys and not any(key.startswith("visual.") for key in found.missing_keys)
+    assert not found.unexpected_keys and not any(
+        key.startswith("visual.") for key in found.missing_keys
+    )
     model.eval()
     if again.channels_last:  # klip keeps such a tower in this layout
         model.visual.to(memory_format=torch.channels_last)
@@ -93,13 +110,23 @@ def test_a_fine_tuned_file_in_klip_and_in_plain_open_clip(config, shop, name, ar
     with torch.no_grad():
         assert torch.equal(model.encode_image(images), again(images))
     pixels = np.random.default_rng(0).integers(0, 256, (90, 61, 3), dtype=np.uint8)
-    torch.testing.assert_close(preprocess(Image.fromarray(pixels)), torch.from_numpy(augment.evaluation(pixels, how)),
-                               atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        preprocess(Image.fromarray(pixels)),
+        torch.from_numpy(augment.evaluation(pixels, how)),
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_compiling_changes_no_name_and_hardly_a_number(config, shop, monkeypatch):
     compiled, original = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or original(module, backend="eager"))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda module: compiled.append(module) or original(module, backend="eager"),
+    )
     plain, other = quiet(config, shop), quiet(config.changed(compile=True), shop)
-    assert compiled and list(plain.encoder.tower.state_dict()) == list(other.encoder.tower.state_dict())
+    assert compiled and list(plain.encoder.tower.state_dict()) == list(
+        other.encoder.tower.state_dict()
+    )
     assert other.history["loss"].tolist() == pytest.approx(plain.history["loss"].tolist(), rel=1e-2)

@@ -22,7 +22,9 @@ def rng(*seed):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("policy, theirs", [("squash", "squash"), ("pad", "longest"), ("crop", "shortest")])
+@pytest.mark.parametrize(
+    "policy, theirs", [("squash", "squash"), ("pad", "longest"), ("crop", "shortest")]
+)
 def test_the_plain_view_is_the_one_of_open_clip(policy, theirs, interpolation):
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -32,7 +34,9 @@ def test_the_plain_view_is_the_one_of_open_clip(policy, theirs, interpolation):
         ours = Preprocess(size, MEAN, STD, policy, interpolation)
         how = PreprocessCfg(size, "RGB", MEAN, STD, interpolation, theirs, fill_color=ours.fill)
         transform = image_transform_v2(how, is_train=False)
-        thin = [(11, 333)] if policy == "pad" else []  # 1.06 pixels; thinner ones open_clip cannot pad
+        thin = (
+            [(11, 333)] if policy == "pad" else []
+        )  # 1.06 pixels; thinner ones open_clip cannot pad
         for shape in [*SHAPES[:3], *SHAPES[4:], (50, 21), (63, 22), *thin]:
             image = speckled(*shape)
             view = torch.from_numpy(evaluation(image, ours))
@@ -41,7 +45,10 @@ def test_the_plain_view_is_the_one_of_open_clip(policy, theirs, interpolation):
 
 def test_bilinear_is_another_view_than_bicubic():
     image = speckled(80, 80)
-    one, other = (evaluation(image, Preprocess(32, MEAN, STD, interpolation=how)) for how in ("bicubic", "bilinear"))
+    one, other = (
+        evaluation(image, Preprocess(32, MEAN, STD, interpolation=how))
+        for how in ("bicubic", "bilinear")
+    )
     assert np.abs(one - other).max() > 0.01
 
 
@@ -49,8 +56,14 @@ def test_bilinear_is_another_view_than_bicubic():
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_view_is_finite_normalised_and_square(policy, shape):
     preprocess, image = Preprocess(32, MEAN, STD, policy), speckled(*shape)
-    stack = np.stack([evaluation(image, preprocess)] + [
-        training(image, preprocess, rng(seed), strength) for seed in range(6) for strength in (0.5, 1, 2)])
+    stack = np.stack(
+        [evaluation(image, preprocess)]
+        + [
+            training(image, preprocess, rng(seed), strength)
+            for seed in range(6)
+            for strength in (0.5, 1, 2)
+        ]
+    )
     assert stack.shape == (19, 3, 32, 32) and stack.dtype == np.float32
     pixels = stack * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]
     assert -1e-5 <= pixels.min() and pixels.max() <= 1 + 1e-5
@@ -59,8 +72,8 @@ def test_every_view_is_finite_normalised_and_square(policy, shape):
 def test_pad_keeps_the_shape_and_squash_the_whole():
     tall = np.zeros((100, 20, 3), np.uint8)
     padded = evaluation(tall, Preprocess(50, MEAN, STD, "pad"))
-    inside = (np.abs(padded) > 0.05).all(axis=0)              # the mean colour is 0, rounded to 1/255
-    assert inside.sum(axis=1).tolist() == [10] * 50           # 20/100 of 50, over the whole height
+    inside = (np.abs(padded) > 0.05).all(axis=0)  # the mean colour is 0, rounded to 1/255
+    assert inside.sum(axis=1).tolist() == [10] * 50  # 20/100 of 50, over the whole height
     assert np.flatnonzero(inside[0]).tolist() == list(range(20, 30))
     half = speckled(60, 30)
     half[:30], half[30:] = 0, 255
@@ -78,20 +91,29 @@ def test_the_generator_decides_everything(policy):
     assert same[0].flags.c_contiguous and evaluation(image, preprocess).flags.c_contiguous
     assert not np.array_equal(same[0], training(image, preprocess, rng(3, 1, 8)))
     assert np.array_equal(image, before)
-    assert np.array_equal(training(image, preprocess, rng(0), strength=0), evaluation(image, preprocess))
+    assert np.array_equal(
+        training(image, preprocess, rng(0), strength=0), evaluation(image, preprocess)
+    )
 
 
 def test_strength_moves_views_away_from_the_plain_one():
     preprocess, image = Preprocess(48, MEAN, STD), cv2.GaussianBlur(speckled(96, 96), (0, 0), 4)
     plain = evaluation(image, preprocess)
-    away = [np.mean([np.abs(training(image, preprocess, rng(seed), strength) - plain).mean()
-                     for seed in range(40)]) for strength in (0.25, 0.5, 1, 2)]
+    away = [
+        np.mean(
+            [
+                np.abs(training(image, preprocess, rng(seed), strength) - plain).mean()
+                for seed in range(40)
+            ]
+        )
+        for strength in (0.25, 0.5, 1, 2)
+    ]
     assert away == sorted(away) and away[-1] > 1.5 * away[0]
 
 
 def test_never_mirrored():
     left = np.full((64, 64, 3), 250, np.uint8)
-    left[:, :20] = 5                                            # a mark on the left stays on the left
+    left[:, :20] = 5  # a mark on the left stays on the left
     preprocess = Preprocess(32, (0, 0, 0), (1, 1, 1))
     for seed in range(60):
         view = training(left, preprocess, rng(seed), 0.5)
@@ -114,25 +136,46 @@ def test_preprocess_survives_json():
     preprocess = Preprocess(96, MEAN, STD, "pad")
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
     assert Preprocess(96, list(MEAN), list(STD), "pad") == preprocess  # what JSON gives
-    assert "interpolation" not in preprocess.to_dict()  # fingerprints of files older than the word stay
+    assert (
+        "interpolation" not in preprocess.to_dict()
+    )  # fingerprints of files older than the word stay
     bilinear = Preprocess(96, MEAN, STD, interpolation="bilinear")
-    assert Preprocess.from_dict(json.loads(json.dumps(bilinear.to_dict()))) == bilinear != preprocess
+    assert (
+        Preprocess.from_dict(json.loads(json.dumps(bilinear.to_dict()))) == bilinear != preprocess
+    )
 
 
-@pytest.mark.parametrize("values", [
-    {"size": 0}, {"resize": "stretch"}, {"mean": (0.5, 0.5)}, {"std": (0.2, 0.0, 0.2)},
-    {"interpolation": "nearest"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"size": 0},
+        {"resize": "stretch"},
+        {"mean": (0.5, 0.5)},
+        {"std": (0.2, 0.0, 0.2)},
+        {"interpolation": "nearest"},
+    ],
+)
 def test_preprocess_refuses(values):
-    with pytest.raises(ValueError, match="wants .* squash, pad, crop and interpolation bicubic, bilinear, got"):
+    with pytest.raises(
+        ValueError, match="wants .* squash, pad, crop and interpolation bicubic, bilinear, got"
+    ):
         Preprocess(**{"size": 32, "mean": MEAN, "std": STD, **values})
 
 
-@pytest.mark.parametrize("image", [
-    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32),
-    np.zeros((0, 8, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
 def test_images_of_another_kind_are_refused(image):
-    for use in (lambda: evaluation(image, Preprocess(8, MEAN, STD)),
-                lambda: training(image, Preprocess(8, MEAN, STD), rng(0))):
+    for use in (
+        lambda: evaluation(image, Preprocess(8, MEAN, STD)),
+        lambda: training(image, Preprocess(8, MEAN, STD), rng(0)),
+    ):
         with pytest.raises(ValueError, match="image: wants uint8"):
             use()
 

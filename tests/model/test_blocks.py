@@ -35,8 +35,12 @@ def timm_tower(name: str, **options):
         return TimmModel(name, embed_dim=16, **options)
 
 
-TOWERS = {"vit": tiny_vit, "modified_resnet": modified_resnet,
-          "convnext_atto": lambda: timm_tower("convnext_atto"), "resnet10t": lambda: timm_tower("resnet10t")}
+TOWERS = {
+    "vit": tiny_vit,
+    "modified_resnet": modified_resnet,
+    "convnext_atto": lambda: timm_tower("convnext_atto"),
+    "resnet10t": lambda: timm_tower("resnet10t"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,11 @@ def test_the_papers_tower(vit_l):
     assert shown["parameters"][1] == pytest.approx(12.596e6, rel=1e-4)
     lr = {group: f"{value:.2e}" for group, value in zip(shown["group"], shown["lr"], strict=True)}
     assert lr["proj"] == lr["block 23"] == "2.00e-04" and lr["block 22"] == "1.40e-04"
-    assert lr["block 18"] == "3.36e-05" and lr["block 12"] == "3.95e-06" and lr["block 6"] == "4.65e-07"
+    assert (
+        lr["block 18"] == "3.36e-05"
+        and lr["block 12"] == "3.95e-06"
+        and lr["block 6"] == "4.65e-07"
+    )
     assert lr["block 0"] == "5.47e-08" and lr["stem"] == "3.83e-08"
 
 
@@ -89,10 +97,23 @@ def test_every_parameter_once_in_every_reading(tower):
 
 def test_groups_of_a_modified_resnet():
     groups = partition(modified_resnet())
-    assert [g.name for g in groups] == ["stem", "block 0", "block 1", "block 2", "block 3", "attnpool"]
+    assert [g.name for g in groups] == [
+        "stem",
+        "block 0",
+        "block 1",
+        "block 2",
+        "block 3",
+        "attnpool",
+    ]
     heads = [{n.split(".")[0] for n in g.parameters} for g in groups]
-    assert heads == [{"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"},
-                     {"layer1"}, {"layer2"}, {"layer3"}, {"layer4"}, {"attnpool"}]
+    assert heads == [
+        {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"},
+        {"layer1"},
+        {"layer2"},
+        {"layer3"},
+        {"layer4"},
+        {"attnpool"},
+    ]
 
 
 def test_a_deeper_modified_resnet_is_cut_by_residual_block():
@@ -102,12 +123,24 @@ def test_a_deeper_modified_resnet_is_cut_by_residual_block():
         groups = partition(ModifiedResNet([1, 11, 2, 1], 64, 8, image_size=32, width=32))
     assert len(groups) == 17
     first = [g.parameters[0].rsplit(".", 2)[0] for g in groups[1:-1]]
-    assert first == ["layer1.0", *(f"layer2.{i}" for i in range(11)), "layer3.0", "layer3.1", "layer4.0"]
+    assert first == [
+        "layer1.0",
+        *(f"layer2.{i}" for i in range(11)),
+        "layer3.0",
+        "layer3.1",
+        "layer4.0",
+    ]
 
 
-@pytest.mark.parametrize("name, blocks, last", [
-    ("convnext_atto", 12, {"stages", "head"}), ("resnet10t", 4, {"layer4"}),
-    ("vit_tiny_patch16_224", 12, {"blocks", "norm"}), ("mobilenetv3_small_050", 12, {"blocks", "conv_head"})])
+@pytest.mark.parametrize(
+    "name, blocks, last",
+    [
+        ("convnext_atto", 12, {"stages", "head"}),
+        ("resnet10t", 4, {"layer4"}),
+        ("vit_tiny_patch16_224", 12, {"blocks", "norm"}),
+        ("mobilenetv3_small_050", 12, {"blocks", "conv_head"}),
+    ],
+)
 def test_groups_of_timm_towers(name, blocks, last):
     tower = timm_tower(name)
     groups = partition(tower)
@@ -127,15 +160,30 @@ def test_a_tower_without_projection_has_no_top():
 def test_layerwise_moves_the_final_norm_to_the_top():
     vit = tiny_vit()
     assert {"ln_post.weight", "ln_post.bias"} <= set(partition(vit)[-2].parameters)
-    assert set(partition(vit, "layerwise")[-1].parameters) == {"ln_post.weight", "ln_post.bias", "proj"}
+    assert set(partition(vit, "layerwise")[-1].parameters) == {
+        "ln_post.weight",
+        "ln_post.bias",
+        "proj",
+    }
 
 
-LADDER = [Group("stem", ("a",)), Group("block 0", ("b",)), Group("block 1", ("c",)), Group("proj", ("d",))]
+LADDER = [
+    Group("stem", ("a",)),
+    Group("block 0", ("b",)),
+    Group("block 1", ("c",)),
+    Group("proj", ("d",)),
+]
 
 
-@pytest.mark.parametrize("reading, steps", [
-    ("blockwise", [2, 1, 0, 0]), ("blockwise-proj", [3, 2, 1, 0]), ("layerwise", [3, 2, 1, 0]),
-    ("common", [0, 0, 0, 0])])
+@pytest.mark.parametrize(
+    "reading, steps",
+    [
+        ("blockwise", [2, 1, 0, 0]),
+        ("blockwise-proj", [3, 2, 1, 0]),
+        ("layerwise", [3, 2, 1, 0]),
+        ("common", [0, 0, 0, 0]),
+    ],
+)
 def test_rates_by_formula(reading, steps):
     assert rates(LADDER, reading, 0.1, 0.5) == pytest.approx([0.1 * 0.5**s for s in steps])
 
@@ -145,15 +193,18 @@ def test_decay_one_is_one_rate(reading):
     assert set(rates(LADDER, reading, 3e-4, 1.0)) == {3e-4}
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"decay": 0}, "decay must be above 0 and at most 1, got 0"),
-    ({"decay": 1.5}, "got 1.5"),
-    ({"decay": -0.7}, "got -0.7"),
-    ({"decay": float("nan")}, "got nan"),
-    ({"top_lr": 0.0}, "top_lr must be above 0 and finite, got 0.0"),
-    ({"top_lr": float("inf")}, "got inf"),
-    ({"reading": "C"}, "reading must be one of blockwise, .* got 'C'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"decay": 0}, "decay must be above 0 and at most 1, got 0"),
+        ({"decay": 1.5}, "got 1.5"),
+        ({"decay": -0.7}, "got -0.7"),
+        ({"decay": float("nan")}, "got nan"),
+        ({"top_lr": 0.0}, "top_lr must be above 0 and finite, got 0.0"),
+        ({"top_lr": float("inf")}, "got inf"),
+        ({"reading": "C"}, "reading must be one of blockwise, .* got 'C'"),
+    ],
+)
 def test_wrong_rates_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         rates(LADDER, **options)
@@ -167,7 +218,12 @@ def test_parameter_groups_hold_every_parameter_once_at_its_groups_rate(tower):
     named = {id(p): n for n, p in tower.named_parameters()}
     for g in groups:
         assert g["lr"] == by_name[g["name"]] and g["params"]
-        assert set(g) == {"params", "lr", "weight_decay", "name"}  # no lr_scale: schedulers ignore it
+        assert set(g) == {
+            "params",
+            "lr",
+            "weight_decay",
+            "name",
+        }  # no lr_scale: schedulers ignore it
         for p in g["params"]:
             embedding = named[id(p)].endswith(("class_embedding", "positional_embedding"))
             assert g["weight_decay"] == (0.0 if p.ndim <= 1 or embedding else 0.05)
@@ -184,7 +240,8 @@ def test_adamw_and_its_schedule_keep_the_ladder():
     optimiser.step()
     schedule.step()
     assert {g["name"]: g["lr"] for g in optimiser.param_groups} == pytest.approx(
-        {name: lr / 2 for name, lr in start.items()})
+        {name: lr / 2 for name, lr in start.items()}
+    )
 
 
 def test_frozen_groups_keep_their_step():
@@ -204,5 +261,7 @@ def test_nothing_to_train_and_unknown_towers_are_named():
     vit.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameter"):
         parameter_groups(vit)
-    with pytest.raises(ValueError, match="no partition is known for a Linear; accepted are open_clip's"):
+    with pytest.raises(
+        ValueError, match="no partition is known for a Linear; accepted are open_clip's"
+    ):
         partition(torch.nn.Linear(2, 2))

@@ -8,9 +8,13 @@ from klip.model import device, encoder
 from klip.model.device import autocast, resolve_precision
 
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
-OTHERS = {"plain": nn.Conv2d(8, 8, 3), "grouped, as in ResNeXt": nn.Conv2d(8, 8, 3, groups=4),
-          "linear": nn.Linear(2, 2), "one channel": nn.Conv2d(1, 1, 3),
-          "1 x 1 on each channel": nn.Conv2d(8, 8, 1, groups=8)}
+OTHERS = {
+    "plain": nn.Conv2d(8, 8, 3),
+    "grouped, as in ResNeXt": nn.Conv2d(8, 8, 3, groups=4),
+    "linear": nn.Linear(2, 2),
+    "one channel": nn.Conv2d(1, 1, 3),
+    "1 x 1 on each channel": nn.Conv2d(8, 8, 1, groups=8),
+}
 
 
 def test_precision_is_resolved_by_the_hardware(monkeypatch):
@@ -45,6 +49,13 @@ def test_only_depthwise_convolutions_are_trained_in_fp32_on_a_cpu(monkeypatch, k
 
 def test_lite0_and_convnext_are_depthwise_and_a_vit_is_not():
     with torch.device("meta"):
-        kinds = {name: device.depthwise(encoder.load(f"timm:{name}:none").tower)
-                 for name in ("tf_efficientnet_lite0", "convnext_atto", "resnext50_32x4d", "vit_tiny_patch16_224")}
+        kinds = {
+            name: device.depthwise(encoder.load(f"timm:{name}:none").tower)
+            for name in (
+                "tf_efficientnet_lite0",
+                "convnext_atto",
+                "resnext50_32x4d",
+                "vit_tiny_patch16_224",
+            )
+        }
     assert list(kinds.values()) == [True, True, False, False]

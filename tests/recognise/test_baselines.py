@@ -10,13 +10,28 @@ from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.recognise import baselines
 
-TIMM = {"embed_dim": 32, "timm": {"model_name": "resnext50_32x4d", "layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8],
-                                  "cardinality": 2, "base_width": 16, "stem_width": 8}}
-VIT = {"embed_dim": 16, "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
+TIMM = {
+    "embed_dim": 32,
+    "timm": {
+        "model_name": "resnext50_32x4d",
+        "layers": [1, 1, 1, 1],
+        "channels": [8, 8, 8, 8],
+        "cardinality": 2,
+        "base_width": 16,
+        "stem_width": 8,
+    },
+}
+VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16},
+}
 ROWS = {recipe.row: recipe for recipe in baselines.RECIPES}
 QUICK = {"batch_size": 8, "workers": 0, "precision": "fp32"}
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture
@@ -27,7 +42,11 @@ def shelf(tmp_path):
         for split, count in {"gallery": 1, "query": 2, "train": 2}.items():
             for place in range(count):
                 name = f"{split}{number}_{place}.png"
-                pixels = (np.array(colour) + rng.integers(-20, 20, (64, 64, 3))).clip(0, 255).astype(np.uint8)
+                pixels = (
+                    (np.array(colour) + rng.integers(-20, 20, (64, 64, 3)))
+                    .clip(0, 255)
+                    .astype(np.uint8)
+                )
                 Image.fromarray(pixels).save(tmp_path / name)
                 rows.append((name, f"p{number}", split))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
@@ -37,13 +56,17 @@ def shelf(tmp_path):
 
 @pytest.fixture
 def towers():
-    return {"resnext": encoder.build(TIMM, Preprocess(64, (0.5,) * 3, (0.25,) * 3), "small"),
-            "clip": encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")}
+    return {
+        "resnext": encoder.build(TIMM, Preprocess(64, (0.5,) * 3, (0.25,) * 3), "small"),
+        "clip": encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny"),
+    }
 
 
 def fit(row, towers, shelf, budget=16, **more):
     tower = towers["clip" if ROWS[row].tower == "clip" else "resnext"]
-    return baselines.fit(ROWS[row], tower, shelf, budget, progress=False, cache=False, **QUICK | more)
+    return baselines.fit(
+        ROWS[row], tower, shelf, budget, progress=False, cache=False, **QUICK | more
+    )
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -57,8 +80,11 @@ def test_every_recipe_trains_and_answers_all_queries(row, towers, shelf):
 
 def test_rows_are_unique_and_stand_for_those_of_the_paper():
     assert len(ROWS) == len(baselines.RECIPES)
-    assert {"ResNeXt, full fine-tuning", "ResNeXt + LCA + MaxEnt",
-            "semi-supervised ResNeXt + linear layer"} <= set(ROWS)
+    assert {
+        "ResNeXt, full fine-tuning",
+        "ResNeXt + LCA + MaxEnt",
+        "semi-supervised ResNeXt + linear layer",
+    } <= set(ROWS)
 
 
 def test_packshots_alone_are_trained_on_or_the_whole_training_split(shelf):
@@ -69,26 +95,39 @@ def test_packshots_alone_are_trained_on_or_the_whole_training_split(shelf):
     assert set(packshots["split"]) == set(whole["split"]) == {"train"}
     assert baselines.missing(ROWS["ResNet on the full training split"], shelf) == ""
     poor = shelf[shelf["split"] != "train"]
-    assert baselines.missing(ROWS["ResNet on the full training split"], poor) == "the set has no training images"
+    assert (
+        baselines.missing(ROWS["ResNet on the full training split"], poor)
+        == "the set has no training images"
+    )
 
 
 def test_a_linear_layer_learns_from_views_embedded_once(towers, shelf):
     row = "semi-supervised ResNeXt + linear layer"
     rows, tower = baselines.training_images(ROWS[row], shelf), towers["resnext"]
     before = encoder.fingerprint(tower)
-    features = encoder.embed(tower, rows, views=baselines.VIEWS, seed=3, precision="fp32", unit=False)
+    features = encoder.embed(
+        tower, rows, views=baselines.VIEWS, seed=3, precision="fp32", unit=False
+    )
     run = fit(row, towers, shelf, budget=64, seed=3)
-    assert run.config.images == 256 and run.encoder is tower and encoder.fingerprint(tower) == before
+    assert (
+        run.config.images == 256 and run.encoder is tower and encoder.fingerprint(tower) == before
+    )
     again = fit(row, towers, shelf, budget=64, seed=3, features=features)
     assert torch.equal(run.head.body.weight, again.head.body.weight)
     labels = torch.arange(4).repeat_interleave(baselines.VIEWS)
-    means = torch.stack([torch.nn.functional.normalize(features[labels == n], dim=1).mean(dim=0) for n in range(4)])
-    start = features @ torch.nn.functional.normalize(means, dim=1).T  # where it begins: the class means, no bias
+    means = torch.stack(
+        [torch.nn.functional.normalize(features[labels == n], dim=1).mean(dim=0) for n in range(4)]
+    )
+    start = (
+        features @ torch.nn.functional.normalize(means, dim=1).T
+    )  # where it begins: the class means, no bias
     loss = torch.nn.functional.cross_entropy
     assert loss(run.head.body(features), labels) < loss(start, labels)
     few = fit(row, towers, shelf, budget=2, seed=3, batch_size=8)
     chosen = np.random.default_rng(3).permutation(32)[:8]
-    assert few.history["loss"].tolist() == pytest.approx([loss(start[chosen], labels[chosen]).item()], rel=1e-5)
+    assert few.history["loss"].tolist() == pytest.approx(
+        [loss(start[chosen], labels[chosen]).item()], rel=1e-5
+    )
 
 
 def test_one_tower_in_two_places_gives_one_row(towers):
@@ -100,16 +139,34 @@ def test_one_tower_in_two_places_gives_one_row(towers):
     assert baselines.bare(towers | {"semi": other}) == baselines.BARE
 
 
-@pytest.mark.parametrize("name, arch, row, shown", [
-    ("imagenet", "tf_efficientnet_lite0", "ResNeXt + LCA", "ImageNet + LCA"),
-    ("imagenet", "tf_efficientnet_lite0", "ResNet on the full training split", "ImageNet on the full training split"),
-    ("imagenet", "tf_efficientnet_lite0", "frozen ResNeXt", "frozen ImageNet"),
-    ("big", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", "frozen ResNeXt", "frozen ResNeXt"),
-    ("nano", "nanoclip", "semi-supervised ResNeXt + linear layer", "frozen nano + linear layer"),
-    ("nano", "nanoclip", "frozen semi-supervised ResNeXt", "frozen nano"),
-    ("imagenet", "tf_efficientnet_lite0", "RetailKLIP", "RetailKLIP"),
-    ("big", "resnext101_32x8d.x", "semi-supervised ResNeXt + linear layer", "semi-supervised ResNeXt + linear layer"),
-])
+@pytest.mark.parametrize(
+    "name, arch, row, shown",
+    [
+        ("imagenet", "tf_efficientnet_lite0", "ResNeXt + LCA", "ImageNet + LCA"),
+        (
+            "imagenet",
+            "tf_efficientnet_lite0",
+            "ResNet on the full training split",
+            "ImageNet on the full training split",
+        ),
+        ("imagenet", "tf_efficientnet_lite0", "frozen ResNeXt", "frozen ImageNet"),
+        ("big", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", "frozen ResNeXt", "frozen ResNeXt"),
+        (
+            "nano",
+            "nanoclip",
+            "semi-supervised ResNeXt + linear layer",
+            "frozen nano + linear layer",
+        ),
+        ("nano", "nanoclip", "frozen semi-supervised ResNeXt", "frozen nano"),
+        ("imagenet", "tf_efficientnet_lite0", "RetailKLIP", "RetailKLIP"),
+        (
+            "big",
+            "resnext101_32x8d.x",
+            "semi-supervised ResNeXt + linear layer",
+            "semi-supervised ResNeXt + linear layer",
+        ),
+    ],
+)
 def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
     tower = encoder.Encoder(towers["resnext"].tower, towers["resnext"].preprocess, name, arch, TIMM)
     assert baselines.label(row, {"resnext": tower, "semi": tower, "clip": towers["clip"]}) == shown
@@ -119,15 +176,32 @@ def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
 
 def test_rows_under_their_own_frozen_backbone():
     def frames(*shares):  # one frame a seed, of ten queries
-        return [pd.DataFrame({"product": list("aabbccddee"), "top1": [n < 10 * share for n in range(10)],
-                              "top5": [True] * 10}) for share in shares]
+        return [
+            pd.DataFrame(
+                {
+                    "product": list("aabbccddee"),
+                    "top1": [n < 10 * share for n in range(10)],
+                    "top5": [True] * 10,
+                }
+            )
+            for share in shares
+        ]
 
-    own = {"frozen ResNeXt": frames(0.5), "frozen encoder": frames(0.7), "RetailKLIP": frames(0.1),
-           "ResNeXt, full fine-tuning": frames(0.5, 0.4), "ResNeXt + LCA": frames(0.4, 0.6),
-           "semi-supervised ResNeXt + linear layer": frames(0.6), "ResNet on the full training split": frames(0.6)}
+    own = {
+        "frozen ResNeXt": frames(0.5),
+        "frozen encoder": frames(0.7),
+        "RetailKLIP": frames(0.1),
+        "ResNeXt, full fine-tuning": frames(0.5, 0.4),
+        "ResNeXt + LCA": frames(0.4, 0.6),
+        "semi-supervised ResNeXt + linear layer": frames(0.6),
+        "ResNet on the full training split": frames(0.6),
+    }
     assert baselines.under_frozen(own, baselines.BARE) == ["ResNeXt, full fine-tuning"]
     semi = baselines.BARE | {"semi": "frozen encoder"}
-    assert baselines.under_frozen(own, semi) == ["ResNeXt, full fine-tuning", "semi-supervised ResNeXt + linear layer"]
+    assert baselines.under_frozen(own, semi) == [
+        "ResNeXt, full fine-tuning",
+        "semi-supervised ResNeXt + linear layer",
+    ]
 
 
 def test_a_classifier_learns_four_colours(towers, shelf):
@@ -143,7 +217,10 @@ def test_the_answer_is_the_most_probable_product_of_the_head(towers, shelf):
     frame = baselines.classify(run, queries, precision="fp32")
     rows = encoder.embed(run.encoder, queries, precision="fp32", unit=False)
     for row, found in zip(rows, frame.itertuples(), strict=True):
-        logits = [float(w @ row + b) for w, b in zip(run.head.centres, run.head.body.bias.detach(), strict=True)]
+        logits = [
+            float(w @ row + b)
+            for w, b in zip(run.head.centres, run.head.body.bias.detach(), strict=True)
+        ]
         odds = np.exp(np.array(logits) - max(logits))
         assert found.predicted == run.products[int(np.argmax(logits))]
         assert found.similarity == pytest.approx(odds.max() / odds.sum(), rel=1e-4)
@@ -163,5 +240,7 @@ def test_lca_changes_no_feature_at_the_start_and_leaves_the_tower_alone(towers):
 
 def test_only_a_softmax_head_classifies(towers, shelf):
     run = fit("hierarchical triplets, store-like augmentation", towers, shelf, budget=4)
-    with pytest.raises(ValueError, match="only a softmax head classifies by itself, got triplet; use evaluation"):
+    with pytest.raises(
+        ValueError, match="only a softmax head classifies by itself, got triplet; use evaluation"
+    ):
         baselines.classify(run, shelf)

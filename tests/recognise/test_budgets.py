@@ -15,6 +15,7 @@ WHOLE = baselines.RECIPES[0]
 @pytest.fixture
 def made_up(monkeypatch):
     """made_up(means): rows whose n-th budget has the n-th of these accuracies on 100 queries of 10 products."""
+
     def pretend(*means):
         tried = []
 
@@ -24,37 +25,66 @@ def made_up(monkeypatch):
 
         def answer(recipe, run, held, **options):
             right = round(100 * means[len(tried) - 1])
-            return pd.DataFrame({"product": [n % 10 for n in range(100)], "top1": [n < right for n in range(100)],
-                                 "top5": True})
+            return pd.DataFrame(
+                {
+                    "product": [n % 10 for n in range(100)],
+                    "top1": [n < right for n in range(100)],
+                    "top5": True,
+                }
+            )
 
         monkeypatch.setattr(baselines, "fit", fit)
         monkeypatch.setattr(baselines, "answer", answer)
         monkeypatch.setattr(baselines, "embed", lambda *given: None)
         return tried
+
     return pretend
 
 
 def held(products):
-    frame = pd.DataFrame([(f"{split}{n}", f"p{n}", split) for n in range(products) for split in ("gallery", "query")],
-                         columns=["image", "product", "split"])
+    frame = pd.DataFrame(
+        [
+            (f"{split}{n}", f"p{n}", split)
+            for n in range(products)
+            for split in ("gallery", "query")
+        ],
+        columns=["image", "product", "split"],
+    )
     frame.attrs.update(root="", name="held")
     return frame
 
 
-@pytest.mark.parametrize("means, most, tried, chosen, rising", [
-    ([0.3, 0.4, 0.5, 0.5, 0.4, 0.9], 10_000, [2, 4, 8, 16, 32], 8, False),  # two doublings without a rise: the end
-    ([0.3, 0.2, 0.4, 0.4, 0.5, 0.5, 0.1], 10_000, [2, 4, 8, 16, 32, 64, 128], 32, False),  # a single one is a pause
-    ([0.3, 0.4, 0.5, 0.6], 80, [2, 4, 8], 8, True),  # ten products, 80 images: it still rose
-    ([0.5, 0.5, 0.5], 10_000, [2, 4, 8], 2, False),  # equal: the smallest
-    ([0.5, 0.4, 0.3], 10_000, [2, 4, 8], 2, False),
-    ([0.7], 1, [2], 2, True),  # the smallest budget is always tried
-])
+@pytest.mark.parametrize(
+    "means, most, tried, chosen, rising",
+    [
+        (
+            [0.3, 0.4, 0.5, 0.5, 0.4, 0.9],
+            10_000,
+            [2, 4, 8, 16, 32],
+            8,
+            False,
+        ),  # two doublings without a rise: the end
+        (
+            [0.3, 0.2, 0.4, 0.4, 0.5, 0.5, 0.1],
+            10_000,
+            [2, 4, 8, 16, 32, 64, 128],
+            32,
+            False,
+        ),  # a single one is a pause
+        ([0.3, 0.4, 0.5, 0.6], 80, [2, 4, 8], 8, True),  # ten products, 80 images: it still rose
+        ([0.5, 0.5, 0.5], 10_000, [2, 4, 8], 2, False),  # equal: the smallest
+        ([0.5, 0.4, 0.3], 10_000, [2, 4, 8], 2, False),
+        ([0.7], 1, [2], 2, True),  # the smallest budget is always tried
+    ],
+)
 def test_the_budget_is_where_a_curve_stops_rising(made_up, means, most, tried, chosen, rising):
     found, table = made_up(*means), budgets.curve(WHOLE, None, held(10), most)
     assert found == table["budget"].tolist() == tried
     assert table["mean"].tolist() == pytest.approx(means[: len(tried)])
     assert table["images"].tolist() == [10 * budget for budget in tried]
-    assert table.loc[table["chosen"], "budget"].tolist() == [chosen] and set(table["rising"]) == {rising}
+    assert table.loc[table["chosen"], "budget"].tolist() == [chosen] and set(table["rising"]) == {
+        rising
+    }
     assert (table["low"] <= table["mean"]).all() and (table["mean"] <= table["high"]).all()
 
 
@@ -75,8 +105,14 @@ def test_validation_products_have_a_packshot_and_unseen_photographs():
     sizes = found.groupby(["product", "split"]).size().unstack()
     assert sizes[["gallery", "query", "train"]].to_numpy().tolist() == [[1, 2, 3]] * 5
     asked = set(found.loc[found["split"] == "query", "image"])
-    assert asked <= set(finetuning.loc[finetuning["split"] == "val", "image"]) and found.attrs["root"] == "here"
-    assert budgets.validation(finetuning, 5).equals(found) and len(budgets.validation(finetuning)) == 9 * 6
+    assert (
+        asked <= set(finetuning.loc[finetuning["split"] == "val", "image"])
+        and found.attrs["root"] == "here"
+    )
+    assert (
+        budgets.validation(finetuning, 5).equals(found)
+        and len(budgets.validation(finetuning)) == 9 * 6
+    )
     assert not budgets.validation(finetuning, 5, seed=1).equals(found)
     with pytest.raises(ValueError, match="no image of split val; load it with validation=2"):
         budgets.validation(finetuning[finetuning["split"] == "train"])
@@ -90,7 +126,9 @@ def test_a_curve_of_real_runs(tmp_path, picture, one_thread):
     frame["image"] += ".png"
     frame.attrs["root"] = str(tmp_path)
     vit = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
-    tower = encoder.build({"embed_dim": 16, "vision_cfg": vit}, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")
+    tower = encoder.build(
+        {"embed_dim": 16, "vision_cfg": vit}, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny"
+    )
     table = budgets.curve(LINEAR, tower, frame, 6, workers=0, precision="fp32", batch_size=4)
     assert table["budget"].tolist()[:3] == [2, 4, 8] and table["mean"].between(0, 1).all()
     assert table["chosen"].sum() == 1 and set(table["row"]) == {LINEAR.row}

@@ -39,7 +39,8 @@ def shop(folder, products=7, queries=2, sizes=((16, 16),)):
     for product in (f"p{i}" for i in range(products)):
         pattern = Image.fromarray(rng.integers(0, 256, (2, 2, 3), dtype=np.uint8))
         for kind, number, size in [("gallery", n, size) for n, size in enumerate(sizes, 1)] + [
-                ("query", n, (16, 16)) for n in range(queries)]:
+            ("query", n, (16, 16)) for n in range(queries)
+        ]:
             name = f"{product}_{kind}{number}.png"
             pattern.resize(size, Image.Resampling.NEAREST).save(folder / name)
             rows.append((name, product, kind))
@@ -54,7 +55,9 @@ def unit(rows, dim=8, seed=0):
 
 
 def gallery_of(embeddings, owners):
-    return Gallery(embeddings, owners, [f"{i}.png" for i in range(len(owners))], {"views": 1, "seed": 0})
+    return Gallery(
+        embeddings, owners, [f"{i}.png" for i in range(len(owners))], {"views": 1, "seed": 0}
+    )
 
 
 def brute_force(query, rows, owners, k, top):
@@ -68,7 +71,7 @@ def brute_force(query, rows, owners, k, top):
 
 @pytest.mark.parametrize("k, top", [(1, 1), (1, 5), (3, 5), (7, 2), (20, 5), (60, 9)])
 def test_search_equals_brute_force(k, top, monkeypatch):
-    monkeypatch.setattr("klip.recognise.nearest.CHUNK", 7)      # 30 queries in uneven chunks
+    monkeypatch.setattr("klip.recognise.nearest.CHUNK", 7)  # 30 queries in uneven chunks
     owners = [f"p{i}" for i in np.random.default_rng(1).integers(0, 9, 60)]
     gallery, queries = gallery_of(unit(60), owners), unit(30, seed=2)
     found = gallery.classify(queries, k=k, top=top)
@@ -78,8 +81,10 @@ def test_search_equals_brute_force(k, top, monkeypatch):
         assert own["product"].tolist() == expected
         assert own["rank"].tolist() == list(range(1, top + 1))
         cosine = gallery.embeddings @ queries[number].float()
-        shown = [max((i for i in range(60) if owners[i] == product), key=lambda i: cosine[i])
-                 for product in expected]       # the nearest row of each product
+        shown = [
+            max((i for i in range(60) if owners[i] == product), key=lambda i: cosine[i])
+            for product in expected
+        ]  # the nearest row of each product
         assert own["packshot"].tolist() == [f"{i}.png" for i in shown]
         assert own["similarity"].tolist() == pytest.approx(cosine[shown].tolist(), abs=1e-6)
 
@@ -96,8 +101,8 @@ def test_equal_votes_go_to_the_nearest():
     angles = torch.tensor([0.1, 0.2, 0.3, 0.4, 3.0])
     gallery = gallery_of(torch.stack([angles.cos(), angles.sin()], 1), ["a", "b", "b", "a", "c"])
     query = torch.tensor([[1.0, 0.0]])
-    assert gallery.classify(query, k=4)["product"].tolist() == ["a", "b", "c"]      # 2 : 2
-    assert gallery.classify(query, k=3)["product"].tolist() == ["b", "a", "c"]      # 1 : 2
+    assert gallery.classify(query, k=4)["product"].tolist() == ["a", "b", "c"]  # 2 : 2
+    assert gallery.classify(query, k=3)["product"].tolist() == ["b", "a", "c"]  # 1 : 2
     assert gallery.classify(query, k=1)["product"].tolist() == ["a", "b", "c"]
     assert gallery.classify(query, k=3)["packshot"].tolist() == ["1.png", "0.png", "4.png"]
 
@@ -120,28 +125,41 @@ FAN = torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
 def fan(unknown=None):
     gallery = gallery_of(FAN, ["a", "a", "b", "c"])
     gallery.meta |= {"unknown": unknown} if unknown else {}
-    return gallery, torch.stack([torch.tensor([0.1, 0.7, -1.2]).cos(), torch.tensor([0.1, 0.7, -1.2]).sin()], 1)
+    return gallery, torch.stack(
+        [torch.tensor([0.1, 0.7, -1.2]).cos(), torch.tensor([0.1, 0.7, -1.2]).sin()], 1
+    )
 
 
-@pytest.mark.parametrize("own, arguments, unknown", [
-    (None, {}, [False] * 3),
-    (None, {"unknown_below": 0.97}, [False, True, True]),
-    (None, {"unknown_below": 0.2, "score": "margin"}, [False, True, False]),
-    (None, {"unknown_below": -2}, [False] * 3),
-    (("similarity", 0.5), {}, [False, False, True]),
-    (("margin", 0.2), {}, [False, True, False]),
-    (("margin", 0.2), {"unknown_below": 0.5}, [True, True, False]),         # of the gallery's own score
-    (("margin", 0.2), {"unknown_below": 0.97, "score": "similarity"}, [False, True, True]),
-    (("margin", 0.2), {"unknown_below": -2}, [False] * 3),
-    (("margin", 0.2), {"score": "margin"}, [False, True, False]),
-])
+@pytest.mark.parametrize(
+    "own, arguments, unknown",
+    [
+        (None, {}, [False] * 3),
+        (None, {"unknown_below": 0.97}, [False, True, True]),
+        (None, {"unknown_below": 0.2, "score": "margin"}, [False, True, False]),
+        (None, {"unknown_below": -2}, [False] * 3),
+        (("similarity", 0.5), {}, [False, False, True]),
+        (("margin", 0.2), {}, [False, True, False]),
+        (
+            ("margin", 0.2),
+            {"unknown_below": 0.5},
+            [True, True, False],
+        ),  # of the gallery's own score
+        (("margin", 0.2), {"unknown_below": 0.97, "score": "similarity"}, [False, True, True]),
+        (("margin", 0.2), {"unknown_below": -2}, [False] * 3),
+        (("margin", 0.2), {"score": "margin"}, [False, True, False]),
+    ],
+)
 @pytest.mark.parametrize("top", [1, 2, 5])
 def test_a_query_below_the_threshold_is_unknown(own, arguments, unknown, top):
     gallery, queries = fan({"score": own[0], "below": own[1]} if own else None)
     found = gallery.classify(queries, top=top, **arguments)
     plain = gallery.classify(queries, top=top, unknown_below=-2)
-    assert found.groupby("query")["unknown"].agg(["min", "max"]).to_numpy().tolist() == [[x, x] for x in unknown]
-    pd.testing.assert_frame_equal(found.drop(columns="unknown"), plain.drop(columns="unknown"))   # still the nearest
+    assert found.groupby("query")["unknown"].agg(["min", "max"]).to_numpy().tolist() == [
+        [x, x] for x in unknown
+    ]
+    pd.testing.assert_frame_equal(
+        found.drop(columns="unknown"), plain.drop(columns="unknown")
+    )  # still the nearest
     assert found["unknown"].dtype == bool and len(found) == 3 * min(top, 3)
 
 
@@ -149,16 +167,25 @@ def test_a_score_at_the_threshold_is_accepted_whatever_its_last_digit():
     gallery, queries = fan()
     value = gallery.classify(queries[:1], top=1)["similarity"].iloc[0]
     for digit, unknown in ((0, False), (1e-7, False), (1e-5, True)):
-        assert gallery.classify(queries[:1], unknown_below=value + digit)["unknown"].iloc[0] == unknown
+        assert (
+            gallery.classify(queries[:1], unknown_below=value + digit)["unknown"].iloc[0] == unknown
+        )
 
 
-@pytest.mark.parametrize("own, arguments, word", [
-    (None, {"unknown_below": 0.5, "score": "cosine"}, "similarity or margin, .*got score='cosine'"),
-    (None, {"score": "margin"}, "no threshold for it"),
-    ("similarity", {"score": "margin"}, "no threshold for it"),
-    (None, {"unknown_below": 95}, "between -2 and 2, got 95"),
-    (None, {"unknown_below": float("nan")}, "got nan"),
-])
+@pytest.mark.parametrize(
+    "own, arguments, word",
+    [
+        (
+            None,
+            {"unknown_below": 0.5, "score": "cosine"},
+            "similarity or margin, .*got score='cosine'",
+        ),
+        (None, {"score": "margin"}, "no threshold for it"),
+        ("similarity", {"score": "margin"}, "no threshold for it"),
+        (None, {"unknown_below": 95}, "between -2 and 2, got 95"),
+        (None, {"unknown_below": float("nan")}, "got nan"),
+    ],
+)
 def test_a_threshold_that_means_nothing_is_refused(own, arguments, word):
     gallery, queries = fan({"score": own, "below": 0.5} if own else None)
     with pytest.raises(ValueError, match=word):
@@ -169,8 +196,12 @@ def test_margin_is_best_minus_second_product_and_of_one_product_as_if_another_la
     gallery, queries = fan()
     asked = pd.DataFrame({"image": list("xyz"), "product": list("aba")})
     frame = evaluation.outcome(gallery, asked, queries)
-    assert frame["margin"].tolist() == pytest.approx([0.3734, 0.0777, 0.9509], abs=1e-4)   # not a's second row
-    for margin, row in zip(frame["margin"], (gallery.embeddings @ queries.T).T.tolist(), strict=True):
+    assert frame["margin"].tolist() == pytest.approx(
+        [0.3734, 0.0777, 0.9509], abs=1e-4
+    )  # not a's second row
+    for margin, row in zip(
+        frame["margin"], (gallery.embeddings @ queries.T).T.tolist(), strict=True
+    ):
         best = sorted((max(row[:2]), row[2], row[3]))
         assert margin == pytest.approx(best[2] - best[1], abs=1e-6)
     alone = evaluation.outcome(gallery.without({"b", "c", "nothing"}), asked, queries)
@@ -178,7 +209,9 @@ def test_margin_is_best_minus_second_product_and_of_one_product_as_if_another_la
     assert np.isfinite(alone["margin"]).all()
     angles = torch.tensor([0.1, 0.2, 0.3])
     voted = gallery_of(torch.stack([angles.cos(), angles.sin()], 1), ["a", "b", "b"])
-    assert evaluation.outcome(voted, asked[:1], torch.tensor([[1.0, 0.0]]), k=3)["margin"].iloc[0] < 0
+    assert (
+        evaluation.outcome(voted, asked[:1], torch.tensor([[1.0, 0.0]]), k=3)["margin"].iloc[0] < 0
+    )
 
 
 def test_the_threshold_stays_with_the_gallery(tmp_path):
@@ -187,20 +220,28 @@ def test_the_threshold_stays_with_the_gallery(tmp_path):
     gallery.add("new", [tmp_path / "p0_query0.png"])
     gallery.remove("p1")
     again = Gallery.load(gallery.save(tmp_path / "g"), colours())
-    assert again.meta["unknown"] == gallery.meta["unknown"] == gallery.without({"p2"}).meta["unknown"]
-    assert again.classify([tmp_path / "p0_query0.png"])["unknown"].all()     # p0 and new: margin 0
+    assert (
+        again.meta["unknown"] == gallery.meta["unknown"] == gallery.without({"p2"}).meta["unknown"]
+    )
+    assert again.classify([tmp_path / "p0_query0.png"])["unknown"].all()  # p0 and new: margin 0
     del gallery.meta["unknown"]
     before = Gallery.load(gallery.save(tmp_path / "old"), colours())
-    assert "unknown" not in before.meta and not before.classify([tmp_path / "p0_query0.png"])["unknown"].any()
+    assert (
+        "unknown" not in before.meta
+        and not before.classify([tmp_path / "p0_query0.png"])["unknown"].any()
+    )
 
 
-@pytest.mark.parametrize("arguments, word", [
-    ({"k": 0}, "k must be between 1 and its 6 rows"),
-    ({"k": 7}, "got k=7"),
-    ({"top": 0}, "top at least 1"),
-    ({"images": unit(3, 5)}, "must have 8 columns"),
-    ({"images": ["a.png"]}, "need the encoder"),
-])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ({"k": 0}, "k must be between 1 and its 6 rows"),
+        ({"k": 7}, "got k=7"),
+        ({"top": 0}, "top at least 1"),
+        ({"images": unit(3, 5)}, "must have 8 columns"),
+        ({"images": ["a.png"]}, "need the encoder"),
+    ],
+)
 def test_search_refuses(arguments, word):
     with pytest.raises(ValueError, match=word):
         gallery_of(unit(6), list("aabbcc")).classify(**{"images": unit(3)} | arguments)
@@ -220,7 +261,9 @@ def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path, k)
     assert frame["packshot"].tolist() == [f"{product}_gallery1.png" for product in frame["product"]]
     following = {f"p{i}": f"p{(i + 1) % 7}" for i in range(7)}
     shifted = catalogue["product"].map(following)
-    moved = catalogue.assign(product=shifted.where(catalogue["split"] == "gallery", catalogue["product"]))
+    moved = catalogue.assign(
+        product=shifted.where(catalogue["split"] == "gallery", catalogue["product"])
+    )
     wrong = evaluation.evaluate(colours(), moved, views=4, k=k)
     assert not wrong["top1"].any()
     assert wrong["predicted"].tolist() == wrong["product"].map(following).tolist()
@@ -235,7 +278,10 @@ def test_top5_counts_distinct_products(tmp_path):
 
 def test_all_views_are_kept_and_the_first_is_plain(tmp_path):
     packshots = evaluation.packshots(shop(tmp_path))
-    gallery, plain = Gallery.build(colours(), packshots, views=3, seed=4), embed(colours(), packshots)
+    gallery, plain = (
+        Gallery.build(colours(), packshots, views=3, seed=4),
+        embed(colours(), packshots),
+    )
     assert len(gallery) == 21 and gallery.products == [f"p{i}" for i in range(7)]
     assert torch.equal(gallery.embeddings[::3], plain)
     assert gallery.owners[:4] == ["p0", "p0", "p0", "p1"]
@@ -258,15 +304,21 @@ def test_add_and_remove_leave_the_other_rows_alone(tmp_path):
     assert [len(x) for x in (grown.owners, grown.images)] == [24, 24]
     assert grown.classify([tmp_path / "p2_query0.png"], top=1)["product"].iloc[0] != "p2"
     grown.add("p2", [tmp_path / "p2_gallery1.png", tmp_path / "p2_query1.png"])
-    assert len(grown) == 32 and grown.classify([tmp_path / "p2_query0.png"], top=1)["product"].iloc[0] == "p2"
+    assert (
+        len(grown) == 32
+        and grown.classify([tmp_path / "p2_query0.png"], top=1)["product"].iloc[0] == "p2"
+    )
 
 
-@pytest.mark.parametrize("change, word", [
-    (lambda gallery: gallery.add("new", []), "needs a name and images"),
-    (lambda gallery: gallery.add("", ["a.png"]), "needs a name and images"),
-    (lambda gallery: gallery.remove("p66"), "none of its 7 products; did you mean 'p6'"),
-    (lambda gallery: gallery.add("new", ["torn.png"]), "torn.png"),
-])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        (lambda gallery: gallery.add("new", []), "needs a name and images"),
+        (lambda gallery: gallery.add("", ["a.png"]), "needs a name and images"),
+        (lambda gallery: gallery.remove("p66"), "none of its 7 products; did you mean 'p6'"),
+        (lambda gallery: gallery.add("new", ["torn.png"]), "torn.png"),
+    ],
+)
 def test_a_refused_change_changes_nothing(tmp_path, change, word, monkeypatch):
     gallery = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=2)
     monkeypatch.chdir(tmp_path)
@@ -274,7 +326,9 @@ def test_a_refused_change_changes_nothing(tmp_path, change, word, monkeypatch):
     before = gallery.embeddings.clone()
     with pytest.raises(ValueError, match=word):
         change(gallery)
-    assert torch.equal(gallery.embeddings, before) and len(gallery.owners) == len(gallery.images) == 14
+    assert (
+        torch.equal(gallery.embeddings, before) and len(gallery.owners) == len(gallery.images) == 14
+    )
 
 
 def test_save_and_load_give_the_same_gallery(tmp_path):
@@ -282,18 +336,27 @@ def test_save_and_load_give_the_same_gallery(tmp_path):
     gallery.add("Müsli 果", [tmp_path / "p0_query0.png"])
     again = Gallery.load(gallery.save(tmp_path / "shop.gallery"), colours())
     assert torch.equal(again.embeddings, gallery.embeddings)
-    assert (again.owners, again.images, again.meta) == (gallery.owners, gallery.images, gallery.meta)
+    assert (again.owners, again.images, again.meta) == (
+        gallery.owners,
+        gallery.images,
+        gallery.meta,
+    )
     again.add("more", [tmp_path / "p1_query0.png"])
     gallery.add("more", [tmp_path / "p1_query0.png"])
     assert torch.equal(again.embeddings, gallery.embeddings)
 
 
-@pytest.mark.parametrize("other, word", [
-    (colours(gain=0.5), "other weights"),
-    (colours(resize="pad"), "another resize"),
-])
+@pytest.mark.parametrize(
+    "other, word",
+    [
+        (colours(gain=0.5), "other weights"),
+        (colours(resize="pad"), "another resize"),
+    ],
+)
 def test_another_encoder_is_refused(tmp_path, other, word):
-    file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(tmp_path / "g")
+    file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(
+        tmp_path / "g"
+    )
     with pytest.raises(ValueError, match="was made by colours"):
         Gallery.load(file, other)
     assert Gallery.load(file).encoder is None, word
@@ -302,7 +365,9 @@ def test_another_encoder_is_refused(tmp_path, other, word):
 def test_files_that_are_no_gallery(tmp_path):
     from safetensors.torch import save_file
 
-    file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(tmp_path / "g")
+    file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(
+        tmp_path / "g"
+    )
     (tmp_path / "cut").write_bytes(file.read_bytes()[:-20])
     save_file({"visual.x": torch.zeros(1)}, tmp_path / "weights")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
@@ -333,9 +398,16 @@ def test_gallery_rules_pick_one_packshot_and_queries_can_be_reused(tmp_path):
     catalogue = shop(tmp_path, sizes=((8, 8), (32, 32), (16, 16)))
     reused = embed(colours(), evaluation.queries(catalogue), precision="fp32")
     shown = {}
-    for rule, seed in [*[(rule, 0) for rule in ("first", "web1", "largest", "random")], ("random", 1)]:
-        frame = evaluation.evaluate(colours(), catalogue, rule, views=2, seed=seed, embeddings=reused)
-        pd.testing.assert_frame_equal(frame, evaluation.evaluate(colours(), catalogue, rule, 2, seed))
+    for rule, seed in [
+        *[(rule, 0) for rule in ("first", "web1", "largest", "random")],
+        ("random", 1),
+    ]:
+        frame = evaluation.evaluate(
+            colours(), catalogue, rule, views=2, seed=seed, embeddings=reused
+        )
+        pd.testing.assert_frame_equal(
+            frame, evaluation.evaluate(colours(), catalogue, rule, 2, seed)
+        )
         assert frame.groupby("product")["packshot"].nunique().eq(1).all()
         shown[rule, seed] = frame["packshot"].tolist()
     assert all(name.endswith("gallery1.png") for name in shown["first", 0])
@@ -356,7 +428,9 @@ def test_evaluate_refuses(tmp_path):
         evaluation.evaluate(colours(), plain, embeddings=unit(14, 12).float())
     with pytest.raises(ValueError, match="at least one packshot"):
         Gallery.build(colours(), catalogue.iloc[:0])
-    assert evaluation.evaluate(colours(), plain, views=1)["top1"].all()   # first image of each, the rest asks
+    assert evaluation.evaluate(colours(), plain, views=1)[
+        "top1"
+    ].all()  # first image of each, the rest asks
 
 
 def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
@@ -366,7 +440,9 @@ def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
 
     for product in "abcde":
         for number in range(2):
-            picture(tmp_path / f"all/test/{product}/{number}.jpg", (50 * "abcde".index(product), 90, 30))
+            picture(
+                tmp_path / f"all/test/{product}/{number}.jpg", (50 * "abcde".index(product), 90, 30)
+            )
         if product != "e":
             picture(tmp_path / f"all/train/{product}/0.jpg", (50 * "abcde".index(product), 90, 30))
     tower = encoder.load("nano")
@@ -374,9 +450,11 @@ def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
         counted = evaluation.evaluate(tower, data.load("rp2k", tmp_path), views=1)
     with pytest.warns(UserWarning, match="2 queries left out"):
         dropped = evaluation.evaluate(tower, data.load("rp2k", tmp_path, test_only="drop"), views=1)
-    assert len(counted) == 10 and len(dropped) == 8 and counted["top1"].sum() == dropped["top1"].sum()
+    assert (
+        len(counted) == 10 and len(dropped) == 8 and counted["top1"].sum() == dropped["top1"].sum()
+    )
     assert not counted.loc[counted["product"] == "e", ["top1", "top5"]].any(axis=None)
-    with pytest.warns(UserWarning, match="count as wrong"):     # and in the open set it is unknown
+    with pytest.warns(UserWarning, match="count as wrong"):  # and in the open set it is unknown
         frame = open_set.evaluate(tower, data.load("rp2k", tmp_path), views=1)
     assert not frame.loc[frame["product"] == "e", "known"].any()
     assert frame.groupby("product")["known"].first().sum() == 2

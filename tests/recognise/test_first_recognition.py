@@ -9,7 +9,10 @@ from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.recognise.first_recognition import arrivals
 
-VIT = {"embed_dim": 16, "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
+VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16},
+}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +42,11 @@ def tower():
 def test_a_product_is_recognised_at_its_first_right_query(shelf, tower):
     table = arrivals(tower, shelf, views=1)
     assert sorted(table["product"]) == ["p0", "p1", "p2", "p3"]
-    assert (table["asked"] == 2).all() and (table["seconds"] > table["added"]).all() and (table["added"] > 0).all()
+    assert (
+        (table["asked"] == 2).all()
+        and (table["seconds"] > table["added"]).all()
+        and (table["added"] > 0).all()
+    )
 
 
 def test_a_product_that_is_never_recognised_has_no_time(shelf, tower):

@@ -12,8 +12,16 @@ from klip.data import catalogue as data
 from klip.data.images import read
 from klip.recognise import keypoints
 
-KEYPOINTS = ["sift", pytest.param("brisk", marks=pytest.mark.skipif(
-    not hasattr(getattr(cv2, "xfeatures2d", cv2), "BRISK_create"), reason="this OpenCV comes without BRISK"))]
+KEYPOINTS = [
+    "sift",
+    pytest.param(
+        "brisk",
+        marks=pytest.mark.skipif(
+            not hasattr(getattr(cv2, "xfeatures2d", cv2), "BRISK_create"),
+            reason="this OpenCV comes without BRISK",
+        ),
+    ),
+]
 METHODS = [*KEYPOINTS, "hsv"]
 
 
@@ -21,9 +29,19 @@ def artwork(rng, height=120, width=90):
     """Overlapping rectangles and discs of random colours: full of corners, unlike any other."""
     canvas = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
     for _ in range(25):
-        x, y, colour = int(rng.integers(width)), int(rng.integers(height)), rng.integers(0, 256, 3).tolist()
+        x, y, colour = (
+            int(rng.integers(width)),
+            int(rng.integers(height)),
+            rng.integers(0, 256, 3).tolist(),
+        )
         if rng.random() < 0.5:
-            cv2.rectangle(canvas, (x, y), (x + int(rng.integers(8, 30)), y + int(rng.integers(8, 30))), colour, -1)
+            cv2.rectangle(
+                canvas,
+                (x, y),
+                (x + int(rng.integers(8, 30)), y + int(rng.integers(8, 30))),
+                colour,
+                -1,
+            )
         else:
             cv2.circle(canvas, (x, y), int(rng.integers(4, 15)), colour, -1)
     return canvas
@@ -50,7 +68,9 @@ def dim_turned_small(picture, product):
     height, width = picture.shape[:2]
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), 15 if product % 2 else -15, 0.9)
     turned = cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return (cv2.resize(turned, (width // 2, height // 2), interpolation=cv2.INTER_AREA) * 0.6).astype(np.uint8)
+    return (
+        cv2.resize(turned, (width // 2, height // 2), interpolation=cv2.INTER_AREA) * 0.6
+    ).astype(np.uint8)
 
 
 def test_root_sift_from_its_definition():
@@ -68,7 +88,9 @@ def votes_by_loop(query, gallery, distance, farthest):
     """Every descriptor against every descriptor of every product, in plain Python."""
     weights = [0.0] * len(gallery)
     for one in query:
-        nearest = [min((distance(one, other) for other in rows), default=farthest) for rows in gallery]
+        nearest = [
+            min((distance(one, other) for other in rows), default=farthest) for rows in gallery
+        ]
         order = sorted(range(len(gallery)), key=lambda product: (nearest[product], product))
         second = nearest[order[1]] if len(order) > 1 else farthest
         weights[order[0]] += second - nearest[order[0]]
@@ -84,49 +106,74 @@ def test_votes_equal_every_pair_compared(sizes, count, agreeing_votes_by_loop):
     assert found == pytest.approx(agreeing_votes_by_loop(raw[0], raw[1:]), abs=1e-3 * max(count, 1))
     bits = [rng.integers(0, 256, (n, 64), dtype=np.uint8) for n in (count, *sizes)]
     found = keypoints.brisk_scores(bits[1:])(bits[0])
-    expected = votes_by_loop(bits[0], bits[1:], lambda a, b: sum(int(x ^ y).bit_count() for x, y in zip(
-        a.tolist(), b.tolist(), strict=True)), 512)
+    expected = votes_by_loop(
+        bits[0],
+        bits[1:],
+        lambda a, b: sum(
+            int(x ^ y).bit_count() for x, y in zip(a.tolist(), b.tolist(), strict=True)
+        ),
+        512,
+    )
     assert found.tolist() == expected
 
 
-@pytest.mark.parametrize("distances, farthest, expected", [
-    ([[0.2, 0.9, 0.5]], 1.0, [0.3, 0, 0]),                      # margin to the second product, not to the third
-    ([[0.2, 0.2, 0.5]], 1.0, [0, 0, 0]),                        # two equal packshots: no margin
-    ([[0.2, 0.6], [0.8, 0.7], [0.3, 0.5]], 1.0, [0.6, 0.1]),    # two for the first, one for the second
-    ([[0.25], [0.5]], 1.0, [1.25]),                             # one product: the second is as far as can be
-    (np.zeros((0, 3)), 1.0, [0, 0, 0]),                         # no descriptor
-])
+@pytest.mark.parametrize(
+    "distances, farthest, expected",
+    [
+        ([[0.2, 0.9, 0.5]], 1.0, [0.3, 0, 0]),  # margin to the second product, not to the third
+        ([[0.2, 0.2, 0.5]], 1.0, [0, 0, 0]),  # two equal packshots: no margin
+        (
+            [[0.2, 0.6], [0.8, 0.7], [0.3, 0.5]],
+            1.0,
+            [0.6, 0.1],
+        ),  # two for the first, one for the second
+        ([[0.25], [0.5]], 1.0, [1.25]),  # one product: the second is as far as can be
+        (np.zeros((0, 3)), 1.0, [0, 0, 0]),  # no descriptor
+    ],
+)
 def test_vote(distances, farthest, expected):
     assert keypoints.vote(np.array(distances), farthest) == pytest.approx(expected)
 
 
 def test_equal_packshots_have_no_margin_however_the_matrix_product_rounds():
     rng = np.random.default_rng(2)
-    rows, query = (rng.gamma(0.5, 30, size=(n, 130)).clip(0, 255).astype(np.uint8) for n in (37, 200))
+    rows, query = (
+        rng.gamma(0.5, 30, size=(n, 130)).clip(0, 255).astype(np.uint8) for n in (37, 200)
+    )
     assert not keypoints.sift_scores([rows] * 5)(np.concatenate([query, rows])).any()
 
 
 def test_descriptors_lose_nothing_by_one_byte_each():
     picture = keypoints.grey(artwork(np.random.default_rng(6)), keypoints.SIFT_SIDE)
-    floats = cv2.SIFT_create(50, contrastThreshold=keypoints.SIFT_CONTRAST).detectAndCompute(picture, None)[1][:50]
+    floats = cv2.SIFT_create(50, contrastThreshold=keypoints.SIFT_CONTRAST).detectAndCompute(
+        picture, None
+    )[1][:50]
     found = keypoints.sift(artwork(np.random.default_rng(6)), 50)
     assert found.dtype == np.uint8 and len(found) == 50 and (found[:, :128] == floats).all()
 
 
 def test_angles_and_sizes_follow_the_picture():
     picture = cv2.GaussianBlur(artwork(np.random.default_rng(6)), (0, 0), 1.5)
-    square = picture[:min(picture.shape[:2]), :min(picture.shape[:2])]
+    square = picture[: min(picture.shape[:2]), : min(picture.shape[:2])]
     for turned, angle in ((square, 0), (np.ascontiguousarray(np.rot90(square)), 256 - 64)):
-        found = keypoints.match(*(keypoints.prepared(keypoints.sift(image)) for image in (turned, square)))
+        found = keypoints.match(
+            *(keypoints.prepared(keypoints.sift(image)) for image in (turned, square))
+        )
         sure = found[:, found[0] < 0.3]
         assert sure.shape[1] > 10
-        assert np.median(np.abs((sure[1] - angle + 128) % 256 - 128)) <= 2 and np.median(np.abs(sure[2])) <= 1
+        assert (
+            np.median(np.abs((sure[1] - angle + 128) % 256 - 128)) <= 2
+            and np.median(np.abs(sure[2])) <= 1
+        )
 
 
 def test_matches_count_as_far_as_they_agree_across_the_circle():
     distances = np.array([[0.0, 0.5]] * 4)
     turns, growths = np.array([[120, 0], [-120, 0], [110, 0], [0, 0]]), np.zeros((4, 2))
-    assert keypoints.vote(distances, 2**0.5, turns, growths).tolist() == [1.5, 0]       # 120 and -120 are 16 apart
+    assert keypoints.vote(distances, 2**0.5, turns, growths).tolist() == [
+        1.5,
+        0,
+    ]  # 120 and -120 are 16 apart
     growths[1] = 13
     assert keypoints.vote(distances, 2**0.5, turns, growths).tolist() == [1.0, 0]
 
@@ -138,13 +185,19 @@ def test_histogram_by_a_loop_over_the_pixels(size):
     for row in range(size[0]):
         for column in range(size[1]):
             hue, saturation, value = colorsys.rgb_to_hsv(*(image[row, column] / 255).tolist())
-            place = (2 * row // size[0] * 2 + 2 * column // size[1], int(round(hue * 180) % 180 * bins[0] / 180),
-                     int(round(saturation * 255) * bins[1] / 256), int(round(value * 255) * bins[2] / 256))
+            place = (
+                2 * row // size[0] * 2 + 2 * column // size[1],
+                int(round(hue * 180) % 180 * bins[0] / 180),
+                int(round(saturation * 255) * bins[1] / 256),
+                int(round(value * 255) * bins[2] / 256),
+            )
             expected[place] = expected.get(place, 0) + 1 / (size[0] * size[1])
     found = keypoints.hsv_histogram(image)
     assert found.shape == (4 * np.prod(bins),) and found.sum() == pytest.approx(1)
     found = found.reshape(4, *bins)
-    assert {tuple(map(int, place)): found[tuple(place)] for place in np.argwhere(found)} == pytest.approx(expected)
+    assert {
+        tuple(map(int, place)): found[tuple(place)] for place in np.argwhere(found)
+    } == pytest.approx(expected)
 
 
 def test_intersection_is_the_common_share():
@@ -152,10 +205,17 @@ def test_intersection_is_the_common_share():
     assert keypoints.intersections([a, b])(a) == pytest.approx([1, 0.2 + 0.3 + 0.0])
 
 
-@pytest.mark.parametrize("shape, expected", [
-    ((20, 10), (160, 80)), ((10, 20), (80, 160)), ((900, 640), (160, 114)),
-    ((1, 1), (160, 160)), ((300, 1), (160, 8)), ((2, 400), (8, 160)),       # thinner than 8 is stretched
-])
+@pytest.mark.parametrize(
+    "shape, expected",
+    [
+        ((20, 10), (160, 80)),
+        ((10, 20), (80, 160)),
+        ((900, 640), (160, 114)),
+        ((1, 1), (160, 160)),
+        ((300, 1), (160, 8)),
+        ((2, 400), (8, 160)),  # thinner than 8 is stretched
+    ],
+)
 def test_working_size(shape, expected):
     found = keypoints.grey(np.full((*shape, 3), 77, np.uint8), 160)
     assert found.shape == expected and found.dtype == np.uint8 and (found == 77).all()
@@ -165,11 +225,20 @@ def test_working_size(shape, expected):
 def test_a_packshot_finds_itself_and_permuted_owners_find_the_other(tmp_path, method):
     catalogue = shop(tmp_path)
     frame = keypoints.evaluate(catalogue, method)
-    assert frame["top1"].all() and frame["top5"].all() and (frame["predicted"] == frame["product"]).all()
+    assert (
+        frame["top1"].all()
+        and frame["top5"].all()
+        and (frame["predicted"] == frame["product"]).all()
+    )
     following = {f"p{i}": f"p{(i + 1) % 7}" for i in range(7)}
-    owners = catalogue["product"].where(catalogue["split"] == "query", catalogue["product"].map(following))
+    owners = catalogue["product"].where(
+        catalogue["split"] == "query", catalogue["product"].map(following)
+    )
     moved = keypoints.evaluate(catalogue.assign(product=owners), method)
-    assert not moved["top1"].any() and moved["predicted"].tolist() == frame["product"].map(following).tolist()
+    assert (
+        not moved["top1"].any()
+        and moved["predicted"].tolist() == frame["product"].map(following).tolist()
+    )
 
 
 @pytest.mark.parametrize("method", KEYPOINTS)
@@ -188,7 +257,9 @@ def test_top5_and_similarity_from_the_scores(tmp_path, method):
     for row in frame.itertuples():
         scores = score(describe(read(tmp_path / row.image))).tolist()
         best = sorted(range(9), key=lambda product: (-scores[product], product))
-        assert row.predicted == f"p{best[0]}" and row.similarity == pytest.approx(scores[best[0]], rel=1e-4)
+        assert row.predicted == f"p{best[0]}" and row.similarity == pytest.approx(
+            scores[best[0]], rel=1e-4
+        )
         assert row.top1 == (row.predicted == row.product)
         assert row.top5 == (row.product in [f"p{product}" for product in best[:5]])
 
@@ -196,23 +267,48 @@ def test_top5_and_similarity_from_the_scores(tmp_path, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_queries_are_those_of_zero_shot_evaluation_for_any_number_of_workers(tmp_path, method):
     catalogue = shop(tmp_path, queries=3).sample(frac=1, random_state=1)
-    more = catalogue[catalogue["split"] == "query"].drop_duplicates("product").assign(split="gallery")
+    more = (
+        catalogue[catalogue["split"] == "query"].drop_duplicates("product").assign(split="gallery")
+    )
     catalogue = pd.concat([catalogue, more])
     catalogue.attrs.update(root=str(tmp_path), name="shop", empty=[])
     for rule, seed in (("web1", 0), ("largest", 0), ("random", 5)):
         frame = keypoints.evaluate(catalogue, method, rule, seed, workers=1)
-        pd.testing.assert_frame_equal(frame, keypoints.evaluate(catalogue, method, rule, seed, workers=3))
+        pd.testing.assert_frame_equal(
+            frame, keypoints.evaluate(catalogue, method, rule, seed, workers=3)
+        )
         picked = data.pick_gallery(catalogue, rule, seed)
-        expected = picked.loc[picked["split"] == "query", ["image", "product"]].reset_index(drop=True)
+        expected = picked.loc[picked["split"] == "query", ["image", "product"]].reset_index(
+            drop=True
+        )
         pd.testing.assert_frame_equal(frame[["image", "product"]], expected)
-        assert frame.columns.tolist() == ["image", "product", "predicted", "top1", "top5", "similarity"]
-        assert frame["top1"].dtype == frame["top5"].dtype == bool and frame["similarity"].dtype == float
+        assert frame.columns.tolist() == [
+            "image",
+            "product",
+            "predicted",
+            "top1",
+            "top5",
+            "similarity",
+        ]
+        assert (
+            frame["top1"].dtype == frame["top5"].dtype == bool
+            and frame["similarity"].dtype == float
+        )
         assert frame.attrs == {**catalogue.attrs, "gallery": rule, "seed": seed, "method": method}
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("shape, mode", [
-    ((60, 60), "RGB"), ((1, 1), "RGB"), ((1, 90), "L"), ((400, 3), "RGB"), ((30, 20), "RGBA"), ((40, 40), "P")])
+@pytest.mark.parametrize(
+    "shape, mode",
+    [
+        ((60, 60), "RGB"),
+        ((1, 1), "RGB"),
+        ((1, 90), "L"),
+        ((400, 3), "RGB"),
+        ((30, 20), "RGBA"),
+        ((40, 40), "P"),
+    ],
+)
 def test_images_without_keypoints_have_a_defined_answer(tmp_path, method, shape, mode):
     """Plain, tiny and extreme images, as query of one product and as packshot of another."""
     catalogue = shop(tmp_path)
@@ -221,7 +317,10 @@ def test_images_without_keypoints_have_a_defined_answer(tmp_path, method, shape,
     frame = keypoints.evaluate(catalogue, method).set_index("product")
     assert frame["top1"].drop(["p2", "p4"]).all() and np.isfinite(frame["similarity"]).all()
     if method != "hsv":
-        assert frame.loc["p2", ["predicted", "similarity"]].tolist() == ["p0", 0] and frame.loc["p2", "top5"]
+        assert (
+            frame.loc["p2", ["predicted", "similarity"]].tolist() == ["p0", 0]
+            and frame.loc["p2", "top5"]
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -229,14 +328,19 @@ def test_grey_files_and_a_gallery_of_one_product(tmp_path, method):
     catalogue = shop(tmp_path, products=1)
     Image.open(tmp_path / "p0_gallery0.png").convert("L").save(tmp_path / "p0_gallery0.png")
     frame = keypoints.evaluate(catalogue, method)
-    assert frame["predicted"].tolist() == ["p0"] and (frame["similarity"] > 0).all() == (method != "hsv")
+    assert frame["predicted"].tolist() == ["p0"] and (frame["similarity"] > 0).all() == (
+        method != "hsv"
+    )
 
 
-@pytest.mark.parametrize("arguments, word", [
-    ({"method": "surf"}, "method must be one of sift, brisk, hsv, got 'surf'"),
-    ({"rule": "web2"}, "first, web1, largest, random"),
-    ({"workers": 0}, "workers must be a whole number of at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ({"method": "surf"}, "method must be one of sift, brisk, hsv, got 'surf'"),
+        ({"rule": "web2"}, "first, web1, largest, random"),
+        ({"workers": 0}, "workers must be a whole number of at least 1, got 0"),
+    ],
+)
 def test_evaluate_refuses(tmp_path, arguments, word):
     with pytest.raises(ValueError, match=word):
         keypoints.evaluate(shop(tmp_path, products=2), **arguments)

@@ -23,10 +23,16 @@ from klip.stats import metrics
 
 def asked(known, unknown, top1=True):
     """A frame of scores per product: {"a": [0.9, 0.8]} of products in the gallery, and of others."""
-    rows = [(name, side is known, value) for side in (known, unknown) for name, values in side.items()
-            for value in values]
+    rows = [
+        (name, side is known, value)
+        for side in (known, unknown)
+        for name, values in side.items()
+        for value in values
+    ]
     frame = pd.DataFrame(rows, columns=["product", "known", "similarity"])
-    return frame.assign(top1=frame["known"] & top1, margin=frame["similarity"] / 2 - 0.3, image="x.png")
+    return frame.assign(
+        top1=frame["known"] & top1, margin=frame["similarity"] / 2 - 0.3, image="x.png"
+    )
 
 
 def drawn(seed=0, products=12, queries=9, grid=20):
@@ -34,24 +40,39 @@ def drawn(seed=0, products=12, queries=9, grid=20):
     rng, sides = np.random.default_rng(seed), []
     for shift in (0.3, 0.0):
         names = [f"p{i}" for i in rng.choice(99, products, replace=False)]
-        sides.append({name: np.round((rng.random(rng.integers(1, queries)) + shift) * grid) / grid for name in names})
+        sides.append(
+            {
+                name: np.round((rng.random(rng.integers(1, queries)) + shift) * grid) / grid
+                for name in names
+            }
+        )
     return asked(*sides).assign(top1=lambda frame: frame["known"] & (rng.random(len(frame)) < 0.6))
 
 
 def by_definition(frame, score):
-    wins = [(mine > theirs) + 0.5 * (mine == theirs) for mine, theirs in pairs(
-        frame.loc[frame["known"], score], frame.loc[~frame["known"], score])]
+    wins = [
+        (mine > theirs) + 0.5 * (mine == theirs)
+        for mine, theirs in pairs(
+            frame.loc[frame["known"], score], frame.loc[~frame["known"], score]
+        )
+    ]
     return sum(wins) / len(wins)
 
 
 PERFECT = asked({"a": [0.9, 0.8], "b": [0.7]}, {"c": [0.6, 0.1], "d": [0.2]})
 HOPELESS = asked({"a": [0.1, 0.2], "b": [0.15]}, {"c": [0.6, 0.5], "d": [0.7]})
 EQUAL = asked({"a": [0.5] * 3, "b": [0.5]}, {"c": [0.5], "d": [0.5] * 2})
-FRAMES = {"perfect": PERFECT, "hopeless": HOPELESS, "all equal": EQUAL, "one unknown product": asked(
-    {"a": [0.9, 0.3], "b": [0.7]}, {"c": [0.5, 0.2]}), **{f"drawn {seed}": drawn(seed) for seed in range(4)}}
+FRAMES = {
+    "perfect": PERFECT,
+    "hopeless": HOPELESS,
+    "all equal": EQUAL,
+    "one unknown product": asked({"a": [0.9, 0.3], "b": [0.7]}, {"c": [0.5, 0.2]}),
+    **{f"drawn {seed}": drawn(seed) for seed in range(4)},
+}
 
 
 # ------------------------------------------------------------------------------------------------ measures
+
 
 @pytest.mark.parametrize("score", ["similarity", "margin"])
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
@@ -67,22 +88,32 @@ def test_auroc_of_known_answers():
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_threshold_is_the_largest_cut_that_accepts_enough(frame, accepts):
     known = frame.loc[frame["known"], "similarity"].tolist()
-    between = [(a + b) / 2 for a, b in pairs(sorted(set(frame["similarity"])), repeat=2)]    # and every score itself
-    enough = [cut for cut in [-9, 9, *between]
-              if sum(value >= cut for value in known) >= accepts * len(known) - 1e-9]
+    between = [
+        (a + b) / 2 for a, b in pairs(sorted(set(frame["similarity"])), repeat=2)
+    ]  # and every score itself
+    enough = [
+        cut
+        for cut in [-9, 9, *between]
+        if sum(value >= cut for value in known) >= accepts * len(known) - 1e-9
+    ]
     assert open_set.threshold(frame, "similarity", accepts) == max(enough)
 
 
 def test_threshold_accepts_exactly_the_share_where_it_divides():
     frame = asked({"a": np.arange(20) / 20}, {"b": [0]})
-    assert open_set.threshold(frame) == 0.05         # 19 of 20
-    assert open_set.threshold(frame[frame["known"]]) == 0.05     # unknown ones have no say, and need not be there
+    assert open_set.threshold(frame) == 0.05  # 19 of 20
+    assert (
+        open_set.threshold(frame[frame["known"]]) == 0.05
+    )  # unknown ones have no say, and need not be there
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_rates_count_what_is_accepted(frame):
     for cut in (-1, 0.3, 0.5, 0.51, 2):
-        got, want = open_set.rates(frame, "similarity", cut), dict.fromkeys(open_set.Rates._fields, 0)
+        got, want = (
+            open_set.rates(frame, "similarity", cut),
+            dict.fromkeys(open_set.Rates._fields, 0),
+        )
         for row in frame.itertuples():
             side = "known" if row.known else "unknown"
             want[side] += 1
@@ -104,13 +135,16 @@ def test_curve_holds_the_rates_of_every_cut_and_the_area_auroc(frame, score):
     assert curve["threshold"].tolist() == [math.inf, *sorted(set(frame[score]), reverse=True)]
     for cut, false, correct in curve.itertuples(index=False):
         got = open_set.rates(frame, score, cut)
-        assert (false, correct) == pytest.approx((got.false_accepts, got.correct_accepts), abs=1e-12)
+        assert (false, correct) == pytest.approx(
+            (got.false_accepts, got.correct_accepts), abs=1e-12
+        )
     assert curve.iloc[0, 1:].tolist() == [0, 0] and curve.iloc[-1, 1:].tolist() == [1, 1]
     area = np.trapezoid(curve["correct_accepts"], curve["false_accepts"])
     assert area == pytest.approx(by_definition(frame, score), abs=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------ intervals
+
 
 def resamples(frame, n, seed):
     """Frames of whole products drawn with replacement, in the order in which openset draws them."""
@@ -119,24 +153,42 @@ def resamples(frame, n, seed):
     for _, own in roles.groupby(["any", "all"]):
         times.loc[own.index] = rng.multinomial(len(own), [1 / len(own)] * len(own), size=n).T
     for number in range(n):
-        yield pd.concat([frame[frame["product"] == name] for name, count in times[number].items()
-                         for _ in range(count)])
+        yield pd.concat(
+            [
+                frame[frame["product"] == name]
+                for name, count in times[number].items()
+                for _ in range(count)
+            ]
+        )
 
 
-@pytest.mark.parametrize("frame", [drawn(1), pd.concat([drawn(2), drawn(3)])], ids=["one seed", "two seeds"])
+@pytest.mark.parametrize(
+    "frame", [drawn(1), pd.concat([drawn(2), drawn(3)])], ids=["one seed", "two seeds"]
+)
 def test_intervals_resample_whole_products(frame):
     found = list(resamples(frame, 40, seed=5))
     for own, values in [
         (open_set.auroc_interval, [open_set.auroc(each) for each in found]),
-        (open_set.oracle_interval, [open_set.rates(
-            each, "similarity", open_set.threshold(each)).false_accepts for each in found]),
+        (
+            open_set.oracle_interval,
+            [
+                open_set.rates(each, "similarity", open_set.threshold(each)).false_accepts
+                for each in found
+            ],
+        ),
     ]:
-        assert own(frame, n=40, seed=5) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
+        assert own(frame, n=40, seed=5) == pytest.approx(
+            np.quantile(values, [0.025, 0.975]), abs=1e-12
+        )
 
 
 def test_intervals_of_known_answers():
-    assert open_set.auroc_interval(PERFECT, n=50) == (1, 1) and open_set.oracle_interval(PERFECT, n=50) == (0, 0)
-    assert open_set.auroc_interval(EQUAL, n=50) == (0.5, 0.5) and open_set.oracle_interval(EQUAL, n=50) == (1, 1)
+    assert open_set.auroc_interval(PERFECT, n=50) == (1, 1) and open_set.oracle_interval(
+        PERFECT, n=50
+    ) == (0, 0)
+    assert open_set.auroc_interval(EQUAL, n=50) == (0.5, 0.5) and open_set.oracle_interval(
+        EQUAL, n=50
+    ) == (1, 1)
     single = FRAMES["one unknown product"]
     assert open_set.auroc_interval(single) == open_set.oracle_interval(single) == (0, 1)
 
@@ -145,21 +197,31 @@ def test_table_has_a_row_per_set_and_score():
     chosen = {score: open_set.choose([drawn(7)], score, 0.9) for score in ("similarity", "margin")}
     pair = [drawn(8), drawn(9)]
     found = open_set.table({"one": [drawn(6)], "two": pair}, chosen, n=30, seed=3)
-    assert list(zip(found["set"], found["score"], strict=True)) == list(pairs(("one", "two"), chosen))
+    assert list(zip(found["set"], found["score"], strict=True)) == list(
+        pairs(("one", "two"), chosen)
+    )
     row, pooled = found.iloc[3], pd.concat(pair, ignore_index=True)
     got = open_set.rates(pooled, "margin", chosen["margin"]["below"])
-    assert row["threshold"] == chosen["margin"]["below"] and row["products"] == pooled["product"].nunique()
+    assert (
+        row["threshold"] == chosen["margin"]["below"]
+        and row["products"] == pooled["product"].nunique()
+    )
     assert (row["known"], row["unknown"]) == (got.known, got.unknown)
     assert row["auroc"] == pytest.approx(by_definition(pooled, "margin"))
     own = open_set.threshold(pooled, "margin", 0.9)
     assert row["oracle_false_accepts"] == open_set.rates(pooled, "margin", own).false_accepts
     assert (row["correct_accepts"], row["false_accepts"], row["right"]) == (
-        got.correct_accepts, got.false_accepts, got.right_of_accepted)
+        got.correct_accepts,
+        got.false_accepts,
+        got.right_of_accepted,
+    )
     for column, side in (("correct_accepts", pooled["known"]), ("false_accepts", ~pooled["known"])):
         accepted = pooled[side].assign(top1=pooled["margin"] >= row["threshold"])
         low, high = metrics.bootstrap_products(accepted, "top1", 30, 3)
         assert (row[f"{column}_low"], row[f"{column}_high"]) == (low, high)
-    assert (found["auroc_low"] <= found["auroc"]).all() and (found["auroc"] <= found["auroc_high"]).all()
+    assert (found["auroc_low"] <= found["auroc"]).all() and (
+        found["auroc"] <= found["auroc_high"]
+    ).all()
 
 
 def test_choose_says_how_and_is_json():
@@ -168,23 +230,29 @@ def test_choose_says_how_and_is_json():
     assert json.loads(json.dumps(chosen)) == chosen
     pooled = pd.concat(frames)
     assert chosen["below"] == open_set.threshold(pooled, "margin", 0.8)
-    assert "at least 0.8" in chosen["how"] and (chosen["draws"], chosen["queries"]) == (2, len(pooled))
+    assert "at least 0.8" in chosen["how"] and (chosen["draws"], chosen["queries"]) == (
+        2,
+        len(pooled),
+    )
     assert chosen["correct_accepts"] >= 0.8 and chosen["known"] == pooled["known"].sum()
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: open_set.auroc(PERFECT[PERFECT["known"]]), "products that are not, got 3 and 0"),
-    (lambda: open_set.rates(PERFECT[PERFECT["known"]], "similarity", 0.5), "got 3 and 0"),
-    (lambda: open_set.curve(PERFECT[~PERFECT["known"]]), "got 0 and 3"),
-    (lambda: open_set.threshold(PERFECT[~PERFECT["known"]]), "got 0 and 3"),
-    (lambda: open_set.threshold(PERFECT.iloc[:0]), "got 0 and 0"),
-    (lambda: open_set.threshold(PERFECT, accepts=0), "above 0 and at most 1, got 0"),
-    (lambda: open_set.threshold(PERFECT, accepts=95), "got 95"),
-    (lambda: open_set.auroc(PERFECT, "cosine"), "missing: cosine"),
-    (lambda: open_set.auroc(PERFECT.drop(columns="known")), "missing: known"),
-    (lambda: open_set.auroc(PERFECT.assign(margin=math.nan), "margin"), "no missing value"),
-    (lambda: open_set.choose([]), "at least one frame"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: open_set.auroc(PERFECT[PERFECT["known"]]), "products that are not, got 3 and 0"),
+        (lambda: open_set.rates(PERFECT[PERFECT["known"]], "similarity", 0.5), "got 3 and 0"),
+        (lambda: open_set.curve(PERFECT[~PERFECT["known"]]), "got 0 and 3"),
+        (lambda: open_set.threshold(PERFECT[~PERFECT["known"]]), "got 0 and 3"),
+        (lambda: open_set.threshold(PERFECT.iloc[:0]), "got 0 and 0"),
+        (lambda: open_set.threshold(PERFECT, accepts=0), "above 0 and at most 1, got 0"),
+        (lambda: open_set.threshold(PERFECT, accepts=95), "got 95"),
+        (lambda: open_set.auroc(PERFECT, "cosine"), "missing: cosine"),
+        (lambda: open_set.auroc(PERFECT.drop(columns="known")), "missing: known"),
+        (lambda: open_set.auroc(PERFECT.assign(margin=math.nan), "margin"), "no missing value"),
+        (lambda: open_set.choose([]), "at least one frame"),
+    ],
+)
 def test_what_cannot_be_judged_is_one_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
@@ -196,6 +264,7 @@ def test_the_measures_need_no_torch():
 
 
 # ------------------------------------------------------------------------------------------------ the protocol
+
 
 class MeanColour(nn.Module):
     """Mean colours of four quarters: (B, 3, S, S) -> (B, 12)."""
@@ -210,8 +279,13 @@ class MeanColour(nn.Module):
 
 @pytest.fixture(scope="module")
 def colours():
-    return Encoder(MeanColour(), Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"), "colours", "colours",
-                   {"embed_dim": 12})
+    return Encoder(
+        MeanColour(),
+        Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"),
+        "colours",
+        "colours",
+        {"embed_dim": 12},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -236,12 +310,18 @@ def test_half_of_the_products_is_kept_out(colours, catalogue):
     assert (per_product["min"].sum(), (~per_product["min"]).sum()) == (5, 4)
     known, unknown = frame[frame["known"]], frame[~frame["known"]]
     assert known["top1"].all() and np.allclose(known["similarity"], 1)
-    assert not unknown["top1"].any() and not unknown["top5"].any() and (unknown["similarity"] < 0.999).all()
+    assert (
+        not unknown["top1"].any()
+        and not unknown["top5"].any()
+        and (unknown["similarity"] < 0.999).all()
+    )
     assert set(unknown["predicted"]) <= {*known["product"], "p9"}
     assert open_set.auroc(frame) == open_set.auroc(frame, "margin") == 1.0
     pd.testing.assert_frame_equal(frame, open_set.evaluate(colours, catalogue, views=2, seed=3))
-    kept = [set(open_set.evaluate(colours, catalogue, views=1, seed=seed).query("known")["product"])
-            for seed in range(4)]
+    kept = [
+        set(open_set.evaluate(colours, catalogue, views=1, seed=seed).query("known")["product"])
+        for seed in range(4)
+    ]
     assert len({frozenset(products) for products in kept}) > 1
     assert frame.attrs["name"] == "patterns" and frame.attrs["seed"] == 3
 
@@ -265,17 +345,21 @@ def test_scores_are_those_of_the_gallery_without_the_others(colours, catalogue):
 def test_query_embeddings_can_be_handed_in(colours, catalogue):
     embeddings = embed(colours, evaluation.queries(catalogue), precision="fp32")
     for seed in (0, 1):
-        pd.testing.assert_frame_equal(open_set.evaluate(colours, catalogue, views=1, seed=seed, embeddings=embeddings),
-                                      open_set.evaluate(colours, catalogue, views=1, seed=seed))
+        pd.testing.assert_frame_equal(
+            open_set.evaluate(colours, catalogue, views=1, seed=seed, embeddings=embeddings),
+            open_set.evaluate(colours, catalogue, views=1, seed=seed),
+        )
     with pytest.raises(ValueError, match="got 3 for 18"):
         open_set.evaluate(colours, catalogue, embeddings=embeddings[:3])
 
 
 def test_too_few_products_are_refused(colours, catalogue):
-    few = catalogue[catalogue["product"].isin(["p0", "p1", "p2", "p9"])]        # p9 has no queries
+    few = catalogue[catalogue["product"].isin(["p0", "p1", "p2", "p9"])]  # p9 has no queries
     gallery = Gallery.build(colours, catalogue.iloc[:1], views=1)
     for call in (lambda: open_set.evaluate(colours, few), lambda: open_set.calibrate(gallery, few)):
-        with pytest.raises(ValueError, match="at least 4 products with a packshot and queries, got 3"):
+        with pytest.raises(
+            ValueError, match="at least 4 products with a packshot and queries, got 3"
+        ):
             call()
 
 
@@ -286,15 +370,28 @@ def test_calibrate_pools_its_draws_beside_the_other_products_of_the_gallery(colo
     asking = catalogue[~catalogue["product"].isin(["p0", "p1", "p2"])]
     chosen = open_set.calibrate(gallery, asking, "margin", 0.9, draws=3)
     assert torch.equal(gallery.embeddings, before) and "unknown" not in gallery.meta
-    assert (chosen["beside"], chosen["products"], chosen["draws"], chosen["set"]) == (3, 6, 3, "patterns")
+    assert (chosen["beside"], chosen["products"], chosen["draws"], chosen["set"]) == (
+        3,
+        6,
+        3,
+        "patterns",
+    )
     frames, queries = [], asking[asking["split"] == "query"]
     for draw in range(3):
         out = set(np.random.default_rng(draw).permutation([f"p{i}" for i in range(3, 9)])[:3])
         inside = Gallery.build(colours, packshots[~packshots["product"].isin(out)], views=2, seed=4)
         best = inside.classify(embed(colours, queries, precision="fp32"), top=2)
         both = [best.loc[best["rank"] == rank, "similarity"].to_numpy() for rank in (1, 2)]
-        frames.append(pd.DataFrame({"product": queries["product"].to_numpy(), "margin": both[0] - both[1], "top1": True,
-                                    "known": ~queries["product"].isin(out).to_numpy()}))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "product": queries["product"].to_numpy(),
+                    "margin": both[0] - both[1],
+                    "top1": True,
+                    "known": ~queries["product"].isin(out).to_numpy(),
+                }
+            )
+        )
     pooled = pd.concat(frames)
     assert chosen["below"] == pytest.approx(open_set.threshold(pooled, "margin", 0.9), abs=1e-6)
     assert chosen["auroc"] == pytest.approx(by_definition(pooled, "margin"))

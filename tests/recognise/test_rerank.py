@@ -27,8 +27,13 @@ class MeanColour(nn.Module):
         return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1) * self.gain
 
 
-COLOURS = Encoder(MeanColour(), Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"), "colours", "colours",
-                  {"embed_dim": 12})
+COLOURS = Encoder(
+    MeanColour(),
+    Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"),
+    "colours",
+    "colours",
+    {"embed_dim": 12},
+)
 
 
 @pytest.fixture
@@ -43,7 +48,11 @@ def shop(tmp_path):
             cv2.rectangle(picture, (x, y), corner, rng.integers(0, 256, 3).tolist(), -1)
         for kind, factor in (("gallery", 1), ("query", 0.7), ("query", 0.5)):
             name = f"p{product}_{kind}{factor}.png"
-            shown = np.full_like(picture, 90) if (product, factor) == (3, 0.5) else (picture * factor).astype(np.uint8)
+            shown = (
+                np.full_like(picture, 90)
+                if (product, factor) == (3, 0.5)
+                else (picture * factor).astype(np.uint8)
+            )
             Image.fromarray(shown).save(tmp_path / name)
             rows.append((name, f"p{product}", kind))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
@@ -63,23 +72,30 @@ def by_loops(image, ranked, cosines, packshots, how, votes_by_loop):
     return [(ranked[i], packshots[i], score[i]) for i in order]
 
 
-@pytest.mark.parametrize("how", [Rerank(0.3, 4), Rerank(1.0, 50), Rerank(0.5, 1), Rerank(0.0, 5)], ids=str)
+@pytest.mark.parametrize(
+    "how", [Rerank(0.3, 4), Rerank(1.0, 50), Rerank(0.5, 1), Rerank(0.0, 5)], ids=str
+)
 def test_frames_and_galleries_follow_the_definition(shop, tmp_path, how, agreeing_votes_by_loop):
     frame = evaluation.evaluate(COLOURS, shop, views=2, keep=how.first)
     (found,) = rerank.evaluate([frame], how)
     gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=2, keypoints=True)
     told = gallery.classify([tmp_path / image for image in frame["image"]], top=3, rerank=how)
-    for row, own, (_, best) in zip(frame.itertuples(), found.itertuples(), told.groupby("query", sort=False),
-                                   strict=True):
+    for row, own, (_, best) in zip(
+        frame.itertuples(), found.itertuples(), told.groupby("query", sort=False), strict=True
+    ):
         files = [tmp_path / name for name in row.packshots]
-        expected = by_loops(tmp_path / row.image, row.products, row.cosines, files, how, agreeing_votes_by_loop)
+        expected = by_loops(
+            tmp_path / row.image, row.products, row.cosines, files, how, agreeing_votes_by_loop
+        )
         assert own.predicted == expected[0][0] and own.top1 == (own.predicted == own.product)
         assert own.top5 == (own.product in [name for name, _, _ in expected[:5]])
         assert tmp_path / own.packshot == expected[0][1]
         assert own.similarity == pytest.approx(expected[0][2], abs=1e-3)
         assert own.margin == pytest.approx(expected[0][2] - expected[1][2], abs=2e-3)
         assert best["product"].tolist() == [name for name, _, _ in expected[:3]]
-        assert best["similarity"].tolist() == pytest.approx([score for _, _, score in expected[:3]], abs=1e-3)
+        assert best["similarity"].tolist() == pytest.approx(
+            [score for _, _, score in expected[:3]], abs=1e-3
+        )
     assert found.columns.tolist() == evaluation.evaluate(COLOURS, shop, views=2).columns.tolist()
     assert found.attrs["keypoints_ms"] > 0 and found.attrs["votes_ms"] > 0
 
@@ -87,7 +103,9 @@ def test_frames_and_galleries_follow_the_definition(shop, tmp_path, how, agreein
 def test_weight_0_is_cosine_alone_and_the_first_alone_stays_first(shop):
     frame = evaluation.evaluate(COLOURS, shop, views=1, keep=6)
     (plain,) = rerank.evaluate([frame], Rerank(0, 6))
-    pd.testing.assert_frame_equal(plain.astype({"similarity": "float32"}), frame[plain.columns.tolist()])
+    pd.testing.assert_frame_equal(
+        plain.astype({"similarity": "float32"}), frame[plain.columns.tolist()]
+    )
     (alone,) = rerank.evaluate([frame], Rerank(5, 1))
     assert alone["predicted"].tolist() == frame["predicted"].tolist()
 
@@ -99,7 +117,7 @@ def test_print_is_read_where_colours_are_equal(shop, tmp_path):
         Image.fromarray(image).save(tmp_path / row.image)
     frame = evaluation.evaluate(COLOURS, shop, views=1, keep=7)
     (found,) = rerank.evaluate([frame], Rerank(3, 7))
-    assert found["top1"].sum() >= 12 > frame["top1"].sum()      # of 14; one shows nothing
+    assert found["top1"].sum() >= 12 > frame["top1"].sum()  # of 14; one shows nothing
 
 
 def test_a_query_without_keypoints_keeps_the_order_of_cosine(shop, tmp_path):
@@ -107,7 +125,9 @@ def test_a_query_without_keypoints_keeps_the_order_of_cosine(shop, tmp_path):
     voted = rerank.votes([frame], [7, 2])
     grey = frame.index[frame["image"] == "p3_query0.5.png"][0]
     for first in (2, 7):
-        assert voted.shares[0][first].shape == (14, first) and not voted.shares[0][first][grey].any()
+        assert (
+            voted.shares[0][first].shape == (14, first) and not voted.shares[0][first][grey].any()
+        )
         assert np.delete(voted.shares[0][first], grey, 0).sum(axis=1) == pytest.approx(1)
     found = rerank.outcome(frame, voted.shares[0][7], 1.0)
     assert found.loc[grey, "predicted"] == frame.loc[grey, "predicted"]
@@ -118,20 +138,35 @@ def test_identical_packshots_share_nothing_and_the_first_of_them_wins(shop, tmp_
     same = (tmp_path / "p0_gallery1.png").read_bytes()
     for product in range(1, 4):
         (tmp_path / f"p{product}_gallery1.png").write_bytes(same)
-    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True).without({"p4", "p5", "p6"})
+    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True).without(
+        {"p4", "p5", "p6"}
+    )
     queries = [tmp_path / "p0_query0.7.png", tmp_path / "p6_query0.7.png"]
     plain, found = (gallery.classify(queries, rerank=how) for how in (None, Rerank(1, 4)))
     assert found["product"].tolist() == plain["product"].tolist() == ["p0", "p1", "p2", "p3"] * 2
     assert np.allclose(found["similarity"], plain["similarity"], atol=1e-6)
 
 
-@pytest.mark.parametrize("cosine, shares, weight, expected", [
-    ([0.9, 0.8, 0.7], [0.0, 0.25, 0.75], 1.0, [2, 1, 0]),
-    ([0.9, 0.8, 0.7], [0.0, 1.0], 0.0, [0, 1, 2]),
-    ([0.75, 0.5, 0.25], [0.0, 0.5, 0.5], 0.5, [0, 1, 2]),               # equal similarities: the better cosine
-    ([0.5, 0.5 + 1e-7, 0.5], [0.0, 0.0, 0.0], 1.0, [0, 1, 2]),          # equal but for rounding: the gallery's order
-    ([0.9, 0.8, 0.7], [1.0], 1.0, [0, 1, 2]),
-])
+@pytest.mark.parametrize(
+    "cosine, shares, weight, expected",
+    [
+        ([0.9, 0.8, 0.7], [0.0, 0.25, 0.75], 1.0, [2, 1, 0]),
+        ([0.9, 0.8, 0.7], [0.0, 1.0], 0.0, [0, 1, 2]),
+        (
+            [0.75, 0.5, 0.25],
+            [0.0, 0.5, 0.5],
+            0.5,
+            [0, 1, 2],
+        ),  # equal similarities: the better cosine
+        (
+            [0.5, 0.5 + 1e-7, 0.5],
+            [0.0, 0.0, 0.0],
+            1.0,
+            [0, 1, 2],
+        ),  # equal but for rounding: the gallery's order
+        ([0.9, 0.8, 0.7], [1.0], 1.0, [0, 1, 2]),
+    ],
+)
 def test_order(cosine, shares, weight, expected):
     places, scores = rerank.order(np.array([cosine]), np.array([shares]), weight)
     assert places.tolist() == [expected]
@@ -148,38 +183,56 @@ def test_one_pass_serves_several_encoders_and_numbers(shop):
     for frame, shares in zip(frames, together.shares, strict=True):
         assert sorted(shares) == [2, 4, 6]
         for first in shares:
-            assert shares[first] == pytest.approx(rerank.votes([frame], [first], 1).shares[0][first], abs=1e-4)
+            assert shares[first] == pytest.approx(
+                rerank.votes([frame], [first], 1).shares[0][first], abs=1e-4
+            )
 
 
 def test_sensitivity_and_choice(shop):
     frames = [evaluation.evaluate(COLOURS, shop, views=views, keep=6) for views in (1, 3)]
     voted = rerank.votes(frames, [1, 3, 6])
     curve = rerank.sensitivity(frames, voted, [1, 0, 0.5])
-    assert curve[["weight", "first"]].to_numpy().tolist() == [[w, f] for w in (0, 0.5, 1) for f in (1, 3, 6)]
+    assert curve[["weight", "first"]].to_numpy().tolist() == [
+        [w, f] for w in (0, 0.5, 1) for f in (1, 3, 6)
+    ]
     for row in curve.itertuples():
-        right = [rerank.outcome(frame, own[row.first], row.weight)["top1"].mean()
-                 for frame, own in zip(frames, voted.shares, strict=True)]
+        right = [
+            rerank.outcome(frame, own[row.first], row.weight)["top1"].mean()
+            for frame, own in zip(frames, voted.shares, strict=True)
+        ]
         assert row.top1 == pytest.approx(np.mean(right)) and row.low <= row.top1 <= row.high
     best = rerank.choose(curve)
-    assert curve.loc[(curve["weight"] == best.weight) & (curve["first"] == best.first), "top1"].item() == (
-        curve["top1"].max())
+    assert curve.loc[
+        (curve["weight"] == best.weight) & (curve["first"] == best.first), "top1"
+    ].item() == (curve["top1"].max())
 
 
 def test_equal_choices_go_to_the_lowest_weight_then_to_the_fewest_products():
-    curve = pd.DataFrame({"weight": [1, 0.5, 0.5, 0], "first": [5, 20, 10, 5], "top1": [0.7, 0.7, 0.7, 0.6]})
+    curve = pd.DataFrame(
+        {"weight": [1, 0.5, 0.5, 0], "first": [5, 20, 10, 5], "top1": [0.7, 0.7, 0.7, 0.6]}
+    )
     assert rerank.choose(curve) == Rerank(0.5, 10)
 
 
-@pytest.mark.parametrize("change, word", [
-    (lambda frame: rerank.Rerank(-1), "weight must be a number of at least 0"),
-    (lambda frame: rerank.Rerank(float("nan")), "got nan"),
-    (lambda frame: rerank.Rerank(1, 0), "first must be a whole number"),
-    (lambda frame: rerank.votes([frame], [8]), r"they keep 5; make them by evaluation.evaluate\(..., keep=8\)"),
-    (lambda frame: rerank.votes([frame, frame.iloc[::-1]], [5]), "the same queries in the same order"),
-    (lambda frame: rerank.votes([], [5]), "at least one frame"),
-    (lambda frame: rerank.votes([frame], [5, 0]), r"got 1 frames and \[5, 0\]"),
-    (lambda frame: rerank.votes([frame], [5], workers=0), "workers must be a whole number"),
-])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        (lambda frame: rerank.Rerank(-1), "weight must be a number of at least 0"),
+        (lambda frame: rerank.Rerank(float("nan")), "got nan"),
+        (lambda frame: rerank.Rerank(1, 0), "first must be a whole number"),
+        (
+            lambda frame: rerank.votes([frame], [8]),
+            r"they keep 5; make them by evaluation.evaluate\(..., keep=8\)",
+        ),
+        (
+            lambda frame: rerank.votes([frame, frame.iloc[::-1]], [5]),
+            "the same queries in the same order",
+        ),
+        (lambda frame: rerank.votes([], [5]), "at least one frame"),
+        (lambda frame: rerank.votes([frame], [5, 0]), r"got 1 frames and \[5, 0\]"),
+        (lambda frame: rerank.votes([frame], [5], workers=0), "workers must be a whole number"),
+    ],
+)
 def test_what_is_refused(shop, change, word):
     frame = evaluation.evaluate(COLOURS, shop, views=1, keep=5)
     with pytest.raises(ValueError, match=word):
@@ -187,6 +240,7 @@ def test_what_is_refused(shop, change, word):
 
 
 # ------------------------------------------------------------------------------------------------ galleries
+
 
 def test_descriptors_come_and_go_with_their_products(shop, tmp_path):
     whole = Gallery.build(COLOURS, evaluation.packshots(shop), views=3, seed=2, keypoints=True)
@@ -196,17 +250,24 @@ def test_descriptors_come_and_go_with_their_products(shop, tmp_path):
     again = Gallery.load(whole.save(tmp_path / "g.gallery"), COLOURS)
     pd.testing.assert_frame_equal(again.classify(queries, rerank=Rerank()), before)
     again.remove("p2")
-    assert len(again.descriptors) == 6 and again.classify(queries[2:3], rerank=Rerank())["product"][0] != "p2"
+    assert (
+        len(again.descriptors) == 6
+        and again.classify(queries[2:3], rerank=Rerank())["product"][0] != "p2"
+    )
     again.add("p2", [tmp_path / "p2_gallery1.png"])
     again = Gallery.load(again.save(tmp_path / "g.gallery"), COLOURS)
     after = again.classify(queries, rerank=Rerank())
     assert after["product"].tolist() == before["product"].tolist()
     assert after["similarity"].tolist() == pytest.approx(before["similarity"].tolist(), abs=1e-5)
-    again.add("p2", [tmp_path / "p2_query0.5.png"])       # two packshots of one product vote for it together
+    again.add(
+        "p2", [tmp_path / "p2_query0.5.png"]
+    )  # two packshots of one product vote for it together
     found = again.classify([tmp_path / "p2_query0.5.png"], rerank=Rerank(1, 3))
     assert found["product"][0] == "p2" and found["packshot"][0].endswith("p2_query0.5.png")
     few = again.without({"p0", "p1", "p3", "p4", "p5", "p6"})
-    assert len(few.descriptors) == 2 and few.classify(queries[:1], rerank=Rerank())["product"].tolist() == ["p2"]
+    assert len(few.descriptors) == 2 and few.classify(queries[:1], rerank=Rerank())[
+        "product"
+    ].tolist() == ["p2"]
     assert not again.without(again.products).descriptors
 
 
@@ -215,24 +276,34 @@ def test_a_packshot_without_keypoints_is_kept_and_gets_no_vote(shop, tmp_path):
     gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True)
     gallery = Gallery.load(gallery.save(tmp_path / "g"), COLOURS)
     assert [len(rows) > 0 for rows in gallery.descriptors] == [True, False] + [True] * 5
-    assert gallery.classify([tmp_path / "p4_query0.7.png"], rerank=Rerank(1, 7))["product"][0] == "p4"
+    assert (
+        gallery.classify([tmp_path / "p4_query0.7.png"], rerank=Rerank(1, 7))["product"][0] == "p4"
+    )
 
 
 def test_unknown_goes_by_the_cosine(shop, tmp_path):
     gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True)
     queries = [tmp_path / f"p{i}_query0.5.png" for i in range(7)]
     middle = gallery.classify(queries, top=1)["similarity"].median()
-    plain, found = (gallery.classify(queries, top=1, unknown_below=middle, rerank=how) for how in (None, Rerank()))
+    plain, found = (
+        gallery.classify(queries, top=1, unknown_below=middle, rerank=how)
+        for how in (None, Rerank())
+    )
     assert found["unknown"].tolist() == plain["unknown"].tolist() and 0 < found["unknown"].sum() < 7
 
 
-@pytest.mark.parametrize("keep, arguments, word", [
-    (False, {}, "keeps no keypoints to re-rank by; build it anew with keypoints"),
-    (True, {"k": 3}, "wants k = 1 and the images themselves, got k=3"),
-    (True, {"images": torch.zeros(2, 12)}, "got embeddings"),
-])
+@pytest.mark.parametrize(
+    "keep, arguments, word",
+    [
+        (False, {}, "keeps no keypoints to re-rank by; build it anew with keypoints"),
+        (True, {"k": 3}, "wants k = 1 and the images themselves, got k=3"),
+        (True, {"images": torch.zeros(2, 12)}, "got embeddings"),
+    ],
+)
 def test_a_gallery_that_cannot_re_rank_says_so(shop, tmp_path, keep, arguments, word):
     gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=keep)
     with pytest.raises(ValueError, match=word):
-        gallery.classify(**{"images": [tmp_path / "p0_query0.5.png"], "rerank": Rerank()} | arguments)
+        gallery.classify(
+            **{"images": [tmp_path / "p0_query0.5.png"], "rerank": Rerank()} | arguments
+        )
     assert gallery.classify([], rerank=Rerank() if keep else None).empty

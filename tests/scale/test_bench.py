@@ -15,10 +15,15 @@ from klip.model.weights import save
 from klip.scale import bench
 from klip.settings import paths
 
-VIT = {"embed_dim": 16,
-       "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}}
+VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16},
+}
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture
@@ -30,19 +35,38 @@ def tiny(tmp_path):
 
 def test_all_figures_of_a_tiny_tower(tiny, monkeypatch):
     taken, step = [], loop._Trainer._step
-    monkeypatch.setattr(loop._Trainer, "_step", lambda self, *b: (taken.append(len(b[0])), step(self, *b))[1])
-    found = bench.bench(tiny, "cpu", steps=3, batch=4, accumulate=2, products=5, workers=0, rounds=2, precision="fp32")
-    assert taken == [4] * 3 * (2 + 1 + 2)  # synthetic twice, fed once, beside PML twice; the idle loop trains nothing
+    monkeypatch.setattr(
+        loop._Trainer, "_step", lambda self, *b: (taken.append(len(b[0])), step(self, *b))[1]
+    )
+    found = bench.bench(
+        tiny,
+        "cpu",
+        steps=3,
+        batch=4,
+        accumulate=2,
+        products=5,
+        workers=0,
+        rounds=2,
+        precision="fp32",
+    )
+    assert taken == [4] * 3 * (
+        2 + 1 + 2
+    )  # synthetic twice, fed once, beside PML twice; the idle loop trains nothing
     parts = found["synthetic"]["parts_s"]
     assert set(parts) == {"copy", "forward", "backward", "optimiser"} and min(parts.values()) > 0
     assert sum(parts.values()) < 5 * found["synthetic"]["step_s"]
     assert found["share_of_matrix_rate"] == pytest.approx(
-        found["synthetic"]["images_per_s"] * found["tower_flops_per_image"] / found["matrix_flops_per_s"])
+        found["synthetic"]["images_per_s"]
+        * found["tower_flops_per_image"]
+        / found["matrix_flops_per_s"]
+    )
     beside = found["beside_metric_loss_only"]
     assert all(len(values) == 2 and min(values) > 0 for values in beside["images_per_s"].values())
     assert beside["ratio"] == beside["medians"]["klip"] / beside["medians"]["metric_loss_only"]
     fed = found["jpeg_fed"]
-    assert fed["loader_bound"] == (fed["loader_alone_images_per_s"] < found["synthetic"]["images_per_s"])
+    assert fed["loader_bound"] == (
+        fed["loader_alone_images_per_s"] < found["synthetic"]["images_per_s"]
+    )
     assert found["device"] == "CPU" and found["settings"]["accumulate"] == 2
     json.dumps(found, allow_nan=False)
 
@@ -53,7 +77,9 @@ def test_a_trainer_that_runs_out_of_memory_is_told_and_ends_nothing(tiny, monkey
 
     monkeypatch.setattr(bench, "_metric_loss_only", greedy)
     found = bench.bench(tiny, "cpu", steps=2, batch=2, products=3, workers=0, rounds=2)
-    assert found["beside_metric_loss_only"]["out_of_memory"] and "MetricLossOnly      ran out" in bench.text(found)
+    assert found["beside_metric_loss_only"][
+        "out_of_memory"
+    ] and "MetricLossOnly      ran out" in bench.text(found)
 
 
 def test_flops_are_those_of_the_definition(tiny):
@@ -77,21 +103,43 @@ def test_the_photographs_are_jpegs_of_their_products(tmp_path):
     assert all((tmp_path / image).read_bytes()[:2] == b"\xff\xd8" for image in frame["image"])
 
 
-@pytest.mark.parametrize("words, message", [
-    (("--device", "tpu"), "device must be auto, cpu, or cuda where there is a GPU, got 'tpu'"),
-    (("--device", "cpu", "--steps", "1"), "steps must be at least 2, got 1"),
-    (("--device", "cpu", "--batch", "-4"), "batch must be at least 2, got -4"),
-    (("--device", "cpu", "--precision", "fp8"), "precision must be auto, fp32, bf16 or fp16, got 'fp8'"),
-    (("--device", "cpu", "--model", "ViT-L-41"), "no architecture 'ViT-L-41'"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--device", "tpu"), "device must be auto, cpu, or cuda where there is a GPU, got 'tpu'"),
+        (("--device", "cpu", "--steps", "1"), "steps must be at least 2, got 1"),
+        (("--device", "cpu", "--batch", "-4"), "batch must be at least 2, got -4"),
+        (
+            ("--device", "cpu", "--precision", "fp8"),
+            "precision must be auto, fp32, bf16 or fp16, got 'fp8'",
+        ),
+        (("--device", "cpu", "--model", "ViT-L-41"), "no architecture 'ViT-L-41'"),
+    ],
+)
 def test_bad_input_is_one_sentence(words, message):
     result = CliRunner().invoke(cli.app, ["bench", *words])
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_command_prints_json_and_saves_for_a_name(tiny):
-    words = ["bench", "--model", tiny, "--device", "cpu", "--steps", "2", "--batch", "2", "--products", "3",
-             "--workers", "0", "--rounds", "1", "--json"]
+    words = [
+        "bench",
+        "--model",
+        tiny,
+        "--device",
+        "cpu",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--products",
+        "3",
+        "--workers",
+        "0",
+        "--rounds",
+        "1",
+        "--json",
+    ]
     result = CliRunner().invoke(cli.app, [*words, "--save", "tiny_cpu"])
     assert result.exit_code == 0, result.stderr
     stored = json.loads((paths.RESULTS / "gpu" / "tiny_cpu.json").read_text())

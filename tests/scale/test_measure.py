@@ -14,9 +14,9 @@ def test_a_large_manifest_loads_in_seconds_and_little_memory(tmp_path, rows):
     file = measure.generate(tmp_path, rows, 650)
     found = measure.fresh(file)
     assert (found["rows"], found["products"]) == (rows, 650)
-    assert found["load_s"] + found["plan_s"] + found["batch_s"] < 5        # 0.3 s on an idle machine
+    assert found["load_s"] + found["plan_s"] + found["batch_s"] < 5  # 0.3 s on an idle machine
     if found["peak_mib"] is not None:
-        assert found["before_mib"] < found["peak_mib"] < 200         # 98 MiB
+        assert found["before_mib"] < found["peak_mib"] < 200  # 98 MiB
     first = pd.read_csv(file)["image"][0]
     (tmp_path / first).unlink()
     with pytest.raises(ValueError, match=rf"1 damaged in .*: {first} \(missing\)"):
@@ -26,7 +26,12 @@ def test_a_large_manifest_loads_in_seconds_and_little_memory(tmp_path, rows):
 def test_generated_counts_fall_and_are_kept(tmp_path):
     file = measure.generate(tmp_path, 500, 20)
     counts = data.load("manifest", file)["product"].value_counts()
-    assert counts.sum() == 500 and len(counts) == 20 and counts.max() > 5 * counts.min() and counts.min() >= 1
+    assert (
+        counts.sum() == 500
+        and len(counts) == 20
+        and counts.max() > 5 * counts.min()
+        and counts.min() >= 1
+    )
     before = file.stat().st_mtime_ns
     assert measure.generate(tmp_path, 500, 20) == file and file.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="one image per product, got 3 images of 5"):
@@ -36,8 +41,12 @@ def test_generated_counts_fall_and_are_kept(tmp_path):
 
 
 def test_a_process_that_dies_without_a_word_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *given, **_: subprocess.CompletedProcess(given, -9, "", "\n"))
-    with pytest.raises(ValueError, match="^measure: its process ended without a word, with code -9$"):
+    monkeypatch.setattr(
+        subprocess, "run", lambda *given, **_: subprocess.CompletedProcess(given, -9, "", "\n")
+    )
+    with pytest.raises(
+        ValueError, match="^measure: its process ended without a word, with code -9$"
+    ):
         measure.fresh(tmp_path / "manifest.csv")
 
 
@@ -51,5 +60,7 @@ def test_draws_after_the_first_cost_nothing_of_the_catalogue(tmp_path):
     """Per step O(batch): an epoch is computed once, then handed out."""
     catalogue = data.load("manifest", measure.generate(tmp_path, 200, 10))
     plan, calls = balance.plan(catalogue, 4), []
-    object.__setattr__(plan, "epoch", lambda *given: calls.append(given) or balance.Plan.epoch(plan, *given))
+    object.__setattr__(
+        plan, "epoch", lambda *given: calls.append(given) or balance.Plan.epoch(plan, *given)
+    )
     assert len(list(plan.draws(100))) == 100 and len(calls) == 3

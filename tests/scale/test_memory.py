@@ -14,9 +14,14 @@ from klip.model.augment import Preprocess
 from klip.model.device import resolve_precision
 from klip.scale import activations, memory
 
-VIT = {"embed_dim": 16,
-       "vision_cfg": {"layers": 3, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}}
-CONV = {"embed_dim": 16, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32}}
+VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 3, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32},
+}
+CONV = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32},
+}
 PREPROCESS = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
 
 
@@ -43,11 +48,14 @@ def test_fake_tensors_count_as_real_ones_in_bf16():
     """But for the statistics of a layer norm: 4 bytes a number in truth, 2 in PyTorch's fake kernel for the CPU."""
     images, tokens, norms = 4, 17, 3 * 2 + 2
     fake, real = counted(4, "bf16"), counted(4, "bf16", fake=False)
-    assert sum(real.sizes) - sum(fake.sizes) == norms * images * tokens * 2 * (4 - 2)  # mean and deviation
+    assert sum(real.sizes) - sum(fake.sizes) == norms * images * tokens * 2 * (
+        4 - 2
+    )  # mean and deviation
 
 
 def test_the_count_is_what_the_definition_says():
     """One linear layer keeps its input, no parameter; in bf16 its cast input and its cast weight."""
+
     class Layer(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -58,7 +66,9 @@ def test_the_count_is_what_the_definition_says():
 
     layer = encoder.Encoder(Layer(), PREPROCESS, "layer", "layer", {"embed_dim": 8})
     assert activations.saved(layer, torch.zeros(5, 6), "fp32").sizes == [5 * 6 * 4]
-    assert sorted(activations.saved(layer, torch.zeros(5, 6), "bf16").sizes) == [5 * 6 * 2]  # images take no gradient
+    assert sorted(activations.saved(layer, torch.zeros(5, 6), "bf16").sizes) == [
+        5 * 6 * 2
+    ]  # images take no gradient
 
 
 def test_bytes_are_linear_in_the_batch():
@@ -87,7 +97,10 @@ def test_parts_of_the_paper_s_model(large):
     assert large.parameters == large.trained == 303_966_208
     parts = large.parts(8, accumulate=8, ema=True)
     assert parts["weights"] == parts["averaged weights"] == 303_966_208 * 4
-    assert parts["optimiser"] == 303_966_208 * 8 and parts["ArcFace head, its optimiser"] == 6500 * 768 * 12
+    assert (
+        parts["optimiser"] == 303_966_208 * 8
+        and parts["ArcFace head, its optimiser"] == 6500 * 768 * 12
+    )
     assert parts["gradients of weights"] == (303_966_208 + 6500 * 768) * 4
     assert parts["activations"] == large.kept.at(8)
     assert large.parts(64, checkpointing=True)["activations"] < large.parts(64)["activations"] / 5
@@ -106,17 +119,26 @@ def test_a_plan_fits_and_one_image_more_would_not(large):
     assert tight.checkpointing and tight.largest[False] == 0 < tight.largest[True]
 
 
-@pytest.mark.parametrize("words, message", [
-    (("--model", "ViT-L-41"), "no architecture 'ViT-L-41'"),
-    (("--model", "nano", "--gpu-gb", "-1"), "gpu_gb must be above 0, got -1.0"),
-    (("--model", "nano", "--gpu-gb", "nan"), "gpu_gb must be above 0, got nan"),
-    (("--model", "nano", "--batch", "0"), "batch must be at least 1, got 0"),
-    (("--model", "nano", "--images", "-5"), "images must be at least 1, got -5"),
-    (("--model", "nano", "--products", "1"), "products must be at least 2, got 1"),
-    (("--model", "nano", "--precision", "fp8"), "precision must be auto, fp32, bf16 or fp16, got 'fp8'"),
-    (("--model", "nano", "--gpu-gb", "0.1"), "for one image at a time even with checkpointing, got a GPU of 0.1"),
-    (("--model", "missing.safetensors"), "missing.safetensors is missing"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--model", "ViT-L-41"), "no architecture 'ViT-L-41'"),
+        (("--model", "nano", "--gpu-gb", "-1"), "gpu_gb must be above 0, got -1.0"),
+        (("--model", "nano", "--gpu-gb", "nan"), "gpu_gb must be above 0, got nan"),
+        (("--model", "nano", "--batch", "0"), "batch must be at least 1, got 0"),
+        (("--model", "nano", "--images", "-5"), "images must be at least 1, got -5"),
+        (("--model", "nano", "--products", "1"), "products must be at least 2, got 1"),
+        (
+            ("--model", "nano", "--precision", "fp8"),
+            "precision must be auto, fp32, bf16 or fp16, got 'fp8'",
+        ),
+        (
+            ("--model", "nano", "--gpu-gb", "0.1"),
+            "for one image at a time even with checkpointing, got a GPU of 0.1",
+        ),
+        (("--model", "missing.safetensors"), "missing.safetensors is missing"),
+    ],
+)
 def test_bad_input_is_one_sentence(words, message):
     result = CliRunner().invoke(cli.app, ["plan", *words])
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
@@ -124,35 +146,54 @@ def test_bad_input_is_one_sentence(words, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the command would probe it")
 def test_command_prints_parts_and_settings():
-    result = CliRunner().invoke(cli.app, ["plan", "--model", "nano-vit", "--gpu-gb", "2", "--batch", "8"])
+    result = CliRunner().invoke(
+        cli.app, ["plan", "--model", "nano-vit", "--gpu-gb", "2", "--batch", "8"]
+    )
     assert result.exit_code == 0, result.stderr
-    assert "--set batch_size=8 --set accumulate=1 --set checkpointing=false --set precision=auto" in result.stdout
+    assert (
+        "--set batch_size=8 --set accumulate=1 --set checkpointing=false --set precision=auto"
+        in result.stdout
+    )
     assert "-p batch_size 8" in result.stdout and "no GPU is here" in result.stdout
 
 
 @pytest.mark.usefixtures("one_thread")  # with more the libraries take room of their own
-@pytest.mark.parametrize("batch, accumulate, checkpointing", [(8, 1, False), (8, 2, False), (8, 1, True),
-                                                              (16, 4, True)])
+@pytest.mark.parametrize(
+    "batch, accumulate, checkpointing", [(8, 1, False), (8, 2, False), (8, 1, True), (16, 4, True)]
+)
 def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, checkpointing):
     """Of klip's own second step, by the allocations that PyTorch's profiler saw; weights and optimiser are there."""
     from klip.scale import bench
 
-    with bench._trainer("nano-vit", "cpu", 2, batch, accumulate, checkpointing, "fp32", 16, 0) as trainer:
+    with bench._trainer(
+        "nano-vit", "cpu", 2, batch, accumulate, checkpointing, "fp32", 16, 0
+    ) as trainer:
         size = trainer.encoder.preprocess.size
         step = torch.randn(batch, 3, size, size), torch.arange(batch) % 16
         trainer.encoder.checkpointing(checkpointing)
         trainer.encoder.train()
         trainer._step(*step)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        ) as seen:
             trainer._step(*step)
     events = seen.profiler.kineto_results.events()
-    changes = [event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()) if event.name() == "[memory]"]
-    parts = activations.need("nano-vit", "fp32", 16).parts(math.ceil(batch / accumulate), accumulate, checkpointing)
+    changes = [
+        event.nbytes()
+        for event in sorted(events, key=lambda e: e.start_ns())
+        if event.name() == "[memory]"
+    ]
+    parts = activations.need("nano-vit", "fp32", 16).parts(
+        math.ceil(batch / accumulate), accumulate, checkpointing
+    )
     there = parts["weights"] + parts["optimiser"] + parts["ArcFace head, its optimiser"]
     assert 0.95 < sum(parts.values()) / (there + max(itertools.accumulate(changes))) < 1.12
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: compares with torch.cuda.max_memory_allocated")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a GPU: compares with torch.cuda.max_memory_allocated",
+)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_prediction_is_what_a_gpu_allocates(checkpointing):
     from klip.scale import bench
@@ -171,4 +212,4 @@ def test_other_towers_are_planned_too(model):
     with torch.device("meta"):
         count = sum(p.numel() for p in encoder.build(config, preprocess, model).parameters())
     assert made.need.parameters == count and 0 < made.peak < made.gpu_bytes
-    assert made.need.kept.per_image > 3 * 4 * preprocess.size ** 2  # more than the image itself
+    assert made.need.kept.per_image > 3 * 4 * preprocess.size**2  # more than the image itself

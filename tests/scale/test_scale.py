@@ -15,14 +15,36 @@ from klip.data import fetch
 from klip.model import encoder
 from klip.settings import paths
 
-TINY = {"depths": "1", "seeds": 1, "sweep_images": 4, "images": 4, "compare_images": 4, "baseline_images": 4,
-        "batch_size": 4, "accumulate": 2, "gallery_views": 1, "workers": 0}
+TINY = {
+    "depths": "1",
+    "seeds": 1,
+    "sweep_images": 4,
+    "images": 4,
+    "compare_images": 4,
+    "baseline_images": 4,
+    "batch_size": 4,
+    "accumulate": 2,
+    "gallery_views": 1,
+    "workers": 0,
+}
 # The chain of `paper` takes a small ViT in the place of ViT-L-14, which is fine-tuned by itself below: minutes count.
 GIVEN = {
-    "shelf": {"model": "ViT-B-32:none", "vit": "nano-vit", "resnext": "timm:test_efficientnet:none",
-              "resnext_semi": "nano", "eval_sets": "grocery-store:held-out grozi-120"},
-    "paper": {"model": "ViT-S-32:none", "vit": "nano-vit", "resnext": "timm:test_efficientnet:none",
-              "resnext_semi": "nano", "eval_sets": "capg-gp", "ema": 0.0, "breadths": "0.5"},
+    "shelf": {
+        "model": "ViT-B-32:none",
+        "vit": "nano-vit",
+        "resnext": "timm:test_efficientnet:none",
+        "resnext_semi": "nano",
+        "eval_sets": "grocery-store:held-out grozi-120",
+    },
+    "paper": {
+        "model": "ViT-S-32:none",
+        "vit": "nano-vit",
+        "resnext": "timm:test_efficientnet:none",
+        "resnext_semi": "nano",
+        "eval_sets": "capg-gp",
+        "ema": 0.0,
+        "breadths": "0.5",
+    },
 }
 
 
@@ -54,7 +76,10 @@ def shelves(tmp_path, picture, monkeypatch):
             if shot < 3:  # as few as there can be, since the towers are large: two are held out
                 picture(root / f"range/brand-{number}/{shot}.jpg", colour[::-1])
             if shot < (3 if number == 1 else 2):
-                picture(root / f"capg-gp/{'gallery' if shot == 0 else 'query'}/tin-{number}/{shot}.jpg", colour)
+                picture(
+                    root / f"capg-gp/{'gallery' if shot == 0 else 'query'}/tin-{number}/{shot}.jpg",
+                    colour,
+                )
     monkeypatch.setenv("KLIP_DATA", str(root))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test never goes to the network
     return root
@@ -72,7 +97,10 @@ def test_all_notebooks_run_with_a_tower_of_random_weights(shelves, profile, caps
     folder = paths.RESULTS / profile
     sets = json.loads((folder / "metrics/04_zero_shot.json").read_text())["sets"]
     assert {name.split()[0] for name in sets} == set(GIVEN[profile]["eval_sets"].split())
-    assert all(row["low"] <= row["difference"] <= row["high"] and row["queries"] > 0 for row in sets.values())
+    assert all(
+        row["low"] <= row["difference"] <= row["high"] and row["queries"] > 0
+        for row in sets.values()
+    )
     assert not list(folder.glob("figures/*_sheet_*"))  # no picture that shows a photograph
     printed = capsys.readouterr().out
     assert all(label in printed for label in sets)
@@ -82,17 +110,38 @@ def test_all_notebooks_run_with_a_tower_of_random_weights(shelves, profile, caps
 @pytest.mark.parametrize("profile", GIVEN)
 def test_missing_weights_are_one_sentence_that_says_where_they_belong(shelves, profile):
     with pytest.raises(reproduce.NotebookError) as caught:
-        reproduce.run(profile, given(profile, shelves, eval_sets=GIVEN[profile]["eval_sets"]), only="01")
+        reproduce.run(
+            profile, given(profile, shelves, eval_sets=GIVEN[profile]["eval_sets"]), only="01"
+        )
     text = str(caught.value)
-    assert "weights ViT-" in text and "huggingface.co" in text and "put it at" in text and "\n" not in text
+    assert (
+        "weights ViT-" in text
+        and "huggingface.co" in text
+        and "put it at" in text
+        and "\n" not in text
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile, more, words", [
-    ("shelf", {}, r"evaluation sets: none is in .*: grocery-store \(cannot be downloaded\); grozi-120 \(not at hand\)"),
-    ("shelf", {"eval_sets": "capg-like"}, "grocery-store: .* is missing; run `klip data fetch"),
-    ("paper", {"eval_sets": "capg-like"}, "folder: no root was given; it is a folder of products")])
-def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypatch, profile, more, words):
+@pytest.mark.parametrize(
+    "profile, more, words",
+    [
+        (
+            "shelf",
+            {},
+            r"evaluation sets: none is in .*: grocery-store \(cannot be downloaded\); grozi-120 \(not at hand\)",
+        ),
+        ("shelf", {"eval_sets": "capg-like"}, "grocery-store: .* is missing; run `klip data fetch"),
+        (
+            "paper",
+            {"eval_sets": "capg-like"},
+            "folder: no root was given; it is a folder of products",
+        ),
+    ],
+)
+def test_missing_images_are_one_sentence_that_says_what_to_do(
+    tmp_path, monkeypatch, profile, more, words
+):
     monkeypatch.setenv("KLIP_DATA", str(tmp_path / "none"))
     monkeypatch.setattr(fetch, "urlopen", lambda *given, **named: open(tmp_path / "no network"))  # noqa: SIM115
     with pytest.raises((reproduce.NotebookError, FileNotFoundError), match=words):
@@ -104,10 +153,30 @@ def test_missing_images_are_one_sentence_that_says_what_to_do(tmp_path, monkeypa
 def test_twenty_images_fine_tune_a_tower_of_random_weights(tmp_path, picture, arch):
     for product in range(5):
         for number in range(4):
-            picture(tmp_path / f"range/p{product}/{number}.jpg", (50 * product, 250 - 40 * product, 90))
+            picture(
+                tmp_path / f"range/p{product}/{number}.jpg", (50 * product, 250 - 40 * product, 90)
+            )
     out = tmp_path / "tuned.safetensors"
-    words = ["finetune", str(tmp_path / "range"), "--model", arch, "--pretrained", "none", "--out", str(out),
-             "--images", "20", "--depth", "4", "--set", "batch_size=10", "--set", "accumulate=5", "--set", "workers=0"]
+    words = [
+        "finetune",
+        str(tmp_path / "range"),
+        "--model",
+        arch,
+        "--pretrained",
+        "none",
+        "--out",
+        str(out),
+        "--images",
+        "20",
+        "--depth",
+        "4",
+        "--set",
+        "batch_size=10",
+        "--set",
+        "accumulate=5",
+        "--set",
+        "workers=0",
+    ]
     result = CliRunner().invoke(cli.app, words)
     assert result.exit_code == 0, result.output
     assert "20 images of 5 products" in result.stdout
@@ -119,19 +188,43 @@ def test_twenty_images_fine_tune_a_tower_of_random_weights(tmp_path, picture, ar
 def test_torchrun_makes_the_file_that_one_process_makes(tmp_path, shop_root):
     from safetensors.torch import load_file
 
-    words = ["-m", "klip", "finetune", str(shop_root), "--model", "nano-vit", "--images", "12", "--depth", "2",
-             "--set", "batch_size=4", "--set", "workers=0", "--set", "precision=fp32"]
+    words = [
+        "-m",
+        "klip",
+        "finetune",
+        str(shop_root),
+        "--model",
+        "nano-vit",
+        "--images",
+        "12",
+        "--depth",
+        "2",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "workers=0",
+        "--set",
+        "precision=fp32",
+    ]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     files = {}
     for name, before in (("one", []), ("two", torchrun)):
         files[name] = tmp_path / f"{name}.safetensors"
-        done = subprocess.run([sys.executable, *before, *words, "--out", str(files[name])], cwd=paths.ROOT,
-                              capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            [sys.executable, *before, *words, "--out", str(files[name])],
+            cwd=paths.ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("12 images of 3 products") == 1  # one of the processes speaks
     one, two = (load_file(file) for file in files.values())
     start = encoder.load("nano-vit").tower.state_dict()
     assert any(not torch.equal(one[f"visual.{key}"], value) for key, value in start.items())
     for key in one:
-        if "in_proj_bias" not in key:  # the keys' third has no gradient but rounding, of which AdamW makes a step
+        if (
+            "in_proj_bias" not in key
+        ):  # the keys' third has no gradient but rounding, of which AdamW makes a step
             torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5)

@@ -12,9 +12,22 @@ from klip.shop.packshot import SHAPES, packshot
 from klip.shop.photo import STYLES, on_white, photograph
 from klip.shop.sets import ShopPlan, counts, render
 
-TINY = ShopPlan(breadth=5, max_images=6, min_images=2, val_images=2, grozi_products=3, grozi_queries=2,
-                capg_lines=2, capg_flavours=2, capg_queries=2, rp2k_products=3, rp2k_queries=2, rp2k_train=3, size=48,
-                seed=7)
+TINY = ShopPlan(
+    breadth=5,
+    max_images=6,
+    min_images=2,
+    val_images=2,
+    grozi_products=3,
+    grozi_queries=2,
+    capg_lines=2,
+    capg_flavours=2,
+    capg_queries=2,
+    rp2k_products=3,
+    rp2k_queries=2,
+    rp2k_train=3,
+    size=48,
+    seed=7,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +117,11 @@ def test_counts_follow_the_definition():
     plan = ShopPlan()
     made = counts(plan.breadth, plan.exponent, plan.max_images, plan.min_images)
     ranks = range(1, plan.breadth + 1)
-    want = [max(plan.min_images, round(plan.max_images * rank ** -plan.exponent)) for rank in ranks]
+    want = [max(plan.min_images, round(plan.max_images * rank**-plan.exponent)) for rank in ranks]
     assert made.tolist() == want
-    assert want[0] >= 200 and want[-1] < 10  # a long tail: hundreds of images at the head, under ten at its end
+    assert (
+        want[0] >= 200 and want[-1] < 10
+    )  # a long tail: hundreds of images at the head, under ten at its end
 
 
 def test_catalogues_hold_what_the_plan_asks_for(finished):
@@ -171,13 +186,23 @@ def test_a_folder_that_is_no_render_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").exists()
 
 
-@pytest.mark.parametrize(("field", "value", "accepted"),
-                         [("exponent", 0, "above 0"), ("exponent", float("nan"), "above 0"),
-                          ("exponent", "1", "above 0"), ("breadth", 1, "at least 2"),
-                          ("min_images", 0, "at least 1"), ("max_images", 2, "at least min_images"),
-                          ("size", 8, "at least 48"), ("size", 4096, "at most 512"),
-                          ("seed", -1, "at least 0"), ("grozi_strength", 1.5, "0..1"),
-                          ("capg_flavours", 40, "at most 12"), ("val_images", 2.5, "whole number")])
+@pytest.mark.parametrize(
+    ("field", "value", "accepted"),
+    [
+        ("exponent", 0, "above 0"),
+        ("exponent", float("nan"), "above 0"),
+        ("exponent", "1", "above 0"),
+        ("breadth", 1, "at least 2"),
+        ("min_images", 0, "at least 1"),
+        ("max_images", 2, "at least min_images"),
+        ("size", 8, "at least 48"),
+        ("size", 4096, "at most 512"),
+        ("seed", -1, "at least 0"),
+        ("grozi_strength", 1.5, "0..1"),
+        ("capg_flavours", 40, "at most 12"),
+        ("val_images", 2.5, "whole number"),
+    ],
+)
 def test_a_broken_plan_says_what_is_wrong(field, value, accepted):
     with pytest.raises(ValueError) as error:
         ShopPlan(**{field: value})

@@ -18,9 +18,17 @@ SET = {"C2": "capg-like", "C3": "grozi-120 web1", "C4": "rp2k"}
 def rows(number, *intervals, place=None, status="compared"):
     """Evidence of the claim's tests in order, as many as there are intervals."""
     why = "" if status == "compared" else "a reason"
-    return [claims.evidence(number, test.name, place or SET.get(number, "validation"), (sum(ends) / 2, *ends),
-                            status, why)
-            for test, ends in zip(BY_ID[number].tests, intervals, strict=False)]
+    return [
+        claims.evidence(
+            number,
+            test.name,
+            place or SET.get(number, "validation"),
+            (sum(ends) / 2, *ends),
+            status,
+            why,
+        )
+        for test, ends in zip(BY_ID[number].tests, intervals, strict=False)
+    ]
 
 
 def judged(evidence, **reasons):
@@ -39,33 +47,47 @@ def test_one_row_per_claim_in_order():
     assert ledger.equals(claims.verdicts(pd.DataFrame(columns=list(claims.COLUMNS))))
 
 
-@pytest.mark.parametrize("number, intervals, expected", [
-    ("C1", [(0.01, 0.2)], "upheld"),
-    ("C1", [(-0.2, -0.01)], "not upheld"),
-    ("C1", [(-0.01, 0.2)], "undecided"),
-    ("C1", [(0.0, 0.2)], "undecided"),  # touching 0 is not above it
-    ("C2", [(0.1, 0.2), (0.1, 0.2), (-0.2, -0.1)], "upheld"),  # the last one is claimed to be below
-    ("C2", [(0.1, 0.2), (0.1, 0.2), (0.1, 0.2)], "not upheld"),
-    ("C2", [(0.1, 0.2), (-0.1, 0.2), (-0.2, -0.1)], "undecided"),
-    ("C2", [(-0.2, -0.1), (-0.1, 0.2), (-0.2, -0.1)], "not upheld"),  # one failure outweighs an open test
-    ("C4", [(-0.04, 0.01)], "upheld"),  # near: up to 5 points below
-    ("C4", [(0.2, 0.3)], "upheld"),  # better than near
-    ("C4", [(-0.05, 0.0)], "undecided"),
-    ("C4", [(-0.2, -0.06)], "not upheld"),
-    ("C9", [(3.0, 5.0), (6.0, 9.0)], "upheld"),  # logarithms: far beyond 1
-    ("C9", [(-0.5, 0.5), (6.0, 9.0)], "undecided"),
-])
+@pytest.mark.parametrize(
+    "number, intervals, expected",
+    [
+        ("C1", [(0.01, 0.2)], "upheld"),
+        ("C1", [(-0.2, -0.01)], "not upheld"),
+        ("C1", [(-0.01, 0.2)], "undecided"),
+        ("C1", [(0.0, 0.2)], "undecided"),  # touching 0 is not above it
+        (
+            "C2",
+            [(0.1, 0.2), (0.1, 0.2), (-0.2, -0.1)],
+            "upheld",
+        ),  # the last one is claimed to be below
+        ("C2", [(0.1, 0.2), (0.1, 0.2), (0.1, 0.2)], "not upheld"),
+        ("C2", [(0.1, 0.2), (-0.1, 0.2), (-0.2, -0.1)], "undecided"),
+        (
+            "C2",
+            [(-0.2, -0.1), (-0.1, 0.2), (-0.2, -0.1)],
+            "not upheld",
+        ),  # one failure outweighs an open test
+        ("C4", [(-0.04, 0.01)], "upheld"),  # near: up to 5 points below
+        ("C4", [(0.2, 0.3)], "upheld"),  # better than near
+        ("C4", [(-0.05, 0.0)], "undecided"),
+        ("C4", [(-0.2, -0.06)], "not upheld"),
+        ("C9", [(3.0, 5.0), (6.0, 9.0)], "upheld"),  # logarithms: far beyond 1
+        ("C9", [(-0.5, 0.5), (6.0, 9.0)], "undecided"),
+    ],
+)
 def test_each_verdict(number, intervals, expected):
     assert verdict(number, *intervals) == expected
 
 
-@pytest.mark.parametrize("intervals, expected", [
-    ([(0.02, 0.06), (0.01, 0.05)], "upheld"),  # an inner depth above both ends
-    ([(-0.06, -0.02), (0.01, 0.05)], "not upheld"),  # the lowest depth is best, clearly
-    ([(-0.03, 0.01), (0.01, 0.05)], "undecided"),  # the lowest depth is best, not clearly
-    ([(0.02, 0.06), (-0.05, -0.01)], "not upheld"),  # the highest depth is best
-    ([(0.0, 0.0), (0.01, 0.05)], "undecided"),  # the lowest depth set against itself
-])
+@pytest.mark.parametrize(
+    "intervals, expected",
+    [
+        ([(0.02, 0.06), (0.01, 0.05)], "upheld"),  # an inner depth above both ends
+        ([(-0.06, -0.02), (0.01, 0.05)], "not upheld"),  # the lowest depth is best, clearly
+        ([(-0.03, 0.01), (0.01, 0.05)], "undecided"),  # the lowest depth is best, not clearly
+        ([(0.02, 0.06), (-0.05, -0.01)], "not upheld"),  # the highest depth is best
+        ([(0.0, 0.0), (0.01, 0.05)], "undecided"),  # the lowest depth set against itself
+    ],
+)
 def test_ends_of_the_sweep(intervals, expected):
     assert verdict("C6", *intervals) == expected
 
@@ -79,8 +101,14 @@ def test_a_claim_is_not_upheld_by_half_its_tests():
 
 
 def test_every_set_counts():
-    good, open_, bad = (rows("C1", ends, place=place) for ends, place in
-                        [((0.1, 0.2), "capg-like"), ((-0.1, 0.2), "rp2k-like"), ((-0.2, -0.1), "grocery-store iconic")])
+    good, open_, bad = (
+        rows("C1", ends, place=place)
+        for ends, place in [
+            ((0.1, 0.2), "capg-like"),
+            ((-0.1, 0.2), "rp2k-like"),
+            ((-0.2, -0.1), "grocery-store iconic"),
+        ]
+    )
     assert judged(good).loc["C1", "verdict"] == "upheld"
     assert judged(good + open_).loc["C1", "verdict"] == "undecided"
     assert judged(good + open_ + bad).loc["C1", "verdict"] == "not upheld"
@@ -89,19 +117,29 @@ def test_every_set_counts():
 GOOD, OPEN, BAD = (0.1, 0.2), (-0.1, 0.1), (-0.2, -0.1)
 
 
-@pytest.mark.parametrize("compared, aside, status, expected", [
-    ([GOOD], [GOOD], "not comparable", "not comparable"),  # a rival that is none cannot uphold a claim
-    ([GOOD], [BAD], "not comparable", "not comparable"),  # nor refute it
-    ([OPEN], [GOOD], "not comparable", "not comparable"),  # nor is the claim merely open
-    ([BAD], [GOOD], "not comparable", "not upheld"),  # what was compared refutes it
-    ([], [GOOD], "not comparable", "not comparable"),
-    ([GOOD], [BAD], "not tested", "upheld"),  # set aside: as if it were not there
-    ([OPEN], [GOOD], "not tested", "undecided"),
-    ([BAD], [GOOD], "not tested", "not upheld"),
-    ([], [GOOD], "not tested", "not tested"),
-])
+@pytest.mark.parametrize(
+    "compared, aside, status, expected",
+    [
+        (
+            [GOOD],
+            [GOOD],
+            "not comparable",
+            "not comparable",
+        ),  # a rival that is none cannot uphold a claim
+        ([GOOD], [BAD], "not comparable", "not comparable"),  # nor refute it
+        ([OPEN], [GOOD], "not comparable", "not comparable"),  # nor is the claim merely open
+        ([BAD], [GOOD], "not comparable", "not upheld"),  # what was compared refutes it
+        ([], [GOOD], "not comparable", "not comparable"),
+        ([GOOD], [BAD], "not tested", "upheld"),  # set aside: as if it were not there
+        ([OPEN], [GOOD], "not tested", "undecided"),
+        ([BAD], [GOOD], "not tested", "not upheld"),
+        ([], [GOOD], "not tested", "not tested"),
+    ],
+)
 def test_rows_set_aside(compared, aside, status, expected):
-    ledger = judged(rows("C7", *compared, place="one") + rows("C7", *aside, place="two", status=status))
+    ledger = judged(
+        rows("C7", *compared, place="one") + rows("C7", *aside, place="two", status=status)
+    )
     assert ledger.loc["C7", "verdict"] == expected
     assert ledger.loc["C7", "ours"].endswith(f"[{status}: a reason]")
     assert (ledger["verdict"] == "not tested").sum() >= len(CLAIMS) - 1
@@ -132,7 +170,9 @@ def test_verdicts_agree_with_the_rule_written_out():
             for test in measured:
                 shift = {"above": 0.2, "below": -0.2, "near": 0.0}[test.expected]
                 low, high = np.sort(rng.normal(shift, 0.2, 2)).clip(-1, 1)
-                evidence.append(claims.evidence(claim.id, test.name, SET.get(claim.id, "x"), (low, low, high)))
+                evidence.append(
+                    claims.evidence(claim.id, test.name, SET.get(claim.id, "x"), (low, low, high))
+                )
                 if test.expected == "above":
                     right, wrong = right + (low > 0), wrong + (high < 0)
                 elif test.expected == "below":
@@ -145,7 +185,9 @@ def test_verdicts_agree_with_the_rule_written_out():
                 wanted[claim.id] = "not upheld"
             else:
                 wanted[claim.id] = "upheld" if right == len(claim.tests) else "undecided"
-        shuffled = pd.DataFrame(evidence, columns=list(claims.COLUMNS)).sample(frac=1, random_state=1)
+        shuffled = pd.DataFrame(evidence, columns=list(claims.COLUMNS)).sample(
+            frac=1, random_state=1
+        )
         assert judged(shuffled)["verdict"].to_dict() == wanted
         seen |= set(wanted.values())
     assert seen == {"upheld", "not upheld", "undecided", "not tested"}
@@ -158,21 +200,37 @@ def test_what_could_not_be_tested_says_why():
 
 
 def test_ours_shows_points_and_times_with_their_sets():
-    evidence = [claims.evidence("C1", "RetailKLIP minus frozen encoder", "capg-like", Difference(0.0954, 0.02, 0.17)),
-                claims.evidence("C1", "RetailKLIP minus frozen encoder", "rp2k-like", Difference(-0.01, -0.02, 0.0)),
-                claims.evidence("C9", "refitting the linear layer over RetailKLIP", "capg-like",
-                                tuple(map(math.log, (120, 80, 160))))]
+    evidence = [
+        claims.evidence(
+            "C1", "RetailKLIP minus frozen encoder", "capg-like", Difference(0.0954, 0.02, 0.17)
+        ),
+        claims.evidence(
+            "C1", "RetailKLIP minus frozen encoder", "rp2k-like", Difference(-0.01, -0.02, 0.0)
+        ),
+        claims.evidence(
+            "C9",
+            "refitting the linear layer over RetailKLIP",
+            "capg-like",
+            tuple(map(math.log, (120, 80, 160))),
+        ),
+    ]
     ours = judged(evidence)["ours"]
-    assert ours["C1"] == ("RetailKLIP minus frozen encoder: capg-like +9.5 (+2.0 to +17.0), "
-                          "rp2k-like -1.0 (-2.0 to +0.0)")
-    assert ours["C9"] == ("refitting the linear layer over RetailKLIP: capg-like 120 times (80 to 160); "
-                          "not measured: full fine-tuning over RetailKLIP")
+    assert ours["C1"] == (
+        "RetailKLIP minus frozen encoder: capg-like +9.5 (+2.0 to +17.0), "
+        "rp2k-like -1.0 (-2.0 to +0.0)"
+    )
+    assert ours["C9"] == (
+        "refitting the linear layer over RetailKLIP: capg-like 120 times (80 to 160); "
+        "not measured: full fine-tuning over RetailKLIP"
+    )
 
 
 def test_published_figures_stand_in_the_column_paper_alone():
     ledger = judged(rows("C2", (0.1, 0.2), (0.1, 0.2), (-0.2, -0.1)))
     values = [value for row in PUBLISHED.values() for value in row.values()]
-    figures = {f"{value:g}" for value in values if isinstance(value, float)} | {"95"}  # the one that is a range
+    figures = {f"{value:g}" for value in values if isinstance(value, float)} | {
+        "95"
+    }  # the one that is a range
     for column in set(ledger) - {"paper"}:
         assert not figures & set(re.findall(r"\d+(?:\.\d+)?", " ".join(ledger[column]))), column
     assert figures <= set(re.findall(r"\d+(?:\.\d+)?", " ".join(ledger["paper"])))
@@ -180,28 +238,49 @@ def test_published_figures_stand_in_the_column_paper_alone():
 
 def test_evidence_says_what_is_expected_of_it():
     row = claims.evidence("C4", BY_ID["C4"].tests[0].name, "rp2k-like", (0, -0.1, 0.1))
-    assert tuple(row) == (*claims.COLUMNS, "status", "why") and (row["status"], row["why"]) == ("compared", "")
+    assert tuple(row) == (*claims.COLUMNS, "status", "why") and (row["status"], row["why"]) == (
+        "compared",
+        "",
+    )
     assert (row["expected"], row["margin"], row["unit"]) == ("near", 0.05, "points")
-    assert rows("C2", *[(0, 0)] * 3)[2]["expected"] == "below" and rows("C9", (1, 2))[0]["unit"] == "times"
+    assert (
+        rows("C2", *[(0, 0)] * 3)[2]["expected"] == "below"
+        and rows("C9", (1, 2))[0]["unit"] == "times"
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"claim": "C10"}, "no claim is called 'C10'; there are C1, C2"),
-    ({"test": "RetailKLIP minus chance"}, "C2 has no test 'RetailKLIP minus chance'; published.CLAIMS has 'RetailKLIP"),
-    ({"test": None}, "C2 has no test 'None'"),
-    ({"set": "grocery-store"}, "on grocery-store: set must be capg-gp, capg-like, perhaps with more words"),
-    ({"set": ""}, "set must be capg-gp"),
-    ({"low": 0.3}, "low must not be above high, got 0.3 and 0.2"),
-    ({"difference": float("nan")}, "difference must be a finite number, got nan"),
-    ({"high": None}, "high must be a finite number, got None"),
-    ({"high": float("inf")}, "high must be a finite number, got inf"),
-    ({"difference": 15.0, "low": 10.0, "high": 20.0}, "fractions from -1 to 1, got .15"),
-    ({"expected": "below"}, "expected, margin and unit must be .'above', 0.0, 'points'. as in .* run the notebook"),
-    ({"margin": 0.05}, "expected, margin and unit must be"),
-    ({"status": "skipped"}, "status must be compared, or not comparable or not tested with why, got 'skipped' and ''"),
-    ({"status": "not tested"}, "with why, got 'not tested' and ''"),
-    ({"why": "no reason"}, "with why, got 'compared' and 'no reason'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"claim": "C10"}, "no claim is called 'C10'; there are C1, C2"),
+        (
+            {"test": "RetailKLIP minus chance"},
+            "C2 has no test 'RetailKLIP minus chance'; published.CLAIMS has 'RetailKLIP",
+        ),
+        ({"test": None}, "C2 has no test 'None'"),
+        (
+            {"set": "grocery-store"},
+            "on grocery-store: set must be capg-gp, capg-like, perhaps with more words",
+        ),
+        ({"set": ""}, "set must be capg-gp"),
+        ({"low": 0.3}, "low must not be above high, got 0.3 and 0.2"),
+        ({"difference": float("nan")}, "difference must be a finite number, got nan"),
+        ({"high": None}, "high must be a finite number, got None"),
+        ({"high": float("inf")}, "high must be a finite number, got inf"),
+        ({"difference": 15.0, "low": 10.0, "high": 20.0}, "fractions from -1 to 1, got .15"),
+        (
+            {"expected": "below"},
+            "expected, margin and unit must be .'above', 0.0, 'points'. as in .* run the notebook",
+        ),
+        ({"margin": 0.05}, "expected, margin and unit must be"),
+        (
+            {"status": "skipped"},
+            "status must be compared, or not comparable or not tested with why, got 'skipped' and ''",
+        ),
+        ({"status": "not tested"}, "with why, got 'not tested' and ''"),
+        ({"why": "no reason"}, "with why, got 'compared' and 'no reason'"),
+    ],
+)
 def test_wrong_rows(change, message):
     evidence = pd.DataFrame(rows("C2", (0.1, 0.2)))
     assert len(claims.verdicts(evidence)) == 9
@@ -213,7 +292,9 @@ def test_wrong_evidence():
     good = rows("C1", (0.1, 0.2))
     with pytest.raises(ValueError, match="needs the columns .*; missing: low, unit"):
         claims.verdicts(pd.DataFrame(good).drop(columns=["low", "unit"]))
-    with pytest.raises(ValueError, match="'RetailKLIP minus frozen encoder' on validation is there twice"):
+    with pytest.raises(
+        ValueError, match="'RetailKLIP minus frozen encoder' on validation is there twice"
+    ):
         claims.verdicts(good + good)
     with pytest.raises(ValueError, match="no claim is called 'C0'"):
         claims.verdicts(good, {"C0": "never"})

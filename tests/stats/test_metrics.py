@@ -69,7 +69,9 @@ def test_many_products_all_or_none(queries, share, stat):
 def test_wilson_against_scipy(total, share, confidence):
     correct = round(share * total)
     expected = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-    assert wilson(correct, total, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert wilson(correct, total, confidence) == pytest.approx(
+        (expected.low, expected.high), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("correct, total", [(1, 0), (-1, 3), (4, 3), (0, 0)])
@@ -92,10 +94,19 @@ def definition(f: pd.DataFrame, stat: str) -> tuple[np.ndarray, np.ndarray, obje
 def test_bootstrap_against_scipy(stat):
     f = random_frame(40, seed=3)
     right, whole, statistic = definition(f, stat)
-    expected = stats.bootstrap((right, whole), statistic, paired=True, vectorized=True, method="percentile",
-                               n_resamples=9999, rng=np.random.default_rng(1)).confidence_interval
+    expected = stats.bootstrap(
+        (right, whole),
+        statistic,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=9999,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     low, high = bootstrap_products(f, stat, n=9999)
-    assert low == pytest.approx(expected.low, abs=0.01) and high == pytest.approx(expected.high, abs=0.01)
+    assert low == pytest.approx(expected.low, abs=0.01) and high == pytest.approx(
+        expected.high, abs=0.01
+    )
     assert getattr(score(f), stat) == pytest.approx(statistic(right, whole))
     assert low < getattr(score(f), stat) < high
     assert (low, high) == bootstrap_products(f, stat, n=9999)
@@ -121,11 +132,18 @@ def test_paired_difference_against_scipy(stat):
     per_product = mean_counts - low_counts
     value, low, high = paired_difference(tuned, frozen, stat, n=9999)
     assert value == pytest.approx(statistic(per_product, whole))
-    assert value == pytest.approx(np.mean([getattr(score(t), stat) for t in tuned])
-                                  - getattr(score(frozen), stat))
-    expected = stats.bootstrap((per_product, whole), statistic, paired=True, vectorized=True,
-                               method="percentile", n_resamples=9999,
-                               rng=np.random.default_rng(1)).confidence_interval
+    assert value == pytest.approx(
+        np.mean([getattr(score(t), stat) for t in tuned]) - getattr(score(frozen), stat)
+    )
+    expected = stats.bootstrap(
+        (per_product, whole),
+        statistic,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=9999,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert 0 < low < value < high
     assert paired_difference(frozen, tuned, stat).value == pytest.approx(-value)
@@ -149,9 +167,13 @@ def test_micro_and_macro_weigh_products_differently():
 
 
 def test_other_queries_are_refused():
-    with pytest.raises(ValueError, match="products and queries of each, got 2 queries of 1 .* and 2 of 2"):
+    with pytest.raises(
+        ValueError, match="products and queries of each, got 2 queries of 1 .* and 2 of 2"
+    ):
         paired_difference(frame(a="11"), frame(a="1", b="1"))
-    with pytest.raises(ValueError, match="every seed needs a frame with the same queries, got 2 frames"):
+    with pytest.raises(
+        ValueError, match="every seed needs a frame with the same queries, got 2 frames"
+    ):
         paired_difference([frame(a="11"), frame(a="1")], frame(a="1"))
     with pytest.raises(ValueError, match="got 0 frames"):
         paired_difference([], frame(a="1"))
@@ -172,12 +194,16 @@ def asked(answers: str, start: int = 0) -> pd.DataFrame:
     return frame(a=answers).assign(image=[f"{start + n}.jpg" for n in range(len(answers))])
 
 
-@pytest.mark.parametrize("both, only_a, only_b, neither", [(3, 9, 2, 4), (0, 0, 5, 0), (7, 4, 4, 1), (1, 130, 97, 50)])
+@pytest.mark.parametrize(
+    "both, only_a, only_b, neither", [(3, 9, 2, 4), (0, 0, 5, 0), (7, 4, 4, 1), (1, 130, 97, 50)]
+)
 def test_mcnemar_from_its_definition_and_against_statsmodels(both, only_a, only_b, neither):
     a = asked("1" * (both + only_a) + "0" * (only_b + neither))
     b = asked("1" * both + "0" * only_a + "1" * only_b + "0" * neither)
     found, n = mcnemar(a, b.sample(frac=1, random_state=0)), only_a + only_b
-    rarer = sum(comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n  # P(the losing side wins this often)
+    rarer = (
+        sum(comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
+    )  # P(the losing side wins this often)
     assert (found.only_a, found.only_b) == (only_a, only_b)
     assert found.p == pytest.approx(min(1.0, 2 * rarer), abs=1e-12)
     theirs = contingency_tables.mcnemar([[both, only_a], [only_b, neither]], exact=True)
@@ -206,7 +232,9 @@ def test_seeds_have_a_mean_and_a_range():
 
 def test_accuracy_by_part_counts_each_products_queries_in_its_part():
     f = random_frame(30, seed=1)
-    parts = pd.Series({str(n): ("head", "tail")[n % 2] for n in range(28)})  # the last two have no part
+    parts = pd.Series(
+        {str(n): ("head", "tail")[n % 2] for n in range(28)}
+    )  # the last two have no part
     table = by_part(f, parts).set_index("part")
     for part in ("head", "tail"):
         own = f[[parts.get(product) == part for product in f["product"]]]
@@ -220,11 +248,20 @@ def test_comparison_table_holds_difference_interval_and_the_largest_p_of_the_see
     base = random_frame(20, seed=5)
     base["image"] = base.index.astype(str)
     tuned = [with_skill(base, seed, 0.02 * seed) for seed in (1, 9)]
-    table = compare({"tuned": tuned, "frozen": [base], "chance": [base.assign(top1=False)]}, "tuned", ["frozen"])
+    table = compare(
+        {"tuned": tuned, "frozen": [base], "chance": [base.assign(top1=False)]}, "tuned", ["frozen"]
+    )
     assert table[["a", "b"]].to_numpy().tolist() == [["tuned", "frozen"]]
-    assert tuple(table.loc[0, ["difference", "low", "high"]]) == paired_difference(tuned, [base], "top1")
-    assert table.loc[0, "p"] == max(mcnemar(one, base).p for one in tuned) > mcnemar(tuned[1], base).p
-    assert compare({"tuned": tuned, "frozen": [base], "chance": [base]}, "tuned")["b"].tolist() == ["frozen", "chance"]
+    assert tuple(table.loc[0, ["difference", "low", "high"]]) == paired_difference(
+        tuned, [base], "top1"
+    )
+    assert (
+        table.loc[0, "p"] == max(mcnemar(one, base).p for one in tuned) > mcnemar(tuned[1], base).p
+    )
+    assert compare({"tuned": tuned, "frozen": [base], "chance": [base]}, "tuned")["b"].tolist() == [
+        "frozen",
+        "chance",
+    ]
     with pytest.raises(ValueError, match="no outcomes of 'sift'; there are tuned"):
         compare({"tuned": tuned}, "tuned", ["sift"])
 
@@ -239,23 +276,33 @@ def test_a_row_counts_first_and_its_parts_are_the_functions_above():
     assert (found["low"], found["high"]) == bootstrap_products(whole)
     assert (found["wilson_low"], found["wilson_high"]) == wilson(round(found["correct"]), len(base))
     assert (found["top1"], found["lowest"], found["highest"]) == pytest.approx(over_seeds(frames))
-    assert found["per_product"] == score(whole).top1_per_product and found["top5"] == score(whole).top5
+    assert (
+        found["per_product"] == score(whole).top1_per_product and found["top5"] == score(whole).top5
+    )
 
 
 def test_unpaired_difference_is_wider_than_the_paired_one_of_the_same_queries():
     base = random_frame(40, seed=3)
     better = with_skill(base, 1, 0.1)
     apart, paired = unpaired_difference([better], [base]), paired_difference(better, base, "top1")
-    assert apart.value == pytest.approx(paired.value) == pytest.approx(score(better).top1 - score(base).top1)
+    assert (
+        apart.value
+        == pytest.approx(paired.value)
+        == pytest.approx(score(better).top1 - score(base).top1)
+    )
     assert apart.low < paired.low and apart.high > paired.high
     other = random_frame(15, seed=9)
-    assert unpaired_difference([base], [other]).value == pytest.approx(score(base).top1 - score(other).top1)
+    assert unpaired_difference([base], [other]).value == pytest.approx(
+        score(base).top1 - score(other).top1
+    )
 
 
 def test_mean_interval_against_scipy():
     values = np.random.default_rng(0).normal(3, 1, 40)
     found = mean_interval(values, n=20_000)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
     with pytest.raises(ValueError, match="at least 2 finite values, got .1.0."):

@@ -5,7 +5,9 @@ import pytest
 from klip.stats.published import CLAIMS, PAPER_SET, PUBLISHED, of_row
 
 
-@pytest.mark.parametrize("set_name, percent", [("capg-gp", 88.6), ("grozi-120", 82.8), ("rp2k", 87.7)])
+@pytest.mark.parametrize(
+    "set_name, percent", [("capg-gp", 88.6), ("grozi-120", 82.8), ("rp2k", 87.7)]
+)
 def test_the_papers_own_row(set_name, percent):
     assert of_row(set_name) == of_row(set_name, "RetailKLIP") == percent
 
@@ -36,7 +38,12 @@ def test_every_claim_can_be_tested():
 def test_a_quotation_is_short_and_has_its_place():
     for quotation in filter(None, (claim.quotation for claim in CLAIMS)):
         words, place = quotation.removeprefix('"').split('" ')
-        assert len(words.split()) <= 12 and place in ("(abstract)", "(§4.1)", "(§4.1.2)", "(§4.1.3)")
+        assert len(words.split()) <= 12 and place in (
+            "(abstract)",
+            "(§4.1)",
+            "(§4.1.2)",
+            "(§4.1.3)",
+        )
 
 
 def test_the_papers_figures_agree_with_its_claims():
@@ -56,7 +63,9 @@ def test_figures_of_a_claim():
     assert figures["C2"].startswith("capg-gp: RetailKLIP 88.6; ") and "76.19" in figures["C3"]
     assert figures["C4"].startswith("rp2k: RetailKLIP 87.7; ")
     assert ", hardest categories: up to 95, under 90 for hard categories" in figures["C4"]
-    assert not any(figures[number] for number in ("C1", "C5", "C6", "C7", "C8", "C9"))  # the paper prints none
+    assert not any(
+        figures[number] for number in ("C1", "C5", "C6", "C7", "C8", "C9")
+    )  # the paper prints none
 
 
 def test_a_row_of_ours_has_the_figure_of_its_method_and_set():
@@ -64,4 +73,6 @@ def test_a_row_of_ours_has_the_figure_of_its_method_and_set():
     assert of_row("capg-like", "ResNeXt + LCA + MaxEnt") == 92.2
     assert of_row("capg-like", "frozen encoder") is None  # the row that the paper lacks
     assert of_row("grocery-store", "RetailKLIP") is None
-    assert of_row("rp2k", "ResNet on the full training split, hardest categories") is None  # a range
+    assert (
+        of_row("rp2k", "ResNet on the full training split, hardest categories") is None
+    )  # a range
