@@ -42,7 +42,7 @@ def shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.D
 
 def _shelf(product: str) -> str:
     """category/kind of goods/brand-line of a rendered product, named brand-number-line-kind-flavour-number."""
-    from klip.shop.design import CATEGORIES
+    from klip.shop.goods import CATEGORIES
 
     brand, number, _, kind, *_ = product.split("-")
     sold = (

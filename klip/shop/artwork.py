@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from klip.shop.design import Product
+from klip.shop.grounds import cover, field_mask
 from klip.shop.lettering import plate_mask, small_print, wordmark, words
-from klip.shop.paint import (
-    Colour,
-    blend,
-    edge,
-    grid,
-    hsv,
-    layer,
-    luma,
-    mix,
-    noise,
-    paste,
-    polygon,
-    stream,
-)
+from klip.shop.paint import Colour, blend, hsv, layer, luma, mix, noise, paste, polygon, stream
 from klip.shop.pictures import KINDS, picture, thing
 
-_GROUNDS = """plain plain plain gradient gradient radial stripes checks dots cloud marble rays split wave
-chevron pattern grain terrazzo fibres photo""".split()
 DIFFERENCES = ("band", "band", "corner", "picture", "picture", "spot", "shape")
 """What, beside the flavour word, tells the flavours of a line apart."""
 
@@ -37,115 +22,6 @@ def _ink(ground: Colour, *wanted: Colour) -> Colour:
         if abs(luma(colour) - luma(ground)) > 0.3:
             return colour
     return (1.0, 1.0, 1.0) if luma(ground) < 0.55 else (0.04, 0.04, 0.06)
-
-
-def _ground(canvas: np.ndarray, rng: np.random.Generator, a: Colour, b: Colour, c: Colour) -> None:
-    """Cover a canvas of colour `a` in place."""
-    height, width = canvas.shape[:2]
-    x, y = grid(height, width)
-    x = x * (width / height)
-    kind, turn, n = str(rng.choice(_GROUNDS)), rng.uniform(0, 3.15), int(rng.integers(3, 14))
-    along = x * np.cos(turn) + y * np.sin(turn)
-    across = y * np.cos(turn) - x * np.sin(turn)
-    if rng.random() < 0.4:
-        b = mix(a, b, rng.uniform(0.15, 0.6))
-    if kind == "gradient":
-        share = np.clip(0.5 + along * rng.uniform(0.3, 1), 0, 1)
-    elif kind == "radial":
-        distance = np.hypot(x - rng.uniform(-0.4, 0.4), y - rng.uniform(-0.6, 0.6))
-        share = np.clip(distance * rng.uniform(0.6, 1.2), 0, 1)
-    elif kind == "stripes":
-        turn = rng.choice((0.0, 1.57, 0.785, turn))
-        along = x * np.cos(turn) + y * np.sin(turn)
-        level = rng.uniform(-0.6, 0.6)
-        share = edge(
-            level - np.sin(along * n * 2 + rng.uniform(-1, 1) * np.sin(along * 5)), 0.25 * n / 8
-        )
-    elif kind == "checks":
-        share = (edge(np.sin(along * n * 2), 0.3) + edge(np.sin(across * n * 2), 0.3)) * 0.5
-    elif kind == "dots":
-        share = edge(rng.uniform(-0.2, 0.9) - np.cos(along * n * 2) * np.cos(across * n * 2), 0.4)
-    elif kind in ("cloud", "marble", "grain", "fibres"):
-        grain = noise(
-            rng,
-            height,
-            width,
-            {"cloud": 2.0, "marble": 1.5, "grain": 0.4, "fibres": 0.5}[kind],
-            8.0 if kind == "fibres" else 1.0,
-        )
-        share = (
-            0.5 + 0.5 * np.sin(25 * grain) if kind == "marble" else np.clip(grain * 2 - 0.5, 0, 1)
-        )
-    elif kind == "rays":
-        cx, cy = rng.uniform(-0.4, 0.4), rng.uniform(-0.8, 0.8)
-        share = edge(np.sin(np.arctan2(y - cy, x - cx) * 2 * n), 0.3)
-    elif kind in ("split", "wave"):
-        bend = (
-            rng.uniform(0.1, 0.4) * np.sin(across * rng.uniform(2, 6) + turn)
-            if kind == "wave"
-            else 0.0
-        )
-        share = edge(along + bend + rng.uniform(-0.5, 0.5), 0.03)
-        blend(
-            canvas,
-            edge(np.abs(along + bend - rng.uniform(-0.4, 0.4)) - rng.uniform(0, 0.12), 0.03),
-            c,
-        )
-    elif kind == "chevron":
-        share = edge(np.sin((y + rng.uniform(0.5, 1.5) * np.abs(x)) * n * 1.5), 0.3)
-    elif kind == "terrazzo":
-        cells = rng.random((2 * n, 2 * n)).astype(np.float32)
-        cells = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
-        share = np.clip((cells - 0.6) * 14, 0, 1)
-        blend(canvas, np.clip((0.25 - cells) * 14, 0, 1), c)
-    elif kind == "pattern":
-        tile = np.zeros((height // 4 + 4, width // 3 + 4, 4), np.float32)
-        sprite = picture(
-            str(rng.choice(KINDS)), rng, max(height // 5, 8), max(width // 4, 8), [b, c, b]
-        )
-        paste(tile, sprite, tile.shape[1] / 2, tile.shape[0] / 2, rng.uniform(-40, 40))
-        tiled = np.tile(tile, (5, 4, 1))[:height, :width]
-        blend(canvas, tiled[..., 3] * rng.uniform(0.3, 1), tiled[..., :3])
-        return
-    elif kind == "photo":
-        shown = str(rng.choice(("heap", "scene", "texture", "splash", "cluster", "abstract")))
-        paste(canvas, picture(shown, rng, height, width, [a, b, c]), width / 2, height / 2)
-        return
-    else:
-        return
-    blend(canvas, share.astype(np.float32), b)
-
-
-def _field(
-    rng: np.random.Generator, height: int, width: int, low: float, high: float
-) -> np.ndarray:
-    """Mask of a large shape across the label, between heights `low` and `high` (0 top .. 1 bottom)."""
-    x, y = grid(height, width)
-    kind = str(rng.choice("band band swoosh arc ellipse slant frame side zigzag drip".split()))
-    top, bottom = low * 2 - 1, high * 2 - 1
-    soft = 3.0 / height
-    if kind == "ellipse":
-        distance = np.hypot(
-            x / rng.uniform(0.6, 1.1), (y - (top + bottom) / 2) / (bottom - top) * 2
-        )
-        return edge((distance - 1) * 0.3, soft)
-    if kind == "frame":
-        inset = rng.uniform(0.03, 0.15)
-        return edge(
-            np.abs(np.maximum(np.abs(x), np.abs(y)) - 1 + inset) - inset * rng.uniform(0.2, 1), soft
-        )
-    if kind == "side":
-        return edge(np.abs(x - rng.choice((-0.75, 0.75, 0.0))) - rng.uniform(0.1, 0.3), soft)
-    bend = {
-        "band": 0 * x,
-        "swoosh": rng.uniform(-0.3, 0.3) * np.sin(2.5 * x),
-        "arc": rng.uniform(-0.4, 0.4) * (x * x - 0.5),
-        "slant": rng.uniform(-0.4, 0.4) * x,
-        "zigzag": 0.06 * np.sign(np.sin(x * 20)) * (x * 20 % 3.14 - 1.5),
-        "drip": 0.12 * np.sin(x * rng.uniform(5, 12)) + 0.06 * np.sin(x * 17),
-    }[kind]
-    thinner = rng.uniform(-0.3, 0.3) * x * (bottom - top) if kind == "swoosh" else 0.0
-    return edge(np.abs(y + bend - (top + bottom) / 2) - (bottom - top) / 2 + thinner, soft)
 
 
 @lru_cache(maxsize=32)
@@ -159,17 +35,21 @@ def label(product: Product, width: int, height: int) -> np.ndarray:
     a, b, c, ink = product.palette
     canvas = np.full((height, width, 3), a, np.float32)
     differs = str(rng.choice(DIFFERENCES))
-    _ground(canvas, stream("ground", product.line_seed), a, b, c)
+    cover(canvas, stream("ground", product.line_seed), a, b, c)
     split = float(rng.uniform(0.3, 0.6))
     flipped = rng.random() < 0.25
     for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.3, 0.35, 0.25, 0.1)))):
         low = rng.uniform(-0.1, 0.8)
         colour = (b, c, ink, mix(a, (0, 0, 0), 0.5), mix(a, (1, 1, 1), 0.7))[int(rng.integers(5))]
-        field = _field(rng, height, width, low, low + rng.uniform(0.08, 0.55))
+        field = field_mask(rng, height, width, low, low + rng.uniform(0.08, 0.55))
         blend(canvas, field, colour, rng.choice((1.0, 1.0, 0.5)))
     if differs == "shape":
         low = rng.uniform(0, 0.7)
-        blend(canvas, _field(rng, height, width, low, low + rng.uniform(0.1, 0.35)), product.accent)
+        blend(
+            canvas,
+            field_mask(rng, height, width, low, low + rng.uniform(0.1, 0.35)),
+            product.accent,
+        )
     _art(canvas, product, rng, split, flipped, product.accent if differs == "picture" else None)
     behind = _wordmark(canvas, product, rng, split, flipped)
     _extras(canvas, product, rng, behind, ink)

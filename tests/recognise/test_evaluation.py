@@ -347,11 +347,7 @@ def test_save_and_load_give_the_same_gallery(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other, word",
-    [
-        (colours(gain=0.5), "other weights"),
-        (colours(resize="pad"), "another resize"),
-    ],
+    "other, word", [(colours(gain=0.5), "other weights"), (colours(resize="pad"), "another resize")]
 )
 def test_another_encoder_is_refused(tmp_path, other, word):
     file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(
