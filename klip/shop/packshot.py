@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 
 from klip.shop.artwork import label
+from klip.shop.boxes import cuboid
 from klip.shop.design import Product
 from klip.shop.flat import FLAT
 from klip.shop.items import FORMS, individual, sprite
 from klip.shop.paint import mix, paste, stream, turned
-from klip.shop.solids import cuboid, lathe
+from klip.shop.turned import lathe
 
 SOLID = ("box", "carton")
 TURNED = {

@@ -45,9 +45,7 @@ class ShopPlan:
     exponent: float = 0.75  # Zipf exponent of the training images per product, above 0
     max_images: int = 300  # training images of the most frequent product
     min_images: int = 3  # training images of the rarest products
-    packshot_share: float = (
-        0.15  # share of clean packshots among the training images after the first, 0..1
-    )
+    packshot_share: float = 0.15  # of the training images after a product's first, 0..1
     val_images: int = 2  # held-out images of every fine-tuning product
     grozi_products: int = 120
     grozi_queries: int = 8  # in-store crops per product; the gallery is one web packshot each
@@ -56,54 +54,41 @@ class ShopPlan:
     capg_queries: int = 6
     rp2k_products: int = 200
     rp2k_queries: int = 5
-    rp2k_train: int = (
-        8  # photographs per product, for training on the whole split, as RP2K's own protocol has it
-    )
-    size: int = 144  # longer side of every image in pixels; close photographs are cut to the shape of the product
-    finetune_strength: float = (
-        0.7  # how hard the photographs are, 0..1, see `klip.shop.photo.photograph`
-    )
+    rp2k_train: int = 8  # photographs per product to train on, as RP2K's own protocol has it
+    size: int = 144  # longer side in pixels; close photographs are cut to the product's shape
+    finetune_strength: float = 0.7  # how hard the photographs are, 0..1, see `photo.photograph`
     grozi_strength: float = 0.8
     capg_strength: float = 0.3
     rp2k_strength: float = 0.4
-    store: float = (
-        0.3  # how much of the store's light, glass and stickers is in every photograph, 0..1
-    )
-    squashed: float = (
-        0.1  # share of the close photographs that show the product without its aspect ratio, 0..1
-    )
+    store: float = 0.3  # how much of the store's light, glass and stickers is in a photograph, 0..1
+    squashed: float = 0.1  # share of close photographs that lose the product's aspect ratio, 0..1
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = {"breadth": 2, "seed": 0, "size": 48}.get(name, 1)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if name.endswith(("strength", "share", "store", "squashed")):
-                if (
-                    not isinstance(value, (int, float))
-                    or isinstance(value, bool)
-                    or not 0 <= value <= 1
-                ):
-                    raise ValueError(f"shop plan: {name} must lie in 0..1, got {value!r}")
+                fits, wanted = number and 0 <= value <= 1, "lie in 0..1"
             elif name == "exponent":
-                if not isinstance(value, (int, float)) or not (value > 0 and math.isfinite(value)):
-                    raise ValueError(
-                        f"shop plan: exponent must be a finite number above 0, got {value!r}"
-                    )
-            elif not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"shop plan: {name} must be a whole number of at least {least}, got {value!r}"
-                )
+                fits = number and 0 < value < math.inf
+                wanted = "be a finite number above 0"
+            else:
+                least = {"breadth": 2, "seed": 0, "size": 48}.get(name, 1)
+                fits = number and isinstance(value, int) and value >= least
+                wanted = f"be a whole number of at least {least}"
+            if not fits:
+                raise ValueError(f"shop plan: {name} must {wanted}, got {value!r}")
+        limits = {"capg_flavours": 12, "size": 512}
+        for name, most in limits.items():
+            if getattr(self, name) > most:
+                unit = " pixels" if name == "size" else ""
+                got = getattr(self, name)
+                raise ValueError(f"shop plan: {name} must be at most {most}{unit}, got {got!r}")
         if self.max_images < self.min_images:
             raise ValueError(
-                f"shop plan: max_images must be at least min_images ({self.min_images}), "
-                f"got {self.max_images!r}"
+                "shop plan: max_images must be at least min_images "
+                f"({self.min_images}), got {self.max_images!r}"
             )
-        if self.capg_flavours > 12:
-            raise ValueError(
-                f"shop plan: capg_flavours must be at most 12, got {self.capg_flavours!r}"
-            )
-        if self.size > 512:
-            raise ValueError(f"shop plan: size must be at most 512 pixels, got {self.size!r}")
 
 
 def counts(breadth: int, exponent: float, max_images: int, min_images: int) -> np.ndarray:
