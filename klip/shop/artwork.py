@@ -1,4 +1,6 @@
-"""The printed label of a product: ground, shapes, pictures, wordmark, flavour field, badges, small print."""
+"""The printed label of a product: ground, shapes, pictures, wordmark, flavour field,
+badges, small print.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ def _ink(ground: Colour, *wanted: Colour) -> Colour:
 def label(product: Product, width: int, height: int) -> np.ndarray:
     """The print of a product as RGB uint8 (height, width, 3).
 
-    Everything is drawn from the line's seed, in the same order for every flavour; a flavour changes the accent colour
-    of one field, shape or picture and the flavour word, nothing else.  The array is shared and cannot be written.
+    Everything is drawn from the line's seed, in the same order for every flavour; a flavour
+    changes the accent colour of one field, shape or picture and the flavour word, nothing
+    else.  The array is shared and cannot be written.
     """
     rng = stream("label", product.line_seed)
     a, b, c, ink = product.palette

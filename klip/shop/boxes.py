@@ -12,7 +12,9 @@ from klip.shop.paint import blend, edge, grid, hsv, layer, luma, paste, stream
 
 
 def _projected(points: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
-    """(n, 3) points with y down and z towards the viewer -> (n, 2) picture positions, in mild perspective."""
+    """(n, 3) points with y down and z towards the viewer -> (n, 2) picture positions, in
+    mild perspective.
+    """
     a, b = np.radians(yaw), np.radians(pitch)
     x, y, z = points.T
     x, z = x * np.cos(a) + z * np.sin(a), z * np.cos(a) - x * np.sin(a)
@@ -109,7 +111,9 @@ def _faces(
 
 
 def _folded(faces: list[tuple], corners: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """The faces, each on its four corners (4 n, 2) in pixels, as RGBA; those turned away are left out."""
+    """The faces, each on its four corners (4 n, 2) in pixels, as RGBA; those turned away
+    are left out.
+    """
     out = np.zeros((*extent[::-1], 4), np.float32)
     for index, (picture, _, shade) in enumerate(faces):
         quad = corners[4 * index : 4 * index + 4]

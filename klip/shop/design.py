@@ -107,7 +107,9 @@ def _palette(
 
 
 def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) -> list[Product]:
-    """`lines` product lines of one range, each with a number of flavours from `flavours` (low, high)."""
+    """`lines` product lines of one range, each with a number of flavours from `flavours`
+    (low, high).
+    """
     if range_name not in RANGES:
         raise ValueError(
             f"shop design: range must be one of {', '.join(RANGES)}, got {range_name!r}"
@@ -188,7 +190,9 @@ def _skin(rng: np.random.Generator, noun: str) -> tuple[Colour, Colour, Colour, 
 
 
 def caption(product: Product, rng: np.random.Generator) -> str:
-    """One of many ways to say what the product is: brand, flavour, kind, package and colours, in words."""
+    """One of many ways to say what the product is: brand, flavour, kind, package and
+    colours, in words.
+    """
     ground, second, accent = map(colour_name, (*product.palette[:2], product.accent))
     if product.shape == "produce":
         kinds = (

@@ -1,4 +1,6 @@
-"""Packages that are flat or soft: bags, pouches, wrappers, tubes, blister cards, trays, and thin tools."""
+"""Packages that are flat or soft: bags, pouches, wrappers, tubes, blister cards, trays, and
+thin tools.
+"""
 
 from __future__ import annotations
 

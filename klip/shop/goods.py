@@ -1,4 +1,6 @@
-"""What a shop sells, as tables: goods and their packages, fruit, flavours, names of lines and of colours."""
+"""What a shop sells, as tables: goods and their packages, fruit, flavours, names of lines
+and of colours.
+"""
 
 from __future__ import annotations
 

@@ -231,7 +231,9 @@ def heap(
     box: tuple[float, float, float, float],
     scale: tuple[float, float],
 ) -> None:
-    """Pile `count` turned and relit copies of sprites into a box (x0, y0, x1, y1 in pixels) of a canvas."""
+    """Pile `count` turned and relit copies of sprites into a box (x0, y0, x1, y1 in pixels)
+    of a canvas.
+    """
     x0, y0, x1, y1 = box
     for y in np.sort(rng.uniform(y0, y1, count)):
         thing = turned(

@@ -1,4 +1,6 @@
-"""Words on packs: wordmarks that are arched, slanted, outlined and shadowed, and plain or small print."""
+"""Words on packs: wordmarks that are arched, slanted, outlined and shadowed, and plain or
+small print.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ _SCRIPTS = {
 }
 _WARPS = ("none", "none", "none", "arch", "sag", "wave", "bulge", "pinch", "rise", "fan", "flag")
 _OUTLINES = {
-    # plate: how far the point (x, y), both -1..1, lies outside a plate that is `ratio` times as wide as high
+    # plate: how far the point (x, y), both -1..1, lies outside a plate that is `ratio`
+    # times as wide as high
     "oval": lambda x, y, ratio: np.hypot(x, y) - 0.97,
     "box": lambda x, y, ratio: np.maximum(np.abs(x), np.abs(y)) - 0.97,
     "pill": lambda x, y, ratio: np.hypot(np.maximum(np.abs(x * ratio) - ratio + 1, 0), y) - 0.97,
@@ -57,7 +60,9 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def text_mask(text: str, face: str, size: int) -> np.ndarray:
-    """(height, width) mask 0..1 of a text of one or more lines, `size` pixels high, tightly cropped."""
+    """(height, width) mask 0..1 of a text of one or more lines, `size` pixels high, tightly
+    cropped.
+    """
     font = _font(face, size)
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
     x0, y0, x1, y1 = measure.multiline_textbbox((0, 0), text, font, spacing=1)
@@ -87,7 +92,9 @@ def _dressed(text: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _warped(mask: np.ndarray, rng: np.random.Generator, aspect: float, height: int) -> np.ndarray:
-    """A text mask bent, slanted and stretched onto (height, height * aspect); room is left around it."""
+    """A text mask bent, slanted and stretched onto (height, height * aspect); room is left
+    around it.
+    """
     width = max(round(height * aspect), 4)
     x, y = grid(height, width)
     kind, amount = str(rng.choice(_WARPS)), rng.uniform(0.2, 0.55)
@@ -174,7 +181,9 @@ def wordmark(brand: str, width: int, height: int, inks: list[Colour], ground: Co
 def _fill(
     first: Colour, second: Colour, height: int, width: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """What letters are filled with (height, width, 3): flat, a gradient, a split, stripes or chrome."""
+    """What letters are filled with (height, width, 3): flat, a gradient, a split, stripes
+    or chrome.
+    """
     kind = str(
         rng.choice(
             ("flat", "gradient", "split", "stripes", "chrome", "grain"),

@@ -1,4 +1,6 @@
-"""Products cut out: the printed label wrapped on a box, can, bottle, bag ... seen from a chosen side."""
+"""Products cut out: the printed label wrapped on a box, can, bottle, bag ... seen from a
+chosen side.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ def packshot(
 ) -> np.ndarray:
     """A product cut out, as RGBA uint8 (size, size, 4); its longest side nearly fills the frame.
 
-    `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own best side.  `variant` numbers
-    the individuals of a kind: another apple, another crease.  The same arguments always give the same pixels.
+    `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own
+    best side.  `variant` numbers the individuals of a kind: another apple, another crease.
+    The same arguments always give the same pixels.
     """
     if product.shape not in SHAPES:
         raise ValueError(

@@ -1,7 +1,8 @@
 """Drawing on float canvases: every picture of the shop is made from these few operations.
 
-A canvas is float32 RGB of shape (height, width, 3) with values 0..1; a sprite is float32 RGBA of shape
-(height, width, 4) with straight (not premultiplied) alpha.  Colours are RGB triples 0..1.
+A canvas is float32 RGB of shape (height, width, 3) with values 0..1; a sprite is float32
+RGBA of shape (height, width, 4) with straight (not premultiplied) alpha.  Colours are RGB
+triples 0..1.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 
 @lru_cache(maxsize=256)
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (x, y) of the pixel centres, each (height, width), running from -1 to 1.  Do not write."""
+    """Coordinates (x, y) of the pixel centres, each (height, width), running from -1 to 1.
+    Do not write.
+    """
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return (x + 0.5) * (2.0 / width) - 1.0, (y + 0.5) * (2.0 / height) - 1.0
 
@@ -62,7 +65,9 @@ def _noise_bank() -> np.ndarray:
 def noise(
     rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, stretch: float = 1.0
 ) -> np.ndarray:
-    """(height, width) fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it vertically."""
+    """(height, width) fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it
+    vertically.
+    """
     tile = _noise_bank()[int(rng.integers(24))]
     turn, (u, v) = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0, rng.uniform(0, 256, 2)
     c, s = np.cos(turn) / zoom, np.sin(turn) / zoom
@@ -80,14 +85,18 @@ def blend(
 
 
 def layer(colour: Colour | np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A sprite: a colour, or colours (height, width, 3), clipped to 0..1, seen where `mask` (height, width) says so."""
+    """A sprite: a colour, or colours (height, width, 3), clipped to 0..1, seen where `mask`
+    (height, width) says so.
+    """
     sprite = np.empty((*mask.shape, 4), np.float32)
     sprite[..., :3], sprite[..., 3] = np.clip(colour, 0, 1), mask
     return sprite
 
 
 def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, degrees: float = 0.0) -> None:
-    """Lay a sprite, turned, with its centre at pixel (x, y) over a canvas or another sprite, in place; clips."""
+    """Lay a sprite, turned, with its centre at pixel (x, y) over a canvas or another
+    sprite, in place; clips.
+    """
     if degrees:
         sprite = turned(sprite, degrees)
     height, width = sprite.shape[:2]

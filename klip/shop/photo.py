@@ -1,7 +1,7 @@
 """Pictures of products: clean packshots from the web, and photographs taken in a shop.
 
-Both take a cut-out product, RGBA uint8 (h, w, 4) as `klip.shop.packshot.packshot` returns it, and give RGB
-uint8 (size, size, 3).  All chance comes from the generator passed in.
+Both take a cut-out product, RGBA uint8 (h, w, 4) as `klip.shop.packshot.packshot` returns
+it, and give RGB uint8 (size, size, 3).  All chance comes from the generator passed in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def _corners(
     warp: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Corners of a rectangle turned and bent by perspective; `warp` is the size of the bend, 0..0.3."""
+    """Corners of a rectangle turned and bent by perspective; `warp` is the size of the
+    bend, 0..0.3.
+    """
     points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32([width / 2, height / 2])
     points *= 1 + rng.uniform(-warp, warp, (4, 2)).astype(np.float32)
     if rng.random() < 0.5:
@@ -84,9 +86,10 @@ def photograph(
 ) -> np.ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
-    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES, None for chance; `strength`
-    0..1 scales how far light, blur, geometry and covering go; `squashed` is the share of the tight ones whose product
-    fills the square without its aspect ratio.
+    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES,
+    None for chance; `strength` 0..1 scales how far light, blur, geometry and covering go;
+    `squashed` is the share of the tight ones whose product fills the square without its
+    aspect ratio.
     """
     if style is None:
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
@@ -123,7 +126,9 @@ def photograph(
 
 
 def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The middle of a square picture in about its product's shape, as a detector crops it: (h, w, 3), one side S."""
+    """The middle of a square picture in about its product's shape, as a detector crops it:
+    (h, w, 3), one side S.
+    """
     high, wide = trimmed(rgba).shape[:2]
     size, aspect = len(image), wide / high * np.exp(rng.normal(0, 0.12))
     width = max(8, round(size * min(1, aspect)))
@@ -135,7 +140,9 @@ def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np
 def _tight(
     rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float, squashed: float
 ) -> np.ndarray:
-    """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a side or two."""
+    """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a
+    side or two.
+    """
     high, wide = trimmed(rgba).shape[:2]
     aspect, fill = wide / high, rng.uniform(0.85, 1.1)
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)

@@ -1,4 +1,6 @@
-"""What is pictured on packs: heaps of food, bowls, splashes, scenery, mascots, emblems, abstract shapes."""
+"""What is pictured on packs: heaps of food, bowls, splashes, scenery, mascots, emblems,
+abstract shapes.
+"""
 
 from __future__ import annotations
 

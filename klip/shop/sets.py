@@ -1,4 +1,6 @@
-"""The rendered shop on disk: a fine-tuning set and three evaluation sets, as JPEG folders with catalogues."""
+"""The rendered shop on disk: a fine-tuning set and three evaluation sets, as JPEG folders
+with catalogues.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,14 @@ SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 
 @dataclass(frozen=True)
 class ShopPlan:
-    """All that decides what is rendered.  The defaults are the `nano` shop, half a minute on two cores.
+    """All that decides what is rendered.  The defaults are the `nano` shop, half a minute
+    on two cores.
 
-    finetune: `breadth` products with a long-tailed number of training images, the first of each a packshot and
-    of the others a share, and `val_images` held-out photographs each; grozi_like: clean web packshots against
-    close, dark in-store crops; capg_like: lines of near-identical flavours, mild photographs on both sides;
-    rp2k_like: in-store photographs on both sides, and a training split.
+    finetune: `breadth` products with a long-tailed number of training images, the first of
+    each a packshot and of the others a share, and `val_images` held-out photographs each;
+    grozi_like: clean web packshots against close, dark in-store crops; capg_like: lines of
+    near-identical flavours, mild photographs on both sides; rp2k_like: in-store photographs
+    on both sides, and a training split.
     """
 
     breadth: int = 600  # products of the fine-tuning set
@@ -92,7 +96,9 @@ class ShopPlan:
 
 
 def counts(breadth: int, exponent: float, max_images: int, min_images: int) -> np.ndarray:
-    """Training images per product (breadth,), most frequent first: max_images / rank ** exponent, rounded, clipped."""
+    """Training images per product (breadth,), most frequent first: max_images / rank **
+    exponent, rounded, clipped.
+    """
     share = max_images / np.arange(1, breadth + 1, dtype=np.float64) ** exponent
     return np.clip(np.round(share), min_images, max_images).astype(np.int64)
 
@@ -201,7 +207,9 @@ def source_hash(without: tuple[str, ...] = ()) -> str:
 
 
 def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
-    """Set name -> catalogue of a finished render: columns image, product, split; attrs root, name, fingerprint."""
+    """Set name -> catalogue of a finished render: columns image, product, split; attrs
+    root, name, fingerprint.
+    """
     root = Path(root)
     if not (root / "plan.json").is_file():
         raise FileNotFoundError(
@@ -219,10 +227,11 @@ def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
 def render(
     plan: ShopPlan, root: str | Path, workers: int = 2, progress: bool = True
 ) -> dict[str, pd.DataFrame]:
-    """Render a plan into the folder `root` and return its catalogues; a finished render of it is only read.
+    """Render a plan into the folder `root` and return its catalogues; a finished render of
+    it is only read.
 
-    Everything is drawn into a hidden folder beside `root`, which takes its place when complete; an interrupted render
-    leaves `root` as it was.
+    Everything is drawn into a hidden folder beside `root`, which takes its place when
+    complete; an interrupted render leaves `root` as it was.
     """
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(

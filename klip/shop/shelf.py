@@ -1,4 +1,5 @@
-"""What stands round a product in a shop: shelves of other goods, its own copies, hands, price strips, piles.
+"""What stands round a product in a shop: shelves of other goods, its own copies, hands,
+price strips, piles.
 
 Canvases here are float32 RGB (size, size, 3) with values 0..255, changed in place.
 """
@@ -40,7 +41,9 @@ def lay(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray) -> np.ndarray
 
 
 def shelf(canvas: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndarray]) -> None:
-    """Fill the canvas with what is behind a product: darkness, walls, or rows of goods with price rails."""
+    """Fill the canvas with what is behind a product: darkness, walls, or rows of goods with
+    price rails.
+    """
     size = canvas.shape[0]
     x, y = grid(size, size)
     canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.02, 0.95))) * 255

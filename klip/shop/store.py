@@ -1,7 +1,8 @@
-"""The one store in which all photographs of the shop's sets are taken: its lamps, freezer doors and stickers.
+"""The one store in which all photographs of the shop's sets are taken: its lamps, freezer
+doors and stickers.
 
-Pre-training never sees this store, fine-tuning and evaluation always do: the gap between a general corpus and retail
-that fine-tuning is there to close.
+Pre-training never sees this store, fine-tuning and evaluation always do: the gap between a
+general corpus and retail that fine-tuning is there to close.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ LAMPS = (0.86, 1.0, 0.82)
 
 
 def in_store(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """A photograph, RGB uint8 (S, S, 3), as it looks behind the store's glass door; strength 0 changes nothing."""
+    """A photograph, RGB uint8 (S, S, 3), as it looks behind the store's glass door;
+    strength 0 changes nothing.
+    """
     canvas = image * np.float32(1 / 255)
     canvas *= 1 + (np.float32(LAMPS) * np.float32(rng.uniform(0.9, 1.1)) - 1) * np.float32(strength)
     size = canvas.shape[0]

@@ -11,7 +11,9 @@ from klip.shop.paint import blend, edge, grid, hsv, layer, mix, noise, paste
 
 
 def _profile(shape: str, form: np.random.Generator) -> tuple[tuple, tuple, float, float, float]:
-    """Knots (height 0..1, radius 0..1) of a silhouette, and where the lid ends, the label starts and ends."""
+    """Knots (height 0..1, radius 0..1) of a silhouette, and where the lid ends, the label
+    starts and ends.
+    """
     r = form.uniform
     if shape == "can":
         neck = r(0.8, 0.95)
@@ -65,7 +67,9 @@ def lathe(
     form: np.random.Generator,
     aspects: tuple[float, float],
 ) -> np.ndarray:
-    """A turned package as RGBA; the label goes round it, so `yaw` (degrees) brings other parts in view."""
+    """A turned package as RGBA; the label goes round it, so `yaw` (degrees) brings other
+    parts in view.
+    """
     shape = product.shape if product.shape != "multipack" else "canister"
     aspect = form.uniform(*aspects)
     knots, radii, lid_end, top, bottom = _profile(shape, form)
@@ -113,7 +117,9 @@ def lathe(
 def _body(
     product: Product, shape: str, form: np.random.Generator, v: np.ndarray, lid_end: float
 ) -> tuple[np.ndarray, str]:
-    """What shows above and below the label (glass and its contents, metal or plastic, the lid), and the material."""
+    """What shows above and below the label (glass and its contents, metal or plastic, the
+    lid), and the material.
+    """
     other = str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
     material = {"can": "metal", "tin": "metal", "bottle": "gloss", "jar": "gloss"}.get(shape, other)
     body = cap = (0.72, 0.72, 0.74)
@@ -148,7 +154,9 @@ def _body(
 def _lid_top(
     product: Product, shape: str, form: np.random.Generator, across: float, rise: float
 ) -> np.ndarray:
-    """The ellipse of the lid seen from above, as RGBA about `across` pixels wide and twice `rise` high."""
+    """The ellipse of the lid seen from above, as RGBA about `across` pixels wide and twice
+    `rise` high.
+    """
     high, wide = max(round(2 * rise), 3), max(round(across), 4)
     x, y = grid(high, wide)
     distance = np.hypot(x, y)
