@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from klip.cli import options
-from klip.cli.options import (
-    app,
-    catalogue_of,
-    encoder_of,
-    gallery_of,
-    group,
-    images_of,
-    rerank_of,
-    writable,
-)
+from klip.cli.options import app, catalogue_of, encoder_of, gallery_of, images_of, rerank_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from klip.recognise.gallery import Gallery
 
-gallery_app = group()
+gallery_app = options.group()
 app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of packshots (paper 4.2).")
+
+UNKNOWN = "Score under which a product counts as unknown; default: the gallery's own, -2: none."
 
 
 @gallery_app.command()
@@ -39,64 +35,56 @@ def build(
     seed: options.Seed = 0,
     unreadable: options.Unreadable = "fail",
     keypoints: Annotated[
-        bool, typer.Option("--keypoints", help="Keep what --rerank keypoints needs.")
+        bool, Option("--keypoints", help="Keep what --rerank keypoints needs.")
     ] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
-    writable(file)
+    options.writable(file)
     catalogue = catalogue_of(source, "", seed, unreadable)
     from klip.recognise.evaluation import packshots
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
 
-    gallery = Gallery.build(
-        encoder_of(model, resize, pixels, also),
-        packshots(catalogue),
-        views,
-        seed,
-        keypoints=keypoints,
-    )
-    file_or_name = str(Path(model).resolve()) if Path(model).is_file() else model
-    gallery.meta |= {"model": file_or_name, "resize": resize, "pixels": pixels, "also": also}
-    gallery.meta |= {"rerank": asdict(Rerank())} if keypoints else {}
-    _report(gallery, gallery.save(file))
+    encoder = encoder_of(model, resize, pixels, also)
+    gallery = Gallery.build(encoder, packshots(catalogue), views, seed, keypoints=keypoints)
+    if Path(model).is_file():  # to be found from another folder too
+        model = str(Path(model).resolve())
+    gallery.meta |= {"model": model, "resize": resize, "pixels": pixels, "also": also}
+    if keypoints:
+        gallery.meta["rerank"] = asdict(Rerank())
+    _save(gallery, file)
 
 
 @gallery_app.command()
 def add(
     file: options.File,
-    product: Annotated[str, typer.Argument(help="Its name; a known product gets more packshots.")],
-    images: Annotated[list[Path], typer.Argument(help="Packshots, or folders of them.")],
+    product: Annotated[str, Argument(help="Its name; a known product gets more packshots.")],
+    images: Annotated[list[Path], Argument(help="Packshots, or folders of them.")],
     model: options.Moved = "",
 ) -> None:
     """Add a product; the other rows are not touched."""
     gallery = gallery_of(file, model)
     gallery.add(product, images_of(images, "fail"))
-    _report(gallery, gallery.save(file))
+    _save(gallery, file)
 
 
 @gallery_app.command()
-def remove(file: options.File, product: Annotated[str, typer.Argument(help="Its name.")]) -> None:
+def remove(file: options.File, product: Annotated[str, Argument(help="Its name.")]) -> None:
     """Remove a product; the other rows are not touched."""
     from klip.recognise.gallery import Gallery
 
     gallery = Gallery.load(file)
     gallery.remove(product)
-    _report(gallery, gallery.save(file))
+    _save(gallery, file)
 
 
 @gallery_app.command()
 def classify(
     file: options.File,
-    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
-    k: Annotated[int, typer.Option(help="Neighbours that vote (paper: 1).")] = 1,
-    top: Annotated[int, typer.Option(help="Products shown per photograph.")] = 1,
-    unknown_below: Annotated[
-        float | None,
-        typer.Option(
-            help="Score under which a product counts as unknown; default: the gallery's own, -2: none."
-        ),
-    ] = None,
+    images: Annotated[list[Path], Argument(help="Photographs, or folders of them.")],
+    k: Annotated[int, Option(help="Neighbours that vote (paper: 1).")] = 1,
+    top: Annotated[int, Option(help="Products shown per photograph.")] = 1,
+    unknown_below: Annotated[float | None, Option(help=UNKNOWN)] = None,
     score: options.Score = "",
     rerank: options.Print = "",
     weight: options.Weight = None,
@@ -112,11 +100,7 @@ def classify(
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:
-        unknown = frame.pop("unknown") & frame["rank"].eq(1)
-        frame["product"] = frame["product"].mask(
-            unknown, "unknown (nearest: " + frame["product"] + ")"
-        )
-        typer.echo(frame.to_string(index=False, float_format="{:.3f}".format))
+        typer.echo(_table(frame))
 
 
 @gallery_app.command()
@@ -124,7 +108,7 @@ def calibrate(
     file: options.File,
     source: options.Source,
     accepts: Annotated[
-        float, typer.Option(help="Share of the photographs of known products to accept.")
+        float, Option(help="Share of the photographs of known products to accept.")
     ] = 0.95,
     score: options.Score = "similarity",
     root: options.Root = "",
@@ -140,26 +124,35 @@ def calibrate(
     catalogue = catalogue_of(source, root, 0, unreadable)
     from klip.recognise import open_set
 
-    chosen = open_set.calibrate(gallery, catalogue, score, accepts, progress=True) | {"set": source}
-    gallery.meta["unknown"] = chosen
+    chosen = open_set.calibrate(gallery, catalogue, score, accepts, progress=True)
+    gallery.meta["unknown"] = chosen | {"set": source}
     gallery.save(file)
-    typer.echo(
-        f"{file}: unknown below {chosen['below']:.4f} ({score}), chosen on {chosen['products']} products "
-        f"({chosen['draws']} draws, half of them beside {chosen['beside']} of the gallery)"
-    )
-    typer.echo(
-        f"  correct accepts {chosen['correct_accepts']:7.1%}   ({chosen['accepted']} of {chosen['known']})\n"
-        f"  false accepts   {chosen['false_accepts']:7.1%}   "
-        f"({chosen['accepted_unknown']} of {chosen['unknown']})\n"
-        f"  AUROC           {chosen['auroc']:7.3f}"
-    )
+    typer.echo(f"{file}: {_told(chosen)}")
 
 
-def _report(gallery: Gallery, file: Path) -> None:
-    size, own = file.stat().st_size, sum(rows.nbytes for rows in gallery.descriptors or ())
-    part = (
-        f", {100 * own / size:.0f} % of it descriptors" if gallery.descriptors is not None else ""
-    )
-    typer.echo(
-        f"{file}: {len(gallery.products)} products, {len(gallery)} rows, {size / 1e6:.2f} MB{part}"
-    )
+def _save(gallery: Gallery, file: Path) -> None:
+    size, part = gallery.save(file).stat().st_size, ""
+    if gallery.descriptors is not None:
+        own = sum(rows.nbytes for rows in gallery.descriptors)
+        part = f", {100 * own / size:.0f} % of it descriptors"
+    rows = f"{len(gallery.products)} products, {len(gallery)} rows"
+    typer.echo(f"{file}: {rows}, {size / 1e6:.2f} MB{part}")
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """What was recognised, for people: an unknown product says so in its first row."""
+    unknown = frame["unknown"] & frame["rank"].eq(1)
+    told = "unknown (nearest: " + frame["product"] + ")"
+    frame = frame.assign(product=frame["product"].mask(unknown, told))
+    return frame.drop(columns="unknown").to_string(index=False, float_format="{:.3f}".format)
+
+
+def _told(chosen: dict[str, Any]) -> str:
+    """The threshold, whence it comes, and what it does."""
+    return (
+        "unknown below {below:.4f} ({score}), chosen on {products} products "
+        "({draws} draws, half of them beside {beside} of the gallery)\n"
+        "  correct accepts {correct_accepts:7.1%}   ({accepted} of {known})\n"
+        "  false accepts   {false_accepts:7.1%}   ({accepted_unknown} of {unknown})\n"
+        "  AUROC           {auroc:7.3f}"
+    ).format(**chosen)

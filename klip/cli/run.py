@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
+from typer import Option
 
-from klip.cli import options
+from klip.cli import options, scores
 from klip.cli.options import app, catalogue_of, encoder_of, pairs_of, rerank_of, writable
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from klip.model.encoder import Encoder
-    from klip.recognise.rerank import Rerank
-
-SHARES = ("top1", "top1_per_product", "top5")
+PRETRAINED = "For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random."
 
 
 @app.command()
 def reproduce(
     profile: options.Profile = "nano",
     only: Annotated[
-        list[str] | None, typer.Option(help="A notebook's number, e.g. 02; repeatable.")
+        list[str] | None, Option(help="A notebook's number, e.g. 02; repeatable.")
     ] = None,
-    appendix: Annotated[bool, typer.Option(help="Also the appendix notebooks (long).")] = False,
+    appendix: Annotated[bool, Option(help="Also the appendix notebooks (long).")] = False,
     values: options.Values = None,
 ) -> None:
     """Run the notebooks of a profile in order; those up to date are skipped."""
@@ -49,16 +41,11 @@ def report(profile: options.Profile = "nano") -> None:
 @app.command()
 def finetune(
     source: options.Source,
-    out: Annotated[Path, typer.Option(help="The checkpoint to write, FILE.safetensors.")],
+    out: Annotated[Path, Option(help="The checkpoint to write, FILE.safetensors.")],
     model: options.Model = "nano",
-    pretrained: Annotated[
-        str,
-        typer.Option(
-            help="For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random."
-        ),
-    ] = "",
-    images: Annotated[int, typer.Option(help="Images seen in all.")] = 6000,
-    depth: Annotated[int, typer.Option(help="Images per product and epoch (paper 4.1.3).")] = 16,
+    pretrained: Annotated[str, Option(help=PRETRAINED)] = "",
+    images: Annotated[int, Option(help="Images seen in all.")] = 6000,
+    depth: Annotated[int, Option(help="Images per product and epoch (paper 4.1.3).")] = 16,
     pixels: options.Pixels = 0,
     root: options.Root = "",
     seed: options.Seed = 0,
@@ -82,27 +69,24 @@ def finetune(
 
     val = catalogue[catalogue["split"] == "val"]
     with distributed.joined():
-        run, first = (
-            loop.finetune(config, catalogue, validation=val if len(val) else None),
-            distributed.first(),
-        )
-    if not first:
+        run = loop.finetune(config, catalogue, validation=val if len(val) else None)
+        first = distributed.first()
+    if not first:  # one of the processes writes and speaks
         return
     save_encoder(run.average or run.encoder, out, config=config.model_dump(), set=source)
     loss = run.history["loss"]
-    typer.echo(
-        f"{out}: {config.images} images of {catalogue['product'].nunique()} products in "
-        f"{run.seconds:.0f} s, loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}"
-    )
+    seen = f"{config.images} images of {catalogue['product'].nunique()} products"
+    fell = f"loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}"
+    typer.echo(f"{out}: {seen} in {run.seconds:.0f} s, {fell}")
 
 
 @app.command()
 def evaluate(
-    set_name: Annotated[str, typer.Option("--set", help="Name of a set.")],
+    set_name: Annotated[str, Option("--set", help="Name of a set.")],
     root: options.Root = "",
     model: options.Model = "nano",
     gallery: Annotated[
-        str, typer.Option(help="Packshot taken: web1 (= first), largest, random, index.")
+        str, Option(help="Packshot taken: web1 (= first), largest, random, index.")
     ] = "web1",
     resize: options.Resize = "",
     pixels: options.Pixels = 0,
@@ -116,7 +100,7 @@ def evaluate(
     weight: options.Weight = None,
     first: options.First = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures there.")
+        Path | None, Option("--json", help="Also write the figures there.")
     ] = None,
 ) -> None:
     """Zero-shot accuracy on a set: one packshot per product, nearest neighbour (paper 4.2)."""
@@ -128,66 +112,37 @@ def evaluate(
     from klip.recognise import evaluation
     from klip.settings.files import atomic
 
-    frame = evaluation.evaluate(
-        encoder,
-        catalogue,
-        gallery,
-        views,
-        seed,
-        keep=how.first if how else 0,
-        workers=workers,
-        progress=True,
-    )
-    figures = _figures(frame, seed) | {
-        "set": set_name,
-        "gallery": gallery,
-        "views": views,
-        "seed": seed,
-        "model": model,
-        "model_fingerprint": frame.attrs["fingerprint"],
-        "preprocess": encoder.preprocess.to_dict(),
-    }
-    figures |= {"also": also} if also else {}
+    work = {"keep": how.first if how else 0, "workers": workers, "progress": True}
+    frame = evaluation.evaluate(encoder, catalogue, gallery, views, seed, **work)
+    figures = scores.figures_of(frame, seed)
+    figures |= {"set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model}
+    figures["model_fingerprint"] = frame.attrs["fingerprint"]
+    figures["preprocess"] = encoder.preprocess.to_dict()
+    if also:
+        figures["also"] = also
     if how:
-        figures["rerank"] = _reranked(encoder, frame, how, workers, seed)
+        figures["rerank"] = scores.reranked(encoder, frame, how, workers, seed)
     if json_file:
         atomic(json_file, lambda part: part.write_text(json.dumps(figures, indent=2) + "\n"))
-    typer.echo(
-        f"{set_name}: {figures['queries']} queries, {figures['products']} products, "
-        f"gallery {gallery}, model {model}"
-    )
-    _print(figures)
-    if how:
-        told = figures["rerank"]
-        typer.echo(
-            f"re-ranked by keypoints (weight {how.weight:g}, first {how.first}); per query: "
-            + ", ".join(f"{name} {ms:.1f} ms" for name, ms in told["milliseconds"].items())
-        )
-        _print(told)
-        low, high = told["difference_interval"]
-        typer.echo(
-            f"  {'difference':<17}{100 * told['difference']:+6.1f}     [{100 * low:+.1f}, {100 * high:+.1f}]"
-        )
+    scores.tell(figures)
 
 
 @app.command()
 def plan(
     model: Annotated[
-        str, typer.Option(help="ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip.")
+        str, Option(help="ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip.")
     ],
-    gpu_gb: Annotated[float, typer.Option(help="Memory of the GPU, GiB.")] = 11.0,
-    images: Annotated[int, typer.Option(help="Images seen in all.")] = 325_000,
-    batch: Annotated[int, typer.Option(help="Images of an optimiser step.")] = 64,
+    gpu_gb: Annotated[float, Option(help="Memory of the GPU, GiB.")] = 11.0,
+    images: Annotated[int, Option(help="Images seen in all.")] = 325_000,
+    batch: Annotated[int, Option(help="Images of an optimiser step.")] = 64,
     precision: options.Precision = "auto",
-    products: Annotated[
-        int, typer.Option(help="Products of the ArcFace head (paper: 6,500).")
-    ] = 6500,
+    products: Annotated[int, Option(help="Products of the ArcFace head (paper: 6,500).")] = 6500,
     frozen_blocks: Annotated[
-        int, typer.Option(help="Low blocks that are not trained, the stem with them.")
+        int, Option(help="Low blocks that are not trained, the stem with them.")
     ] = 0,
-    ema: Annotated[bool, typer.Option(help="Keep averaged weights too.")] = False,
+    ema: Annotated[bool, Option(help="Keep averaged weights too.")] = False,
     reserve_gb: Annotated[
-        float, typer.Option(help="Kept free for CUDA itself and fragments, GiB.")
+        float, Option(help="Kept free for CUDA itself and fragments, GiB.")
     ] = 0.75,
 ) -> None:
     """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where there is one."""
@@ -205,20 +160,16 @@ def plan(
 @app.command()
 def bench(
     model: options.Model = "ViT-L-14",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    steps: Annotated[int, typer.Option(help="Optimiser steps of each series.")] = 10,
-    batch: Annotated[int, typer.Option(help="Images of a step; 0: 64 on a GPU, 4 on a CPU.")] = 0,
-    accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into.")] = 1,
-    checkpointing: Annotated[
-        bool, typer.Option(help="Keep only what lies between blocks.")
-    ] = False,
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    steps: Annotated[int, Option(help="Optimiser steps of each series.")] = 10,
+    batch: Annotated[int, Option(help="Images of a step; 0: 64 on a GPU, 4 on a CPU.")] = 0,
+    accumulate: Annotated[int, Option(help="Parts that a batch is cut into.")] = 1,
+    checkpointing: Annotated[bool, Option(help="Keep only what lies between blocks.")] = False,
     precision: options.Precision = "auto",
-    products: Annotated[
-        int, typer.Option(help="Products of the head, a synthetic JPEG each.")
-    ] = 256,
+    products: Annotated[int, Option(help="Products of the head, a synthetic JPEG each.")] = 256,
     workers: options.Workers = 2,
-    rounds: Annotated[int, typer.Option(help="Turns of klip and of PML's trainer.")] = 3,
-    save: Annotated[str, typer.Option(help="Also write results/gpu/NAME.json.")] = "",
+    rounds: Annotated[int, Option(help="Turns of klip and of PML's trainer.")] = 3,
+    save: Annotated[str, Option(help="Also write results/gpu/NAME.json.")] = "",
     as_json: options.Json = False,
 ) -> None:
     """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
@@ -231,58 +182,3 @@ def bench(
     if save:
         writer.save_gpu(save, found)
     typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))
-
-
-def _print(figures: dict[str, Any]) -> None:
-    for name in SHARES:
-        low, high = figures[f"{name}_interval"]
-        typer.echo(
-            f"  {name:<17}{100 * figures[name]:6.1f} %   [{100 * low:.1f}, {100 * high:.1f}]"
-        )
-
-
-def _reranked(
-    encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, seed: int
-) -> dict[str, Any]:
-    """Settings, figures, difference to cosine alone, and milliseconds per query (medians; embedding with reading)."""
-    from klip.model import encoder as encoders
-    from klip.model.device import at_work
-    from klip.recognise import rerank
-    from klip.stats import metrics
-
-    (found,) = rerank.evaluate([frame], how, max(1, workers), progress=True)
-    took, files = [], [Path(frame.attrs["root"], image) for image in frame["image"].head(20)]
-    with at_work(encoder):
-        for file in files:
-            began = time.perf_counter()
-            encoders.embed(encoder, [file], precision="fp32")
-            took.append(1000 * (time.perf_counter() - began))
-    gain = metrics.paired_difference(found, frame, "top1", seed=seed)
-    return {
-        "method": "keypoints",
-        **asdict(how),
-        **_figures(found, seed),
-        "difference": gain.value,
-        "difference_interval": [gain.low, gain.high],
-        "milliseconds": {
-            "keypoints": found.attrs["keypoints_ms"],
-            "votes": found.attrs["votes_ms"],
-            "embedding": statistics.median(took),
-        },
-    }
-
-
-def _figures(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Counts, fractions and their 95 % intervals by bootstrap over products."""
-    from klip.stats import metrics
-
-    score = metrics.score(frame)
-    figures: dict[str, Any] = {
-        "queries": score.total,
-        "products": score.products,
-        "correct": score.correct,
-    }
-    for name in SHARES:
-        figures[name] = getattr(score, name)
-        figures[f"{name}_interval"] = list(metrics.bootstrap_products(frame, name, seed=seed))
-    return figures

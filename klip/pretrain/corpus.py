@@ -1,7 +1,7 @@
-"""Pictures to pre-train on: products of the rendered range `pretrain`, as on the web and as in a shop, and in words.
+"""Pictures to pre-train on: products of the rendered range `pretrain`, and their captions.
 
-What is asked of `config` are the fields of `nano.PretrainConfig`.  Axis letters: B products in a batch, S pixels,
-N products in the corpus, V views, L tokens.
+What is asked of `config` are the fields of `nano.PretrainConfig`.  Axis letters: B
+products in a batch, S pixels, N products in the corpus, V views, L tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from klip.shop.design import caption, design
 from klip.shop.packshot import packshot
 from klip.shop.photo import STYLES, cut_out, on_white, photograph
 
-CORPUS_PIXELS = (
-    176  # side of a stored packshot: more than the encoder's, so that a crop still has detail
-)
+CORPUS_PIXELS = 176
+"""Side of a stored packshot: more than the encoder's, so that a crop still has detail."""
 
 
 def preprocess(pixels: int) -> Preprocess:
@@ -35,37 +34,31 @@ def preprocess(pixels: int) -> Preprocess:
 
 
 def _packshots(file: Path, start: int, products: list, seed: int) -> int:
-    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each turned at random in each view."""
+    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each view turned anew."""
     rows = np.load(file, mmap_mode="r+")
     for row, product in enumerate(products, start):
         rng = np.random.default_rng((seed, row))
         for view in range(rows.shape[1]):
-            rows[row, view] = packshot(
-                product, CORPUS_PIXELS, (rng.uniform(-35, 35), rng.uniform(0, 18)), view
-            )
+            turned = rng.uniform(-35, 35), rng.uniform(0, 18)
+            rows[row, view] = packshot(product, CORPUS_PIXELS, turned, view)
     return len(products)
 
 
 def corpus(
     config: Any, workers: int | None = None, progress: bool = True
 ) -> tuple[list, np.ndarray]:
-    """The N products of range `pretrain` and their packshots, a memory-mapped (N, V, P, P, 4) uint8 RGBA array."""
+    """The N products of range `pretrain`, and their packshots (N, V, P, P, 4), uint8 RGBA in a file."""
     products = design("pretrain", config.lines, (1, 3), config.seed)
-    file = (
-        paths.CACHE
-        / "nano"
-        / f"packshots_{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}.npy"
-    )
+    key = f"{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}"
+    file = paths.CACHE / "nano" / f"packshots_{key}.npy"
     starts = range(0, len(products), 200)
 
     def render(part: Path) -> None:
         shape = (len(products), config.views, CORPUS_PIXELS, CORPUS_PIXELS, 4)
         np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
         chunks = (products[s : s + 200] for s in starts)
-        with (
-            ProcessPoolExecutor(workers) as pool,
-            tqdm(total=len(products), disable=not progress) as bar,
-        ):
+        bar = tqdm(total=len(products), disable=not progress)
+        with ProcessPoolExecutor(workers) as pool, bar:
             for done in pool.map(_packshots, repeat(part), starts, chunks, repeat(config.seed)):
                 bar.update(done)
 
@@ -75,18 +68,15 @@ def corpus(
 
 
 class Batches(torch.utils.data.Dataset):
-    """Item `step`: the pictures and the captions' token ids (B, L) of B products, drawn from (seed, step) alone.
+    """Item `step`, drawn from (seed, step) alone: pictures and captions of B products.
 
-    Pictures are (2B, S, S, 3) uint8: all packshots, then a photograph of each product, in the same order.
+    Pictures are (2B, S, S, 3) uint8: all packshots, then a photograph of each product, in
+    the same order; captions are token ids (B, L).
     """
 
     def __init__(self, config: Any, products: list, packshots: np.ndarray, tokenize) -> None:
-        self.config, self.products, self.packshots, self.tokenize = (
-            config,
-            products,
-            packshots,
-            tokenize,
-        )
+        self.config, self.tokenize = config, tokenize
+        self.products, self.packshots = products, packshots
         self.preprocess = preprocess(config.pixels)
         lines = pd.Series([f"{p.brand}/{p.line}" for p in products])
         self.siblings = [rows for rows in lines.groupby(lines).indices.values() if len(rows) > 1]

@@ -1,13 +1,15 @@
 """What a fine-tuning step keeps in memory, counted on tensors without numbers.
 
-The tower runs once on fake tensors (shapes and types of a GPU, no numbers, no GPU), with PyTorch's own autocast rules,
-and every tensor kept for the backward pass is counted, each storage once.  B images of a micro-batch; sizes in bytes.
+The tower runs once on fake tensors (shapes and types of a GPU, no numbers, no GPU),
+with PyTorch's own autocast rules, and every tensor kept for the backward pass is
+counted, each storage once.  B images of a micro-batch; sizes in bytes.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,8 +48,9 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved:
-    """Bytes kept by a forward pass.  sizes: of each storage, in the order of their making; between: what checkpointing
-    leaves of them; block: the largest block, without what it shares with `between`."""
+    """Bytes kept by a forward pass.  sizes: of each storage, in the order of their making;
+    between: what checkpointing leaves of them; block: the largest, without what it shares
+    with `between`."""
 
     sizes: list[int]
     between: int
@@ -56,8 +59,9 @@ class Saved:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of a model.  kept: all activations (fixed: weights cast by autocast); between: what stays of them with
-    checkpointing; block: the largest checkpointed block; largest: an image's largest tensor; head: the loss's own."""
+    """Bytes of a model.  kept: all activations (fixed: weights cast by autocast); between:
+    what stays of them with checkpointing; block: the largest checkpointed block; largest:
+    an image's largest tensor; head: the loss's own."""
 
     parameters: int
     trained: int
@@ -71,21 +75,20 @@ class Need:
     def parts(
         self, micro: int, accumulate: int = 1, checkpointing: bool = False, ema: bool = False
     ) -> dict[str, float]:
-        """Bytes by part at the peak of a step in `accumulate` micro-batches of `micro` images; their sum is the peak.
-        With one micro-batch gradients grow while activations go: only what exceeds these counts beside them."""
+        """Bytes by part at the peak of a step in `accumulate` micro-batches of `micro` images;
+        their sum is the peak.  With one micro-batch gradients grow while activations go:
+        only what exceeds these counts beside them."""
         activations = self.kept.at(micro)
-        if (
-            checkpointing
-        ):  # autocast's weights live to the end of the forward pass, a block's until its backward
-            activations = self.between.at(micro) + max(
-                self.kept.fixed - self.between.fixed, self.block.at(micro)
-            )
+        if checkpointing:
+            # autocast's weights live to the end of the forward pass, a block's until its backward
+            cast = self.kept.fixed - self.between.fixed
+            activations = self.between.at(micro) + max(cast, self.block.at(micro))
         moving = activations + self.head.at(micro)
         gradients = 4.0 * (self.trained + self.head_parameters)
         return {
             "weights": 4.0 * self.parameters,
             "optimiser": 8.0 * self.trained,
-            "averaged weights": 4.0 * self.parameters * ema,
+            "averaged weights": 4.0 * self.parameters if ema else 0.0,
             "ArcFace head, its optimiser": 12.0 * self.head_parameters,
             "activations": activations,
             "ArcFace activations": self.head.at(micro),
@@ -105,23 +108,21 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
     with FakeTensorMode(), torch.device("cuda"):
         fill(encoder)
         blocks.freeze(encoder.tower, frozen_blocks)
-        few, many = (
-            saved(encoder, torch.empty(n, 3, preprocess.size, preprocess.size), precision)
-            for n in (SMALL, LARGE)
-        )
+        side = preprocess.size
+        few = saved(encoder, torch.empty(SMALL, 3, side, side), precision)
+        many = saved(encoder, torch.empty(LARGE, 3, side, side), precision)
         parameters = list(encoder.parameters())
-    growth = max((b - a for a, b in zip(few.sizes, many.sizes, strict=True)), default=0) / (
-        LARGE - SMALL
-    )
+    growths = [large - small for small, large in zip(few.sizes, many.sizes, strict=True)]
+    head = [_head_bytes(products, encoder.dim, images) for images in (SMALL, LARGE)]
     return Need(
-        sum(p.numel() for p in parameters),
-        sum(p.numel() for p in parameters if p.requires_grad),
-        products * encoder.dim,
-        Line.through(sum(few.sizes), sum(many.sizes)),
-        Line.through(few.between, many.between),
-        Line.through(few.block, many.block),
-        growth,
-        Line.through(*(_head_bytes(products, encoder.dim, n) for n in (SMALL, LARGE))),
+        parameters=sum(p.numel() for p in parameters),
+        trained=sum(p.numel() for p in parameters if p.requires_grad),
+        head_parameters=products * encoder.dim,
+        kept=Line.through(sum(few.sizes), sum(many.sizes)),
+        between=Line.through(few.between, many.between),
+        block=Line.through(few.block, many.block),
+        largest=max(growths, default=0) / (LARGE - SMALL),
+        head=Line.through(*head),
     )
 
 
@@ -135,23 +136,19 @@ def described(model: str) -> tuple[dict, Preprocess]:
 def fill(module: nn.Module) -> None:
     """Put empty weights where a module was built on the meta device, in the current mode and on its device."""
     for part in module.modules():
-        for name, value in [
-            *part.named_parameters(recurse=False),
-            *part.named_buffers(recurse=False),
-        ]:
-            empty = torch.empty(value.shape, dtype=value.dtype)
-            setattr(part, name, nn.Parameter(empty) if isinstance(value, nn.Parameter) else empty)
+        for name, value in list(part.named_parameters(recurse=False)):
+            setattr(part, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
+        for name, value in list(part.named_buffers(recurse=False)):
+            setattr(part, name, torch.empty(value.shape, dtype=value.dtype))
 
 
 def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
     """What one forward pass of a batch (B, 3, S, S) keeps for its backward pass."""
     encoder.train()
     places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
-    inside, inputs = (
-        defaultdict[int, Storages](dict),
-        dict[int, Tensor](),
-    )  # by block, -1 outside of all
-    own, now, kind = _storages(encoder), -1, images.device.type
+    inside = defaultdict[int, Storages](dict)  # by block, -1 outside of all
+    inputs = dict[int, Tensor]()
+    own, now = _storages(encoder), -1
 
     def enter(module: nn.Module, given: tuple) -> None:
         nonlocal now
@@ -166,32 +163,39 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
         for module in places:
             during.enter_context(module.register_forward_pre_hook(enter))
             during.enter_context(module.register_forward_hook(leave))
-        during.enter_context(
-            torch.autograd.graph.saved_tensors_hooks(
-                lambda tensor: _note(tensor, inside[now], own), lambda tensor: tensor
-            )
-        )
-        during.enter_context(
-            autocast("fp32", kind)
-        )  # off; in the end it puts back what is set here
-        if (
-            precision != "fp32"
-        ):  # for a GPU that is not there torch.autocast would switch itself off
-            torch.set_autocast_dtype(kind, torch.float16 if precision == "fp16" else torch.bfloat16)
-            torch.set_autocast_enabled(kind, True)
-        during.callback(setattr, nn.functional, ATTENTION.__name__, ATTENTION)
-        nn.functional.scaled_dot_product_attention = _fused_attention
+        during.enter_context(_watched(lambda tensor: _note(tensor, inside[now], own)))
+        during.enter_context(_as_on_a_gpu(images.device.type, precision))
         encoder(images)
     between = dict(inside.pop(-1, {}))
     everything = dict(between)
     for place, part in inside.items():  # a frozen block keeps nothing and is not there
         _note(inputs[place], between, own)
         everything |= part
-    alone = [
-        _total({key: item for key, item in part.items() if key not in between})
-        for part in inside.values()
-    ]
-    return Saved([size for _, size in everything.values()], _total(between), max(alone, default=0))
+    largest = 0
+    for part in inside.values():
+        alone = {key: item for key, item in part.items() if key not in between}
+        largest = max(largest, _total(alone))
+    return Saved([size for _, size in everything.values()], _total(between), largest)
+
+
+@contextmanager
+def _as_on_a_gpu(kind: str, precision: str) -> Iterator[None]:
+    """Inside, numbers have the types and attention the kernel of a GPU, though there may be none."""
+    nn.functional.scaled_dot_product_attention = _fused_attention
+    try:
+        with autocast("fp32", kind):  # off; in the end it puts back what is set here
+            if precision != "fp32":  # torch.autocast would switch itself off without a GPU
+                number = torch.float16 if precision == "fp16" else torch.bfloat16
+                torch.set_autocast_dtype(kind, number)
+                torch.set_autocast_enabled(kind, True)
+            yield
+    finally:
+        nn.functional.scaled_dot_product_attention = ATTENTION
+
+
+def _watched(note: Callable[[Tensor], Any]) -> torch.autograd.graph.saved_tensors_hooks:
+    """Inside, every tensor that is kept for the backward pass is noted."""
+    return torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
 
 
 def _storages(module: nn.Module) -> set[int]:
@@ -200,6 +204,7 @@ def _storages(module: nn.Module) -> set[int]:
 
 
 def _note(tensor: Tensor, found: Storages, own: set[int]) -> Tensor:
+    """Count a tensor's storage as found, unless it is a parameter's own."""
     storage = tensor.untyped_storage()
     if storage._cdata not in own:
         found[storage._cdata] = tensor, storage.nbytes()
@@ -225,20 +230,13 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
     with torch.random.fork_rng([]):
         head = heads.Head("arcface", products, dim)
         own = _storages(head)
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: _note(tensor, found, own), lambda tensor: tensor
-        ):
+        with _watched(lambda tensor: _note(tensor, found, own)):
             head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
     return float(_total(found))
 
 
 def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    *more: Any,
-    **options: Any,
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *more: Any, **options: Any
 ) -> Tensor:
     """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose the unfused product.
     A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention."""

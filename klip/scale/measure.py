@@ -1,4 +1,4 @@
-"""How long a large manifest takes: load, plan, first batch; seconds and peak memory of a process of its own."""
+"""How long a large manifest takes, and how much memory: load, plan, first batch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ LINKS = 60_000
 
 
 def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
-    """A manifest of `rows` images in a folder per product, counts falling as 1/rank; its file, kept for another time.
+    """A manifest of `rows` images in a folder per product, counts falling as 1/rank; its file is kept.
 
-    The images of a product are names (hard links) of one small JPEG: as many files to look for, few to store.
+    The images of a product are names (hard links) of one small JPEG: many to look for, few to store.
     """
     if not 1 <= products <= rows:
-        raise ValueError(
-            f"measure: wants at least one image per product, got {rows} images of {products} products"
-        )
+        got = f"{rows} images of {products} products"
+        raise ValueError(f"measure: wants at least one image per product, got {got}")
     file = folder / "manifest.csv"
     if file.is_file():
         return file
@@ -58,12 +57,14 @@ def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
 
 def fresh(file: Path) -> dict[str, Any]:
     """`here` in a new process, so that nothing of this one is counted."""
-    code = "import json, sys; from klip.scale import measure; print(json.dumps(measure.here(sys.argv[1])))"
+    code = (
+        "import json, sys; from klip.scale import measure; "
+        "print(json.dumps(measure.here(sys.argv[1])))"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
     if done.returncode:
-        words = (
-            done.stderr.strip() or f"its process ended without a word, with code {done.returncode}"
-        )
+        silent = f"its process ended without a word, with code {done.returncode}"
+        words = done.stderr.strip() or silent
         raise ValueError(f"measure: {words.splitlines()[-1]}")
     return json.loads(done.stdout)
 
@@ -71,7 +72,7 @@ def fresh(file: Path) -> dict[str, Any]:
 def here(file: str | Path) -> dict[str, Any]:
     """Load (all files are looked for), plan, first batch (draws and pixels) in this process.
 
-    rows, products; load_s, plan_s, batch_s: seconds; before_mib and peak_mib: `peak_mib` at the start and at the end.
+    Times in seconds; before_mib and peak_mib: `peak_mib` at the start and at the end.
     """
     before, started = peak_mib(), time.perf_counter()
     catalogue = data.load("manifest", file)
@@ -96,14 +97,13 @@ def peak_mib() -> int | None:
     """Most resident memory of this process so far, MiB; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage also counts the process that started this one
-        lines = status.read_text().splitlines()
-        return next(
-            (int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), None
-        )
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) // 1024
+        return None
     try:
         import resource
     except ImportError:  # Windows
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
-        1024 * 1024 if sys.platform == "darwin" else 1024
-    )
+    in_a_mib = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // in_a_mib

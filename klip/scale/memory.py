@@ -1,4 +1,4 @@
-"""Which settings fit a GPU: the peak memory of a fine-tuning step part by part, told before there is a GPU.
+"""Which settings fit a GPU: the peak memory of a fine-tuning step, before there is a GPU.
 
 The parts are counted by `activations`; sizes are in bytes, and in GiB where people read them.
 """
@@ -44,13 +44,10 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """By the names of FinetuneConfig, to be given with --set or papermill's -p."""
-        found = {
-            "batch_size": self.batch_size,
-            "accumulate": self.accumulate,
-            "checkpointing": self.checkpointing,
-            "precision": self.precision,
-        }
-        return found | ({"frozen_blocks": self.frozen_blocks} if self.frozen_blocks else {})
+        names = ["batch_size", "accumulate", "checkpointing", "precision"]
+        if self.frozen_blocks:
+            names.append("frozen_blocks")
+        return {name: getattr(self, name) for name in names}
 
 
 def plan(
@@ -64,84 +61,77 @@ def plan(
     ema: bool = False,
     reserve_gb: float = RESERVE_GIB,
 ) -> Plan:
-    """The fewest micro-batches that give `batch` images a step on a GPU of `gpu_gb` GiB; checkpointing only if needed.
-    ValueError: an unknown model, a number out of range, a GPU too small for one image at a time."""
+    """The fewest micro-batches that give `batch` images a step; checkpointing only if needed.
+    ValueError: an unknown model, a number out of range, a GPU too small for one image."""
     if not 0 < gpu_gb < math.inf:
         raise ValueError(f"plan: gpu_gb must be above 0, got {gpu_gb!r}")
-    for name, value, least in (
-        ("images", images, 1),
-        ("batch", batch, 1),
-        ("products", products, 2),
-        ("frozen_blocks", frozen_blocks, 0),
-        ("reserve_gb", reserve_gb, 0),
-    ):
-        if not least <= value < math.inf:
-            raise ValueError(f"plan: {name} must be at least {least}, got {value!r}")
+    _at_least(1, images=images, batch=batch)
+    _at_least(2, products=products)
+    _at_least(0, frozen_blocks=frozen_blocks, reserve_gb=reserve_gb)
     found = need(model, precision, products, frozen_blocks)
-    budget = (gpu_gb - reserve_gb) * GIB
-
-    def peak(micro: int, checkpointing: bool) -> float:
-        return sum(found.parts(micro, math.ceil(batch / micro), checkpointing, ema).values())
-
-    largest = {
-        on: max((micro for micro in range(1, batch + 1) if peak(micro, on) <= budget), default=0)
-        for on in (False, True)
-    }
+    largest = _largest(found, batch, ema, (gpu_gb - reserve_gb) * GIB)
     checkpointing = not largest[False]
     if not largest[checkpointing]:
-        least = peak(1, True) / GIB + reserve_gb
+        least = sum(found.parts(1, batch, True, ema).values()) / GIB + reserve_gb
         raise ValueError(
-            f"plan: {model} needs {least:.1f} GiB for one image at a time even with checkpointing, got a "
-            f"GPU of {gpu_gb:g} GiB; take a smaller model, or freeze low blocks"
+            f"plan: {model} needs {least:.1f} GiB for one image at a time even with checkpointing, "
+            f"got a GPU of {gpu_gb:g} GiB; take a smaller model, or freeze low blocks"
         )
     accumulate = math.ceil(batch / largest[checkpointing])
     micro = math.ceil(batch / accumulate)  # as `loop` cuts a batch
     return Plan(
-        model,
-        precision,
-        gpu_gb * GIB,
-        reserve_gb * GIB,
-        batch,
-        accumulate,
-        checkpointing,
-        micro,
-        found.parts(micro, accumulate, checkpointing, ema),
-        largest,
-        found,
-        images,
-        products,
-        frozen_blocks,
+        model=model,
+        precision=precision,
+        gpu_bytes=gpu_gb * GIB,
+        reserve=reserve_gb * GIB,
+        batch_size=batch,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
+        micro=micro,
+        parts=found.parts(micro, accumulate, checkpointing, ema),
+        largest=largest,
+        need=found,
+        images=images,
+        products=products,
+        frozen_blocks=frozen_blocks,
     )
+
+
+def _largest(found: Need, batch: int, ema: bool, budget: float) -> dict[bool, int]:
+    """The largest micro-batch within the budget, by checkpointing or not; 0: none."""
+    largest = {False: 0, True: 0}
+    for checkpointing in largest:
+        for micro in range(1, batch + 1):
+            parts = found.parts(micro, math.ceil(batch / micro), checkpointing, ema)
+            if sum(parts.values()) <= budget:
+                largest[checkpointing] = micro
+    return largest
+
+
+def _at_least(least: int, **numbers: float) -> None:
+    for name, value in numbers.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"plan: {name} must be at least {least}, got {value!r}")
 
 
 def text(plan: Plan) -> str:
     """The plan for people: parts in GiB, what fits, and the settings to give."""
-    rows = [
-        *plan.parts.items(),
-        ("peak", plan.peak),
-        ("reserve", plan.reserve),
-        ("GPU", plan.gpu_bytes),
-    ]
-    how, model = "with" if plan.checkpointing else "without", plan.need
+    need, largest = plan.need, plan.largest
+    how = "with" if plan.checkpointing else "without"
+    asked = f" (of the {plan.batch_size} asked)" if largest[True] == plan.batch_size else ""
+    sizes = plan.parts | {"peak": plan.peak, "reserve": plan.reserve, "GPU": plan.gpu_bytes}
+    given = {name: str(value).lower() for name, value in plan.settings.items()}
+    in_profiles = [name for name in given if name in Settings.model_fields]
     lines = [
-        f"{plan.model}: {model.parameters:,} parameters, {model.trained:,} of them trained, "
-        f"{plan.products:,} products, {plan.micro} images at a time {how} checkpointing (predicted)"
-    ]
-    lines += [f"  {name:<28}{size / GIB:7.2f} GiB" for name, size in rows]
-    lines += [
-        f"an image keeps {model.kept.per_image / 1e6:.0f} MB for its backward pass, "
-        f"{model.between.per_image / 1e6:.0f} MB with checkpointing",
-        f"largest micro-batch: {plan.largest[False]} without checkpointing, {plan.largest[True]} with it"
-        + (f" (of the {plan.batch_size} asked)" if plan.largest[True] == plan.batch_size else ""),
-        "checkpointing is " + ("needed" if plan.checkpointing else "not needed"),
-        "settings: "
-        + " ".join(f"--set {name}={value}".lower() for name, value in plan.settings.items()),
-        "papermill: "
-        + " ".join(
-            f"-p {name} {value}".lower()
-            for name, value in plan.settings.items()
-            if name in Settings.model_fields
-        ),
+        f"{plan.model}: {need.parameters:,} parameters, {need.trained:,} of them trained, "
+        f"{plan.products:,} products, {plan.micro} images at a time {how} checkpointing (predicted)",
+        *(f"  {name:<28}{size / GIB:7.2f} GiB" for name, size in sizes.items()),
+        f"an image keeps {need.kept.per_image / 1e6:.0f} MB for its backward pass, "
+        f"{need.between.per_image / 1e6:.0f} MB with checkpointing",
+        f"largest micro-batch: {largest[False]} without checkpointing, {largest[True]} with it{asked}",
+        f"checkpointing is {'needed' if plan.checkpointing else 'not needed'}",
+        "settings: " + " ".join(f"--set {name}={value}" for name, value in given.items()),
+        "papermill: " + " ".join(f"-p {name} {given[name]}" for name in in_profiles),
     ]
     return "\n".join(lines)
 

@@ -84,23 +84,11 @@ def done(*words):
 
 
 def test_evaluate_prints_a_table_and_writes_json(work):
-    printed = done(
-        "evaluate",
-        "--set",
-        "folder",
-        "--root",
-        "shop",
-        "--model",
-        "tiny0.safetensors",
-        "--views",
-        2,
-        "--seed",
-        3,
-        "--resize",
-        "pad",
-        "--json",
-        "figures.json",
+    words = (
+        "evaluate --set folder --root shop --model tiny0.safetensors --views 2 "
+        "--seed 3 --resize pad --json figures.json"
     )
+    printed = done(*words.split())
     assert "8 queries, 4 products" in printed and "100.0 %" in printed
     found = json.loads((work / "figures.json").read_text())
     assert found["queries"] == found["correct"] == 8 and found["products"] == 4
@@ -129,35 +117,13 @@ def test_pixels_are_those_of_the_command(work):
     assert (
         classified("g", "shop/tea/2.png")[0]["product"] == "tea"
     )  # at 48 pixels, as the fingerprint checks
-    done(
-        "finetune",
-        "./shop",
-        "--out",
-        "wide.safetensors",
-        "--model",
-        "tiny0.safetensors",
-        "--images",
-        4,
-        "--depth",
-        1,
-        "--pixels",
-        48,
+    words = (
+        "finetune ./shop --out wide.safetensors --model tiny0.safetensors --images "
+        "4 --depth 1 --pixels 48"
     )
+    done(*words.split())
     assert encoder.load("wide.safetensors").preprocess.size == 48
-    done(
-        "gallery",
-        "build",
-        "g",
-        "./shop",
-        "--model",
-        "nano",
-        "--views",
-        1,
-        "--pixels",
-        64,
-        "--also",
-        32,
-    )
+    done(*"gallery build g ./shop --model nano --views 1 --pixels 64 --also 32".split())
     assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"
     refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--also", 16)
     assert refused.exit_code == 2 and "has a table of positions and sees one size" in refused.stderr
@@ -256,18 +222,8 @@ def classified(*words):
 
 
 def test_gallery_from_build_to_classify(work):
-    assert "4 products, 24 rows" in done(
-        "gallery",
-        "build",
-        "g.safetensors",
-        "./shop",
-        "--model",
-        "tiny0.safetensors",
-        "--views",
-        2,
-        "--seed",
-        1,
-    )
+    words = "gallery build g.safetensors ./shop --model tiny0.safetensors --views 2 --seed 1"
+    assert "4 products, 24 rows" in done(*words.split())
     rows = classified("g.safetensors", "shop/tea/2.png", "shop/soup", "--top", 2)
     soup = [f"shop/soup/{number}.png" for number in (1, 2, 3)]
     assert [row["query"] for row in rows[::2]] == ["shop/tea/2.png", *soup]
@@ -284,18 +240,7 @@ def test_gallery_from_build_to_classify(work):
 
 
 def test_a_gallery_remembers_model_and_resize_and_takes_no_other(work, monkeypatch):
-    done(
-        "gallery",
-        "build",
-        "g",
-        "./shop",
-        "--model",
-        "tiny0.safetensors",
-        "--views",
-        1,
-        "--resize",
-        "pad",
-    )
+    done(*"gallery build g ./shop --model tiny0.safetensors --views 1 --resize pad".split())
     monkeypatch.chdir(work / "shop")  # the model is found from another folder
     assert classified("../g", "tea/2.png")[0]["product"] == "tea"
     refused = klip("gallery", "classify", "../g", "tea/2.png", "--model", "../tiny1.safetensors")
@@ -366,28 +311,12 @@ def test_damaged_images_are_skipped_by_choice(work):
 
 
 def test_finetune_writes_a_checkpoint_that_evaluate_takes(work):
-    printed = done(
-        "finetune",
-        "./shop",
-        "--model",
-        "tiny0.safetensors",
-        "--images",
-        8,
-        "--depth",
-        2,
-        "--seed",
-        2,
-        "--out",
-        "tuned.safetensors",
-        "--set",
-        "batch_size=4",
-        "--set",
-        "workers=0",
-        "--set",
-        "precision=fp32",
-        "--set",
-        "margin_deg=20",
+    words = (
+        "finetune ./shop --model tiny0.safetensors --images 8 --depth 2 --seed 2 "
+        "--out tuned.safetensors --set batch_size=4 --set workers=0 --set "
+        "precision=fp32 --set margin_deg=20"
     )
+    printed = done(*words.split())
     assert "8 images of 4 products" in printed and "loss" in printed
     first, tuned = encoder.load("tiny0.safetensors"), encoder.load("tuned.safetensors")
     assert encoder.fingerprint(first) != encoder.fingerprint(tuned)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from klip.model import augment, encoder, imagenet
-from klip.pretrain import corpus as pictures, nano
+from klip.pretrain import corpus as pictures, learning, nano
 from klip.recognise import prompts
 from klip.recognise.prompts import build
 from klip.settings import paths
@@ -80,13 +80,15 @@ def test_losses_are_the_cross_entropies_of_their_definition():
     scale = torch.tensor(2.0)
     left, right = shown.chunk(2)
     torch.testing.assert_close(
-        nano.contrastive(left, right, scale),
+        learning.contrastive(left, right, scale),
         defined(left, right, scale.exp()),
         rtol=1e-4,
         atol=1e-5,
     )
     wanted = sum(defined(images, said, model.logit_scale.exp()) for images in (left, right)) / 2
-    torch.testing.assert_close(nano.captioned(model, tokens, shown), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        learning.captioned(model, tokens, shown), wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_what_a_tower_sees_is_what_it_sees_in_evaluation():
@@ -94,14 +96,14 @@ def test_what_a_tower_sees_is_what_it_sees_in_evaluation():
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     with torch.no_grad():
         torch.testing.assert_close(
-            nano.seen(tower, images), encoder.embed(tower, list(images)), rtol=0, atol=2e-2
+            learning.seen(tower, images), encoder.embed(tower, list(images)), rtol=0, atol=2e-2
         )
 
 
 def test_a_pupil_that_repeats_its_teacher_has_no_loss():
     said = unit(torch.randn(5, 4))
-    assert nano.imitation(said, said).item() == pytest.approx(0, abs=1e-5)
-    assert nano.imitation(-said, said).item() == pytest.approx(
+    assert learning.imitation(said, said).item() == pytest.approx(0, abs=1e-5)
+    assert learning.imitation(-said, said).item() == pytest.approx(
         2, abs=1e-5
     )  # opposite, but alike among themselves
 
@@ -109,10 +111,10 @@ def test_a_pupil_that_repeats_its_teacher_has_no_loss():
 def test_a_teacher_is_asked_once_and_every_pass_shows_all_pictures(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        nano, "seen", lambda _, images: asked.append(len(images)) or torch.ones(len(images), 3)
+        learning, "seen", lambda _, images: asked.append(len(images)) or torch.ones(len(images), 3)
     )
     shown = np.random.default_rng(0).integers(0, 256, (4, 2, 8, 8, 3), dtype=np.uint8)
-    lessons = list(nano.answered([(one, None) for one in shown], None, passes=3, seed=0))
+    lessons = list(learning.answered([(one, None) for one in shown], None, passes=3, seed=0))
     assert asked == [2] * 4 and len(lessons) == 12
     for part in (lessons[:4], lessons[4:8], lessons[8:]):
         assert sorted(images.sum() for images, _, _ in part) == sorted(one.sum() for one in shown)

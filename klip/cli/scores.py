@@ -1,0 +1,83 @@
+"""What `klip evaluate` finds, as plain data for its JSON file, and how it is told."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from klip.model.encoder import Encoder
+    from klip.recognise.rerank import Rerank
+
+SHARES = ("top1", "top1_per_product", "top5")
+
+
+def figures_of(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Counts, fractions and their 95 % intervals by bootstrap over products."""
+    from klip.stats import metrics
+
+    score = metrics.score(frame)
+    figures: dict[str, Any] = {"queries": score.total, "products": score.products}
+    figures["correct"] = score.correct
+    for name in SHARES:
+        figures[name] = getattr(score, name)
+        figures[f"{name}_interval"] = list(metrics.bootstrap_products(frame, name, seed=seed))
+    return figures
+
+
+def reranked(
+    encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, seed: int
+) -> dict[str, Any]:
+    """Settings, figures, what they gain on cosine alone, and milliseconds per query (medians)."""
+    from klip.recognise import rerank
+    from klip.stats import metrics
+
+    (found,) = rerank.evaluate([frame], how, max(1, workers), progress=True)
+    gain = metrics.paired_difference(found, frame, "top1", seed=seed)
+    took = {name: found.attrs[f"{name}_ms"] for name in ("keypoints", "votes")}
+    told = {"method": "keypoints", **asdict(how), **figures_of(found, seed)}
+    told |= {"difference": gain.value, "difference_interval": [gain.low, gain.high]}
+    return told | {"milliseconds": took | {"embedding": _embedding_ms(encoder, frame)}}
+
+
+def _embedding_ms(encoder: Encoder, frame: pd.DataFrame) -> float:
+    """Median of the first 20 images, each read and embedded by itself."""
+    from klip.model import encoder as encoders
+    from klip.model.device import at_work
+
+    took = []
+    with at_work(encoder):
+        for image in frame["image"].head(20):
+            began = time.perf_counter()
+            file = Path(frame.attrs["root"], image)
+            encoders.embed(encoder, [file], precision="fp32")
+            took.append(1000 * (time.perf_counter() - began))
+    return statistics.median(took)
+
+
+def tell(figures: dict[str, Any]) -> None:
+    """The figures for people, as `evaluate` completes them: with its options, and perhaps `rerank`."""
+    size = f"{figures['queries']} queries, {figures['products']} products"
+    typer.echo(f"{figures['set']}: {size}, gallery {figures['gallery']}, model {figures['model']}")
+    _tell_shares(figures)
+    told = figures.get("rerank")
+    if told:
+        took = ", ".join(f"{name} {ms:.1f} ms" for name, ms in told["milliseconds"].items())
+        how = f"weight {told['weight']:g}, first {told['first']}"
+        typer.echo(f"re-ranked by keypoints ({how}); per query: {took}")
+        _tell_shares(told)
+        gain, low, high = (100 * v for v in (told["difference"], *told["difference_interval"]))
+        typer.echo(f"  {'difference':<17}{gain:+6.1f}     [{low:+.1f}, {high:+.1f}]")
+
+
+def _tell_shares(figures: dict[str, Any]) -> None:
+    for name in SHARES:
+        share, low, high = (100 * v for v in (figures[name], *figures[f"{name}_interval"]))
+        typer.echo(f"  {name:<17}{share:6.1f} %   [{low:.1f}, {high:.1f}]")
