@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -27,16 +27,15 @@ from klip.model import augment, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
-FEW = 2000
-"""Fewer views are made without worker processes: starting those would take longer."""
+FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
 class Encoder(nn.Module):
     """An image tower and its preprocessing: (B, 3, S, S) -> (B, D) of any length, fp32.
 
-    `name` is what the user asked for, `arch` and `config` the open_clip model it was
-    built as.  Batch normalisation keeps the statistics of pre-training in either mode:
-    a few products are no sample for new.
+    `name` is what was asked for, `arch` and `config` the open_clip model it was built
+    as.  Batch normalisation keeps the statistics of pre-training in either mode: a few
+    products are no sample for new.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.tower.parameters()).device
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> nn.Module:
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -114,9 +113,9 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU.
 
     resize replaces the policy stored with the weights (open_clip's own: squash), pixels
-    the image side (0 keeps it).  also: side of a second view; outside training an
-    image's embedding is the mean of the unit embeddings of both (multi-scale, as
-    Radenovic et al.  2019).  Errors: see `weights.source`.
+    the image side (0: as stored).  also: side of a second view; outside training the
+    embedding is the mean of both views' unit embeddings (multi-scale, as Radenovic et
+    al. 2019).  Errors: see `weights.source`.
     """
     source = weights.source(str(model))
     found = source.fetch() if source.fetch else None  # first: building a tower takes long, too
@@ -188,8 +187,6 @@ def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tenso
 
 def quiet_worker(_worker: int) -> None:
     """A loader's worker computes on one thread: the others belong to the model."""
-    import cv2
-
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 

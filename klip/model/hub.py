@@ -212,7 +212,7 @@ def checkpoint(arch: str, tag: str) -> Path:
 
 
 def of_timm(text: str) -> Source:
-    """NAME, NAME.TAG (without tag: timm's default weights), or NAME:none: pooled by the network."""
+    """NAME, NAME.TAG (without tag: timm's default), or NAME:none; pooled by the network."""
     name, colon, none = text.partition(":")
     if colon and none != "none":
         raise ValueError(
