@@ -1,1 +1,1 @@
-"""Image towers: made, loaded and saved, how images reach them, their blocks and the losses on top."""
+"""Image towers: made, loaded, saved; how images reach them; their blocks and losses."""

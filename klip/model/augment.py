@@ -1,24 +1,23 @@
-"""From an image (uint8 RGB) to what the encoder sees: the plain view of evaluation, training views, gallery views.
+"""From an image (uint8 RGB) to what the encoder sees: the plain view, or a random one.
 
-Assumption (A): the paper says that it augments (§4.1.3, §4.2), not how; these transforms imitate what a shop does to a
-packshot.  No mirror images: packages carry text.  A training sample's generator is
-`np.random.default_rng((seed, epoch, index))`, so the number of workers changes nothing.  S = preprocess.size.
+Assumption (A): the paper says that it augments (§4.1.3, §4.2), not how; these
+transforms imitate what a shop does to a packshot.  No mirror images: packages carry
+text.  A training sample's generator is `np.random.default_rng((seed, epoch, index))`,
+so the number of workers changes nothing.  S = preprocess.size.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import cv2
 import numpy as np
 from PIL import Image
+from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
 from klip.settings.config import Interpolation, Resize
 
-cv2.setNumThreads(
-    0
-)  # images are small: threads cost more than they give, and fork badly into loader workers
+# images are small: threads cost more than they give, and fork badly into loader workers
+cv2.setNumThreads(0)
 
 VIEW_STRENGTH = 0.5
 """Gallery views are this fraction as strong as training views (A)."""
@@ -26,10 +25,11 @@ VIEW_STRENGTH = 0.5
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a tower wants its pixels; stored with its weights.  `resize` decides what an oblong image becomes:
+    """How a tower wants its pixels; stored with its weights.  What an oblong image
+    becomes:
 
-    squash: the whole image, stretched to S x S; pad: the whole image, true to shape, on the mean colour;
-    crop: short side to S, then the centre (CLIP's default: cuts tall bottles).
+    squash: all of it, stretched to S x S; pad: all of it, true to shape, on the mean
+    colour; crop: short side to S, then the centre (CLIP's default: cuts tall bottles).
     """
 
     size: int
@@ -39,29 +39,22 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        if (
-            self.size < 1
-            or self.resize not in get_args(Resize)
-            or len(self.mean) != 3
-            or min(self.std) <= 0
-            or self.interpolation not in get_args(Interpolation)
-        ):
+        policies, kinds = get_args(Resize), get_args(Interpolation)
+        numbers = self.size >= 1 and len(self.mean) == 3 and min(self.std) > 0
+        if not (numbers and self.resize in policies and self.interpolation in kinds):
             raise ValueError(
-                f"preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
-                f"{', '.join(get_args(Resize))} and interpolation {', '.join(get_args(Interpolation))}, "
-                f"got {asdict(self)}"
+                "preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
+                f"{', '.join(policies)} and interpolation {', '.join(kinds)}, got {asdict(self)}"
             )
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, strings and numbers, ready for JSON; `bicubic` is left out, as in files older than that word."""
+        """Ready for JSON; `bicubic` is left out, as in files older than that word."""
         facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        return {
-            name: value
-            for name, value in facts.items()
-            if (name, value) != ("interpolation", "bicubic")
-        }
+        if self.interpolation == "bicubic":
+            del facts["interpolation"]
+        return facts
 
     @property
     def fill(self) -> tuple[int, int, int]:
@@ -69,30 +62,24 @@ class Preprocess:
         return tuple(round(255 * value) for value in self.mean)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         return cls(**values)
 
 
 def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The plain view, float32 (3, S, S): antialiased, that of open_clip's own transform, the same bits every time."""
+    """The plain view, float32 (3, S, S), antialiased: that of open_clip's own transform."""
     size, picture = preprocess.size, Image.fromarray(_checked(image))
-    width, height = picture.size
-    how = Image.Resampling[preprocess.interpolation.upper()]
+    how = InterpolationMode(preprocess.interpolation)
     if preprocess.resize == "squash":
-        view = picture.resize((size, size), how)
+        view = np.asarray(resize(picture, [size, size], how))
     elif preprocess.resize == "crop":
-        short = min(
-            width, height
-        )  # sizes and offsets rounded as torchvision's Resize and CenterCrop do
-        width, height = size * width // short, size * height // short
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        view = picture.resize((width, height), how).crop((left, top, left + size, top + size))
-    else:
-        ratio = max(width, height) / size
-        inner = max(1, round(width / ratio)), max(1, round(height / ratio))
-        view = padded(np.asarray(picture.resize(inner, how)), preprocess)
-    return _normalised(np.asarray(view), preprocess)
+        view = np.asarray(center_crop(resize(picture, [size], how), [size]))
+    else:  # open_clip's own cannot pad an image that would be less than a pixel wide
+        ratio = max(picture.size) / size
+        height, width = (max(1, round(side / ratio)) for side in image.shape[:2])
+        view = padded(np.asarray(resize(picture, [height, width], how)), preprocess)
+    return _normalised(view, preprocess)
 
 
 def training(
@@ -108,23 +95,23 @@ def training(
 
 
 def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.ndarray:
-    """K gallery views, float32 (K, 3, S, S): the plain one, then mild training views (paper §4.2).
+    """K gallery views (§4.2), float32 (K, 3, S, S): the plain one, then mild random ones.
 
-    The first views do not depend on K, nor on other images: a product added later is treated like the rest.
+    The first views do not depend on K, nor on other images.
     """
     if k < 1:
         raise ValueError(f"gallery views: at least 1 per packshot, got {k!r}")
-    mild = [
-        training(image, preprocess, np.random.default_rng((seed, view)), VIEW_STRENGTH)
-        for view in range(1, k)
-    ]
-    return np.stack([evaluation(image, preprocess), *mild])
+    made = [evaluation(image, preprocess)]
+    for view in range(1, k):
+        rng = np.random.default_rng((seed, view))
+        made.append(training(image, preprocess, rng, VIEW_STRENGTH))
+    return np.stack(made)
 
 
 def _geometry(
     image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float
 ) -> np.ndarray:
-    """Crop, rotation and perspective as one warp: uint8 (S, S, 3), or for `pad` the part inside."""
+    """Crop, turn and perspective as one warp: uint8 (S, S, 3), for `pad` the part inside."""
     size, (height, width) = preprocess.size, image.shape[:2]
     scale, stretch = rng.uniform(0.4**strength, 1), np.exp(rng.uniform(-0.2, 0.2) * strength)
     if preprocess.resize == "crop":
@@ -140,29 +127,29 @@ def _geometry(
     inner, aspect = (size, size), sides[0] / sides[1]
     if preprocess.resize == "pad":
         inner = max(1, round(size * min(1, aspect))), max(1, round(size * min(1, 1 / aspect)))
+    return _warped(image, quad, sides, inner)
 
+
+def _warped(
+    image: np.ndarray, quad: np.ndarray, sides: np.ndarray, inner: tuple[int, int]
+) -> np.ndarray:
+    """What lies in the corners `quad` (4, 2), about `sides` large, as (inner[1], inner[0], 3)."""
+    height, width = image.shape[:2]
     low = np.clip(np.floor(quad.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
     high = np.clip(np.ceil(quad.max(axis=0)), low + 1, (width, height)).astype(int)
     patch = image[low[1] : high[1], low[0] : high[0]]
-    shrink = np.minimum(
-        1, np.array(inner) / sides
-    )  # shrink by averaging first: a warp alone would alias
-    if shrink.min() < 0.8:
+    shrink = np.minimum(1, np.array(inner) / sides)
+    if shrink.min() < 0.8:  # by averaging first: a warp alone would alias
         small = np.maximum(1, np.round((high - low) * shrink)).astype(int)
-        shrink, patch = (
-            small / (high - low),
-            cv2.resize(patch, small.tolist(), interpolation=cv2.INTER_AREA),
-        )
+        shrink = small / (high - low)
+        patch = cv2.resize(patch, small.tolist(), interpolation=cv2.INTER_AREA)
     else:
         shrink = np.ones(2)
-    target = (
-        np.array([[0, 0], [inner[0], 0], [inner[0], inner[1]], [0, inner[1]]], np.float32) - 0.5
-    )
+    right, bottom = inner
+    target = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32) - 0.5
     source = ((quad - low) * shrink - 0.5).astype(np.float32)
     warp = cv2.getPerspectiveTransform(source, target)
-    return cv2.warpPerspective(
-        patch, warp, inner, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpPerspective(patch, warp, inner, None, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
 
 
 def _light(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -182,23 +169,18 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
     likely = np.array([0.5, 0.4, 0.4, 0.3, 0.3]) * strength - [0.25, 0, 0, 0, 0]
     erase, blur, far, noise, jpeg = rng.random(5) < likely
     if erase:  # never in gallery views, for these have at most strength 0.5
-        sides = (
-            np.sqrt(rng.uniform(0.02, 0.2) * np.exp(rng.uniform(-1, 1) * np.array([1, -1]))) * frame
-        )
-        left, top = (rng.random(2) * frame - sides / 2).astype(int)
-        box = (
-            slice(max(0, top), top + int(sides[1]) + 1),
-            slice(max(0, left), left + int(sides[0]) + 1),
-        )
-        view[box] = rng.integers(0, 256, 3)
+        share, stretch = rng.uniform(0.02, 0.2), rng.uniform(-1, 1)
+        width, height = np.sqrt(share * np.exp(stretch * np.array([1, -1]))) * frame
+        left, top = (rng.random(2) * frame - np.array([width, height]) / 2).astype(int)
+        bottom, right = top + int(height) + 1, left + int(width) + 1
+        view[max(0, top) : bottom, max(0, left) : right] = rng.integers(0, 256, 3)
     if blur:
         spread = rng.uniform(0.3, 2.0) * strength * frame.max() / 96
         if rng.random() < 0.3:  # a moving camera
             length = max(3, int(3 * spread) | 1)
             line = np.zeros((length, length), np.float32)
-            cv2.line(
-                line, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0
-            )
+            start, end = int(rng.integers(length)), int(rng.integers(length))
+            cv2.line(line, (0, start), (length - 1, end), 1.0)
             view = cv2.filter2D(view, -1, line / line.sum())
         else:
             view = cv2.GaussianBlur(view, (0, 0), spread)
@@ -227,9 +209,8 @@ def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 def _normalised(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     pixels = np.ascontiguousarray(view.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
-    return (pixels - np.float32(preprocess.mean)[:, None, None]) / np.float32(preprocess.std)[
-        :, None, None
-    ]
+    mean, std = np.float32(preprocess.mean), np.float32(preprocess.std)
+    return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,6 @@
-"""Block-wise learning rates (paper §4.1.2): a tower is cut into groups `stem | block 0 .. block n-1 | top` ("blocks of
-transformers and other layers labelled in OpenCLIP's code"); the rates follow from the position alone.
+"""Block-wise learning rates (paper §4.1.2): `stem | block 0 .. block n-1 | top`, after the
+"blocks of transformers and other layers labelled in OpenCLIP's code".
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -30,41 +28,37 @@ class Group(NamedTuple):
 
 
 def partition(tower: nn.Module, reading: str = "blockwise") -> list[Group]:
-    """Groups from stem to top; every trainable parameter of the tower is in exactly one.
+    """Groups from stem to top; every trainable parameter is in exactly one.
 
-    A frozen group stays, empty, so that freezing moves no rate.  A tower without a projection has no top.  The final
-    norm rides with the last block, as in open_clip's `lock()`; `layerwise` puts a ViT's on top, as FT-CLIP does.
+    A frozen group stays, empty, so that freezing moves no rate.  A tower without a
+    projection has no top.  The final norm rides with the last block, as in open_clip's
+    `lock()`; `layerwise` puts a ViT's on top, as FT-CLIP does.
     """
-    blocks, top, position = _layout(tower, reading)
-    names = ["stem", *(f"block {i}" for i in range(blocks)), top]
-    placed = [(position(name), name, p.requires_grad) for name, p in tower.named_parameters()]
-    if not any(place == blocks + 1 for place, _, _ in placed):
-        names.pop()
-    return [
-        Group(group, tuple(name for place, name, trainable in placed if place == i and trainable))
-        for i, group in enumerate(names)
-    ]
+    blocks, top, place = _layout(tower, reading)
+    places = {name: place(name) for name, _ in tower.named_parameters()}
+    groups = ["stem", *(f"block {i}" for i in range(blocks))]
+    if blocks + 1 in places.values():
+        groups.append(top)
+    trained = [name for name, p in tower.named_parameters() if p.requires_grad]
+    members = (tuple(n for n in trained if places[n] == i) for i in range(len(groups)))
+    return [Group(name, own) for name, own in zip(groups, members, strict=True)]
 
 
 def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], int]]:
-    """Number n of blocks, name of the top group, place of a parameter: 0 stem, 1..n blocks, n + 1 top."""
+    """Number n of blocks, name of the top, place of a parameter: 0 stem, 1..n, n + 1 top."""
     if isinstance(tower, VisionTransformer):
         n = len(tower.transformer.resblocks)
         places = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
-        places |= {f"transformer.resblocks.{i}": i + 1 for i in range(n)} | {
-            "ln_post": n + (reading == "layerwise")
-        }
+        places |= {f"transformer.resblocks.{i}": i + 1 for i in range(n)}
+        places["ln_post"] = n + 1 if reading == "layerwise" else n
         return n, "proj", lambda name: _under(name, places, n + 1)
     if isinstance(tower, ModifiedResNet):
-        labels = [
-            f"layer{i}.{k}" for i in range(1, 5) for k in range(len(getattr(tower, f"layer{i}")))
-        ]
-        places = {label: i for i, label in enumerate(labels, start=1)} | {
-            "attnpool": len(labels) + 1
-        }
+        stages = ("layer1", "layer2", "layer3", "layer4")
+        labels = [f"{stage}.{k}" for stage in stages for k in range(len(getattr(tower, stage)))]
+        places = {label: i for i, label in enumerate([*labels, "attnpool"], start=1)}
         return len(labels), "attnpool", lambda name: _under(name, places, 0)
     if isinstance(tower, TimmModel | TimmTower):
-        # timm's own labels; its mark (99999,) lets final convolutions and norms ride with the last block
+        # timm's own labels; its mark (99999,): final norms etc. ride with the last block
         matcher = tower.trunk.group_matcher() | {"rest": [("", (99999,))]}
         inside = group_parameters(tower.trunk, matcher, reverse=True)
         n = max(inside.values())
@@ -77,25 +71,24 @@ def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], i
 
 def _under(name: str, places: dict[str, int], other: int) -> int:
     """The place of the module or parameter that `name` is or is part of."""
-    return next(
-        (place for label, place in places.items() if f"{name}.".startswith(f"{label}.")), other
-    )
+    for label, place in places.items():
+        if f"{name}.".startswith(f"{label}."):
+            return place
+    return other
 
 
 def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
-    """Stop the training of the `low` first blocks and of the stem; the parameters that this froze.  0: nothing.
-    The other groups keep their rates; under the paper's, blocks 0-8 of ViT-L/14 stay under 1e-6."""
+    """Freeze the stem and the `low` first blocks (0: nothing); what this froze.
+
+    The others keep their rates; the paper's are under 1e-6 in blocks 0-8 of ViT-L/14.
+    """
     count = _layout(tower, READINGS[0])[0]
     if not 0 <= low <= count:
-        raise ValueError(
-            f"frozen_blocks must be at most the {count} blocks of the tower, got {low}"
-        )
-    groups = partition(tower)[: low + 1 if low else 0]
-    return [
-        tower.get_parameter(name).requires_grad_(False)
-        for group in groups
-        for name in group.parameters
-    ]
+        blocks = f"the {count} blocks of the tower"
+        raise ValueError(f"frozen_blocks must be at most {blocks}, got {low}")
+    groups = partition(tower)[: low + 1] if low else []
+    names = [name for group in groups for name in group.parameters]
+    return [tower.get_parameter(name).requires_grad_(False) for name in names]
 
 
 def rates(
@@ -103,24 +96,25 @@ def rates(
 ) -> list[float]:
     """The rate of each group.
 
-    blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the stem last; the
-                    top as the last block (paper §4.1.2, our first reading)
-    blockwise-proj  the top group has `top_lr`, the last block already `decay` times as much (second reading)
-    layerwise       the same ladder, the final norm on top too (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
+    blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the
+                    stem last; the top as the last block (paper §4.1.2, our first reading)
+    blockwise-proj  the top has `top_lr`, the last block `decay` times as much (second reading)
+    layerwise       the same, the final norm on top too (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
     common          `top_lr` everywhere
     """
     if reading not in READINGS:
-        raise ValueError(
-            f"block rates: reading must be one of {', '.join(READINGS)}, got {reading!r}"
-        )
+        accepted = ", ".join(READINGS)
+        raise ValueError(f"block rates: reading must be one of {accepted}, got {reading!r}")
     if not 0 < decay <= 1:
         raise ValueError(f"block rates: decay must be above 0 and at most 1, got {decay!r}")
     if not (top_lr > 0 and math.isfinite(top_lr)):
         raise ValueError(f"block rates: top_lr must be above 0 and finite, got {top_lr!r}")
+    if reading == "common":
+        return [float(top_lr)] * len(groups)
     below = list(range(len(groups)))[::-1]  # steps under the top
     if reading == "blockwise" and not groups[-1].name.startswith("block"):
         below = [max(steps - 1, 0) for steps in below]
-    return [top_lr * decay ** (0 if reading == "common" else steps) for steps in below]
+    return [top_lr * decay**steps for steps in below]
 
 
 def parameter_groups(
@@ -130,40 +124,36 @@ def parameter_groups(
     decay: float = 0.7,
     weight_decay: float = 0.05,
 ) -> list[dict]:
-    """Groups for AdamW with `params`, absolute `lr`, `weight_decay` and `name`, from stem to top.
+    """Groups for AdamW: `params`, absolute `lr`, `weight_decay`, `name`; stem to top.
 
-    Each is split in two: weights, and those that never decay (at most one dimension, class and position embeddings).
+    Each is split in two: weights, and those that never decay (at most one dimension,
+    class and position embeddings).
     """
-    named, groups, found = dict(tower.named_parameters()), partition(tower, reading), []
+    groups, found = partition(tower, reading), []
     for group, lr in zip(groups, rates(groups, reading, top_lr, decay), strict=True):
-        free = [
-            n for n in group.parameters if named[n].ndim <= 1 or n.split(".")[-1] in _EMBEDDINGS
-        ]
-        for names, decays in (
-            ([n for n in group.parameters if n not in free], weight_decay),
-            (free, 0.0),
-        ):
-            rows = [named[n] for n in names]
-            found += (
-                [{"params": rows, "lr": lr, "weight_decay": decays, "name": group.name}]
-                if rows
-                else []
-            )
+        weights, free = [], []
+        for name in group.parameters:
+            parameter = tower.get_parameter(name)
+            never = parameter.ndim <= 1 or name.split(".")[-1] in _EMBEDDINGS
+            (free if never else weights).append(parameter)
+        for rows, decays in ((weights, weight_decay), (free, 0.0)):
+            if rows:
+                found.append({"params": rows, "lr": lr, "weight_decay": decays, "name": group.name})
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found
 
 
 def optimiser(groups: list[dict], kind: str = "adamw") -> torch.optim.Optimizer:
-    """adamw: torch's, fused (paper §4.1.1); adamw8bit: that of bitsandbytes, its moments 2 bytes a weight, not 8."""
+    """adamw: torch's, fused (§4.1.1); adamw8bit: bitsandbytes', moments of 2 bytes, not 8."""
     if kind == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
         raise ValueError(
-            "fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; run `pip "
-            "install bitsandbytes`, or take adamw"
+            "fine-tuning: optimiser adamw8bit needs bitsandbytes, which is not installed; "
+            "run `pip install bitsandbytes`, or take adamw"
         ) from None
     return AdamW8bit(groups)
 
@@ -173,13 +163,7 @@ def table(
 ) -> pd.DataFrame:
     """group, parameters (trainable numbers in it) and lr, from stem to top."""
     groups = partition(tower, reading)
-    counts = [
-        sum(tower.get_parameter(name).numel() for name in group.parameters) for group in groups
-    ]
-    return pd.DataFrame(
-        {
-            "group": [group.name for group in groups],
-            "parameters": counts,
-            "lr": rates(groups, reading, top_lr, decay),
-        }
-    )
+    sizes = {name: parameter.numel() for name, parameter in tower.named_parameters()}
+    counts = [sum(sizes[name] for name in group.parameters) for group in groups]
+    names, lrs = [group.name for group in groups], rates(groups, reading, top_lr, decay)
+    return pd.DataFrame({"group": names, "parameters": counts, "lr": lrs})

@@ -1,7 +1,5 @@
 """Where a network computes, and in which numbers."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from collections.abc import Iterator
@@ -12,10 +10,11 @@ from torch import nn
 
 
 def keep_memory() -> None:
-    """Let this process reuse the memory of its tensors instead of handing it back to the system after each layer.
+    """Let this process keep the memory of its tensors from one layer to the next.
 
-    glibc returns large blocks at once and asks for them anew, which costs a page fault per 4 KiB.  Two cores with AVX2,
-    EfficientNet-Lite0, images per second before and after, batch 64: embedding at 96 pixels 149, 254; at 224: 19, 53.
+    glibc returns large blocks at once and asks for them anew, a page fault per 4 KiB.
+    Images embedded per second, before and after, by EfficientNet-Lite0 on two cores with
+    AVX2 in batches of 64: 149, 254 at 96 pixels; 19, 53 at 224.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -32,7 +31,7 @@ def default_device() -> str:
 
 @contextmanager
 def at_work(encoder: nn.Module) -> Iterator[None]:
-    """Inside, the encoder is on the GPU, if there is one; afterwards where it was: one that waits takes no memory."""
+    """Inside, the encoder is on the GPU, if there is one; afterwards where it was."""
     home = encoder.device
     encoder.to(default_device())
     try:
@@ -42,19 +41,18 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
 
 
 def depthwise(network: nn.Module) -> bool:
-    """Does it hold a depthwise convolution, one channel to a filter (MobileNet, EfficientNet, ConvNeXt, FastViT)?"""
-    return any(
-        isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels and max(m.kernel_size) > 1
-        for m in network.modules()
-    )
+    """Has it convolutions of one channel to a filter (EfficientNet, ConvNeXt, FastViT)?"""
+    found = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return any(1 < m.groups == m.in_channels and max(m.kernel_size) > 1 for m in found)
 
 
 def resolve_precision(
     precision: str, device: str | torch.device, trained: nn.Module | None = None
 ) -> str:
-    """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
+    """auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
 
-    trained: the network if the step has a backward pass, which on a CPU takes depthwise ones twice as long in bf16.
+    trained: the network if the step has a backward pass, which on a CPU takes depthwise
+    ones twice as long in bf16.
     """
     if precision in ("fp32", "bf16", "fp16"):
         return precision

@@ -1,9 +1,7 @@
-"""Encoders: the image tower of an open_clip model with the preprocessing that belongs to its weights.
+"""Encoders: an image tower with the preprocessing that belongs to its weights.
 
 Axes: B images, S pixels a side, D numbers per embedding, N images, K views.
 """
-
-from __future__ import annotations
 
 import copy
 import hashlib
@@ -14,9 +12,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -27,15 +27,15 @@ from klip.model import augment, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
-FEW = 2000
-"""Views below this number are made without worker processes: starting those would take longer."""
+FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
 class Encoder(nn.Module):
-    """An image tower and its preprocessing; `forward` maps (B, 3, S, S) to (B, D), fp32, not of length 1.
+    """An image tower and its preprocessing: (B, 3, S, S) -> (B, D) of any length, fp32.
 
-    `name` is what the user asked for, `arch` and `config` the open_clip model it was built as.  Batch
-    normalisation keeps the statistics of pre-training in either mode: a few products are no sample for new.
+    `name` is what was asked for, `arch` and `config` the open_clip model it was built
+    as.  Batch normalisation keeps the statistics of pre-training in either mode: a few
+    products are no sample for new.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.tower.parameters()).device
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> nn.Module:
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -61,9 +61,7 @@ class Encoder(nn.Module):
         return self
 
     def checkpointing(self, on: bool = True) -> None:
-        """Keep only the activations between blocks for the backward pass: same gradients, less memory."""
-        from open_clip.modified_resnet import ModifiedResNet
-
+        """Keep only what lies between blocks for the backward pass: same gradients, less memory."""
         if isinstance(self.tower, ModifiedResNet):  # its own switch does nothing in open_clip 3.3
             self._stages = ["stem", "layer1", "layer2", "layer3", "layer4"] if on else []
         else:
@@ -73,11 +71,9 @@ class Encoder(nn.Module):
         whole, also = self._embedded(images), self.config.get("also")
         if self.training or not also:
             return whole
-        other = nn.functional.interpolate(images, (also, also), mode="bicubic", antialias=True)
-        return (
-            nn.functional.normalize(whole, dim=1)
-            + nn.functional.normalize(self._embedded(other), dim=1)
-        ) / 2
+        resized = nn.functional.interpolate(images, (also, also), mode="bicubic", antialias=True)
+        other = self._embedded(resized)
+        return (nn.functional.normalize(whole, dim=1) + nn.functional.normalize(other, dim=1)) / 2
 
     def _embedded(self, images: Tensor) -> Tensor:
         if self.channels_last:
@@ -92,7 +88,7 @@ class Encoder(nn.Module):
 def build(
     config: dict, preprocess: Preprocess, name: str, arch: str = "", seed: int = 0
 ) -> Encoder:
-    """An encoder with random weights, the same for one seed, of a config that `towers.build` takes, named `arch`."""
+    """An encoder with random weights, the same for one seed; config: see `towers.build`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = towers.build(config)
@@ -100,14 +96,13 @@ def build(
 
 
 def drop_projection(encoder: Encoder) -> None:
-    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens, as wide as the tower.  ValueError: there is
-    none, only a vision transformer has it."""
+    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens.  ValueError: none."""
     if encoder.config.get("proj") == "drop":
         return
     if not isinstance(getattr(encoder.tower, "proj", None), nn.Parameter):
         raise ValueError(
-            f"encoder: {encoder.name} has no projection to drop, a vision transformer of open_clip has; "
-            "take proj keep"
+            f"encoder: {encoder.name} has no projection to drop, a vision transformer of "
+            "open_clip has; take proj keep"
         )
     encoder.dim = encoder.tower.proj.shape[0]
     encoder.tower.proj = None
@@ -115,16 +110,15 @@ def drop_projection(encoder: Encoder) -> None:
 
 
 def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: int = 0) -> Encoder:
-    """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU (see `at_work`).
+    """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU.
 
-    resize replaces the policy stored with the weights (open_clip's own: squash), pixels the image side (0 keeps it).
-    also: side of a second view; outside training an image's embedding is the mean of the unit embeddings of both
-    (multi-scale, as Radenovic et al. 2019).  Errors: see `weights.source`.
+    resize replaces the policy stored with the weights (open_clip's own: squash), pixels
+    the image side (0: as stored).  also: side of a second view; outside training the
+    embedding is the mean of both views' unit embeddings (multi-scale, as Radenovic et
+    al. 2019).  Errors: see `weights.source`.
     """
     source = weights.source(str(model))
-    found = (
-        source.fetch() if source.fetch else None
-    )  # before the tower is built: that takes long, too
+    found = source.fetch() if source.fetch else None  # first: building a tower takes long, too
     encoder = build(source.config, source.preprocess, str(model), source.arch)
     if found is not None:
         source.fill_in(encoder.tower, found)
@@ -137,73 +131,69 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     if also:
         if towers.sees_one_size(encoder.tower):
             raise ValueError(
-                f"encoder: {model} has a table of positions and sees one size, {encoder.preprocess.size} "
-                f"pixels; take also 0, got {also!r}"
+                f"encoder: {model} has a table of positions and sees one size, "
+                f"{encoder.preprocess.size} pixels; take also 0, got {also!r}"
             )
         encoder.config = {**encoder.config, "also": also}
     return encoder
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """16 hex digits that change with any weight (taken in fp32), the preprocessing and `also`, and nothing else."""
-    also = {"also": encoder.config["also"]} if encoder.config.get("also") else {}
-    digest = hashlib.sha256(
-        json.dumps(encoder.preprocess.to_dict() | also, sort_keys=True).encode()
-    )
+    """16 hex digits: of the weights in fp32, the preprocessing and `also`, of nothing else."""
+    seen = encoder.preprocess.to_dict()
+    if encoder.config.get("also"):
+        seen["also"] = encoder.config["also"]
+    digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     for name, value in sorted(encoder.tower.state_dict().items()):
         value = value.float() if value.is_floating_point() else value
-        digest.update(
-            f"{name} {tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes()
-        )
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encoder:
-    """WiSE-FT (Wortsman et al. 2022): a new encoder of weights (1 - alpha) zero_shot + alpha fine_tuned."""
+    """WiSE-FT (Wortsman et al. 2022): weights (1 - alpha) zero_shot + alpha fine_tuned."""
     start, end = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
     if not 0 <= alpha <= 1:
-        raise ValueError(
-            f"WiSE-FT: alpha must lie between 0 (zero-shot) and 1 (fine-tuned), got {alpha!r}"
-        )
+        ends = "0 (zero-shot) and 1 (fine-tuned)"
+        raise ValueError(f"WiSE-FT: alpha must lie between {ends}, got {alpha!r}")
     if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
         raise ValueError(
-            f"WiSE-FT: wants two checkpoints of one architecture, got {zero_shot.arch} "
-            f"({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})"
+            f"WiSE-FT: wants two checkpoints of one architecture, got "
+            f"{zero_shot.arch} ({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})"
         )
     if zero_shot.preprocess != fine_tuned.preprocess:
         raise ValueError(
-            f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and {fine_tuned.preprocess}"
+            f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and "
+            f"{fine_tuned.preprocess}"
         )
-    mixed = copy.deepcopy(fine_tuned)
-    mixed.tower.load_state_dict(
-        {
-            k: torch.lerp(start[k].to(v), v, alpha) if v.is_floating_point() else v
-            for k, v in end.items()
-        }
-    )
+    mixed, between = copy.deepcopy(fine_tuned), dict(end)
+    for name, value in end.items():
+        if value.is_floating_point():
+            between[name] = torch.lerp(start[name].to(value), value, alpha)
+    mixed.tower.load_state_dict(between)
     mixed.name = f"{fine_tuned.name} (WiSE-FT {alpha:g})"
     return mixed
 
 
 def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tensor:
     """The views of some images, (B, K, 3, S, S)."""
-    pixels = (image if isinstance(image, np.ndarray) else read(image) for image in images)
-    return torch.from_numpy(
-        np.stack([augment.views(each, preprocess, views, seed) for each in pixels])
-    )
+    made = []
+    for image in images:
+        pixels = image if isinstance(image, np.ndarray) else read(image)
+        made.append(augment.views(pixels, preprocess, views, seed))
+    return torch.from_numpy(np.stack(made))
 
 
 def quiet_worker(_worker: int) -> None:
     """A loader's worker computes on one thread: the others belong to the model."""
-    import cv2
-
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Strip the traceback that a DataLoader puts around the error of a worker, e.g. an unreadable image."""
+    """Strip the traceback that a DataLoader puts around a worker's error (unreadable image)."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -228,10 +218,11 @@ def embed(
     seed: int = 0,
     unit: bool = True,
 ) -> Tensor:
-    """Unit rows (N * views, D), fp32, on the CPU; image i has rows i * views ..., the first one unaugmented.
+    """Unit rows (N * views, D), fp32, on the CPU; of views, the plain one comes first.
 
-    images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image gets the same views, whatever its
-    neighbours.  Gallery and queries want one precision: bf16 and fp32 differ.  unit=False: as the tower gives them.
+    images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image
+    gets the same views, whatever its neighbours.  Gallery and queries want one
+    precision: bf16 and fp32 differ.  unit=False: as the tower gives them.
     """
     if isinstance(images, pd.DataFrame):
         images = image_files(images)
@@ -243,17 +234,15 @@ def embed(
         collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),
     )
     was_training, rows = encoder.training, []
-    encoder.eval()  # training and evaluation may take different attention kernels: always this one
+    encoder.eval()  # training and evaluation may take different attention kernels
+    bar = tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
     try:
-        with (
-            at_work(encoder),
-            one_sentence(),
-            tqdm(total=len(images), unit="img", desc="embed", disable=not progress) as bar,
-        ):
+        with at_work(encoder), one_sentence(), bar:
             for batch in loader:
                 with autocast(precision, encoder.device):
                     found = encoder(batch.flatten(0, 1).to(encoder.device))
-                rows.append((nn.functional.normalize(found, dim=1) if unit else found).cpu())
+                found = nn.functional.normalize(found, dim=1) if unit else found
+                rows.append(found.cpu())
                 bar.update(len(batch))
     finally:
         encoder.train(was_training)

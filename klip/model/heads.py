@@ -1,10 +1,8 @@
 """The loss of the fine-tuning: PML's ArcFace (paper §4.1), or what it is compared with.
 
-Axes: B images, D numbers per embedding, C products.  Always in fp32: PML casts its weights, in place, to the type of
-the embeddings, and AdamW on fp16 weights gives values that are not finite.
+Axes: B images, D numbers per embedding, C products.  Always in fp32: PML casts its
+weights, in place, to the type of the embeddings; AdamW on fp16 ones ends in nan.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import nn
@@ -13,13 +11,13 @@ from klip.model.triplet import HierarchyTriplet
 
 
 class Head(nn.Module):
-    """Loss of B embeddings against their products, with the weights it owns; they belong in the optimiser.
+    """Loss of B embeddings against their products; its weights belong in the optimiser.
 
-    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross entropy, less `entropy`
-               times the entropy of the prediction (MaxEnt, Dubey et al. 2018: L = CE(y, p) - gamma H(p));
-               "triplet": `triplet.HierarchyTriplet`, which owns no weights and needs `kin`
-    products   C
-    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both); only ArcFace has them
+    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross
+               entropy, less `entropy` times the entropy of the prediction (MaxEnt, Dubey et
+               al. 2018: L = CE(y, p) - gamma H(p)); "triplet": `triplet.HierarchyTriplet`,
+               which owns no weights and needs `kin`
+    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both)
     kin        (C, C), see `triplet.kinship`
     """
 
@@ -32,7 +30,7 @@ class Head(nn.Module):
         scale: float = 30.0,
         entropy: float = 0.0,
         kin: torch.Tensor | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if loss not in ("arcface", "softmax", "triplet"):
             raise ValueError(f"head: loss must be arcface, softmax or triplet, got {loss!r}")
@@ -49,7 +47,7 @@ class Head(nn.Module):
             self.body = HierarchyTriplet(torch.zeros(products, products) if kin is None else kin)
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss, a scalar; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
+        """Mean loss; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, labels = embeddings.float(), labels.long()
             if self.loss != "softmax":
@@ -63,29 +61,32 @@ class Head(nn.Module):
 
     @property
     def wants_pairs(self) -> bool:
-        """Does the loss compare images with each other?  It then has no centres, and wants a product's side by side."""
+        """Does it compare images?  Then without centres, and wants a product's side by side."""
         return self.loss == "triplet"
 
     @property
     def centres(self) -> torch.Tensor:
-        """The products' own weights, a row each, (C, D), without gradient; a triplet loss has none: (0, D)."""
+        """The products' own weights (C, D), without gradient; a triplet loss has none: (0, D)."""
         if self.wants_pairs:
             return torch.zeros(0, self.dim)
         return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
 
     def parameter_group(self, lr: float) -> dict:
         """Group for AdamW: a rate of its own (A) and no weight decay."""
-        return {"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0, "name": "centres"}
+        own = list(self.parameters())
+        return {"params": own, "lr": lr, "weight_decay": 0.0, "name": "centres"}
 
 
 @torch.no_grad()
 def initialise(head: Head, means: torch.Tensor) -> None:
-    """Put the centres on the unit class means (C, D) of the frozen encoder; a triplet loss has none.
-    PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a step, 0.016° at 2e-4."""
-    if tuple(means.shape) != (head.products, head.dim):
-        raise ValueError(
-            f"initialise: means must be ({head.products}, {head.dim}), got {tuple(means.shape)}"
-        )
+    """Put the centres, if there are any, on the frozen encoder's unit class means (C, D).
+
+    PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a
+    step, 0.016° at 2e-4.
+    """
+    wanted, given = (head.products, head.dim), tuple(means.shape)
+    if given != wanted:
+        raise ValueError(f"initialise: means must be {wanted}, got {given}")
     if not torch.isfinite(means).all():
         raise ValueError("initialise: means must be finite; a product without images has no mean")
     if not head.wants_pairs:

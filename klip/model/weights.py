@@ -1,6 +1,4 @@
-"""The names of encoders, and klip's own weight files.  A name is a `hub.Source`: what to build and how to fill it."""
-
-from __future__ import annotations
+"""The names of encoders, each of them a `hub.Source`, and klip's own weight files."""
 
 import json
 from functools import partial
@@ -8,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from klip.model import hub, imagenet
@@ -20,14 +19,15 @@ SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
 NAMES = (*SHIPPED, "imagenet")
 """What needs nothing but klip and its pins."""
 FORMS = (
-    "nano, nano-vit, imagenet, a .safetensors file of klip, timm:NAME, and of open_clip ARCH:TAG, ARCH:FILE, "
-    "hf-hub:ORG/NAME, local-dir:FOLDER (ARCH:none, timm:NAME:none: random weights)"
+    "nano, nano-vit, imagenet, a .safetensors file of klip, timm:NAME, and of open_clip "
+    "ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:FOLDER (ARCH:none, timm:NAME:none: random "
+    "weights)"
 )
 
 
 def source(model: str) -> Source:
-    """The source of an encoder called by one of FORMS; its weights are not read yet.  FileNotFoundError: a file is
-    missing and not to be had; ValueError: everything else."""
+    """The source of an encoder called by one of FORMS; its weights are not read yet.
+    FileNotFoundError: a file is missing; ValueError: everything else."""
     scheme, _, rest = model.partition(":")
     file = paths.WEIGHTS / f"{SHIPPED[model]}.safetensors" if model in SHIPPED else Path(model)
     if file.is_file():
@@ -40,13 +40,9 @@ def source(model: str) -> Source:
     if model == "imagenet":
         # Lite0's pooled 1,280 features; normalised by a half, 224 pixels, as it was trained
         config = {"embed_dim": 1280, "timm": {"model_name": imagenet.ARCH}}
-        return Source(
-            imagenet.ARCH,
-            config,
-            Preprocess(224, (0.5,) * 3, (0.5,) * 3),
-            imagenet.state_dict,
-            partial(hub.fill_timm, imagenet.CLASSIFIER),
-        )
+        preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3)
+        fill = partial(hub.fill_timm, imagenet.CLASSIFIER)
+        return Source(imagenet.ARCH, config, preprocess, imagenet.state_dict, fill)
     if scheme == "timm":
         return hub.of_timm(rest)
     if scheme in ("hf-hub", "local-dir"):
@@ -54,74 +50,53 @@ def source(model: str) -> Source:
     if rest:
         return hub.of_open_clip(scheme, rest)
     if file.suffix == ".safetensors":
-        raise FileNotFoundError(
-            f"encoder: {file} is missing; `klip finetune` and notebook 03 write such"
-        )
+        wrote = "`klip finetune` and notebook 03 write such"
+        raise FileNotFoundError(f"encoder: {file} is missing; {wrote}")
     raise ValueError(f"encoder: unknown model {model!r}; accepted are {FORMS}")
 
 
 def _of_klip(path: Path) -> Source:
-    """Tensors `visual.*` of any float type; metadata arch, preprocess, config (if shipped: a JSON of open_clip)."""
+    """Tensors `visual.*` of any float type; metadata arch, preprocess and, but for
+    shipped ones whose arch open_clip knows from a JSON beside them, config."""
     try:
         with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
-            names = [name for name in file.keys() if name.startswith("visual.")]  # noqa: SIM118
+            facts, names = file.metadata() or {}, file.keys()
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"encoder: {path} is damaged, half-written or no safetensors file ({error}); "
             "make or fetch it again"
         ) from None
-    if not names or "preprocess" not in facts:
+    if "preprocess" not in facts or not any(name.startswith("visual.") for name in names):
         raise ValueError(
             f"encoder: {path} holds no image tower with its preprocessing; klip.model.encoder.save "
             "writes both; a checkpoint of open_clip is called ARCH:FILE"
         )
     arch = facts.get("arch", path.stem)
     config = json.loads(facts["config"]) if "config" in facts else hub.known(arch)
+    preprocess = Preprocess.from_dict(json.loads(facts["preprocess"]))
+    return Source(arch, config, preprocess, lambda: path, _fill)
 
-    def fill(tower: nn.Module, path: Path) -> None:
-        with safe_open(path, "pt") as file:
-            tower.load_state_dict(
-                {name.removeprefix("visual."): file.get_tensor(name) for name in names}
-            )
 
-    return Source(
-        arch, config, Preprocess.from_dict(json.loads(facts["preprocess"])), lambda: path, fill
-    )
+def _fill(tower: nn.Module, path: Path) -> None:
+    tower.load_state_dict(hub.visual(load_file(path)))
 
 
 def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
-    """Write an `Encoder`, atomically: tensors `visual.*`; metadata arch, config, preprocess, provenance and, for
-    README's recipe for plain open_clip, `open_clip`: the arguments of its create_model and of its PreprocessCfg."""
+    """Write an `Encoder`, atomically: tensors `visual.*`; metadata arch, config,
+    preprocess, provenance and, for README's recipe for plain open_clip, `open_clip`:
+    the arguments of its create_model and of its PreprocessCfg."""
     config, preprocess = encoder.config, encoder.preprocess
-    facts = {
-        "config": config,
-        "preprocess": preprocess.to_dict(),
-        "provenance": {"name": encoder.name, **provenance},
-    }
+    provenance = {"name": encoder.name, **provenance}
+    facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": provenance}
     if "timm" not in config:
-        modes = {"squash": "squash", "pad": "longest", "crop": "shortest"}
-        facts["open_clip"] = {
-            "model": {
-                "model_name": encoder.arch,
-                "force_quick_gelu": bool(config.get("quick_gelu")),
-                "force_image_size": config.get("pixels"),
-            },
-            "preprocess": {
-                "size": preprocess.size,
-                "mean": preprocess.mean,
-                "std": preprocess.std,
-                "interpolation": preprocess.interpolation,
-                "resize_mode": modes[preprocess.resize],
-                "fill_color": preprocess.fill,
-            },
-        }
-    texts = {"arch": encoder.arch} | {
-        key: json.dumps(value, default=str) for key, value in facts.items()
-    }
-    write_tensors(
-        Path(path),
-        {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()},
-        texts,
-    )
+        quick, modes = config.get("quick_gelu"), {"pad": "longest", "crop": "shortest"}
+        model = {"model_name": encoder.arch, "force_quick_gelu": bool(quick)}
+        model["force_image_size"] = config.get("pixels")
+        how = {name: getattr(preprocess, name) for name in ("size", "mean", "std", "interpolation")}
+        how["resize_mode"] = modes.get(preprocess.resize, preprocess.resize)
+        how["fill_color"] = preprocess.fill
+        facts["open_clip"] = {"model": model, "preprocess": how}
+    texts = {name: json.dumps(value, default=str) for name, value in facts.items()}
+    tensors = {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()}
+    write_tensors(Path(path), tensors, {"arch": encoder.arch, **texts})
     return Path(path)
