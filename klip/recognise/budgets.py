@@ -1,7 +1,7 @@
-"""How many images per product a trained baseline gets: as many as raise its accuracy on validation products.
+"""How many images per product a trained baseline gets: as many as raise its accuracy.
 
-The paper says nothing of it (A), and too few images make a rival weak.  Chosen on products of the fine-tuning set that
-are held out, as the evaluation has it: trained on one packshot of each, judged on photographs that were not seen.
+The paper says nothing of it (A), and too few make a rival weak.  Chosen on held-out
+products of the fine-tuning set: trained on a packshot of each, judged on photographs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from klip.settings.config import FinetuneConfig
 from klip.stats import metrics
 
 LEAST, LONGEST = 2, 512
-"""Images of a product to begin with; the most of one for a linear layer, whose features are there already."""
+"""Images of a product to begin with; the most for a linear layer, whose features are there."""
 
 
 def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> pd.DataFrame:
-    """A set to choose budgets on: `products` seeded validation products of the fine-tuning set (loaded with
-    `validation`), each with a packshot (split gallery), held-out photographs (query) and its other images (train)."""
+    """A set to choose budgets on: `products` seeded validation products of the fine-tuning set.
+
+    Each has a packshot (split gallery), held-out photographs (query) and its other
+    images (train); the fine-tuning set was loaded with `validation`.
+    """
     judged = validation_set(finetuning, products, seed)
     others = finetuning[(finetuning["split"] == "train") & ~finetuning.index.isin(judged.index)]
-    frame = pd.concat(
-        [judged, others[others["product"].isin(judged["product"])]], ignore_index=True
-    )
+    others = others[others["product"].isin(judged["product"])]
+    frame = pd.concat([judged, others], ignore_index=True)
     frame.attrs = finetuning.attrs
     return frame
 
@@ -36,40 +38,30 @@ def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> p
 def curve(
     recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given: Any
 ) -> pd.DataFrame:
-    """Held-out top-1 of a row against its budget, on `validation` products: 2, 4, 8 ... images per product, each a run.
+    """Held-out top-1 of a row against its budget: 2, 4, 8 ... images per product, each a run.
 
-    It ends when two doublings in a row have brought no rise, or before a run would see more than `most` images; for a
-    linear layer, whose features are embedded once, at LONGEST images per product.  Columns: row, budget, images, mean
-    (top-1, a fraction), low, high, chosen (the smallest of the best) and rising (was it the last one tried?).
+    It ends when two doublings in a row have brought no rise, or before a run would see
+    more than `most` images; for a linear layer, whose features are embedded once, at
+    LONGEST per product.  Columns: row, budget, images, mean (top-1, a fraction), low,
+    high, chosen (the smallest of the best) and rising (was it the last one tried?).
     """
-    products, found, features = held.loc[held["split"] == "gallery", "product"].nunique(), [], None
+    products = held.loc[held["split"] == "gallery", "product"].nunique()
+    features = None
     if recipe.changes["rates"] == "frozen":
         how = FinetuneConfig(**{"depth": LEAST} | given)
-        most, features = (
-            LONGEST * products,
-            baselines.embed(tower, baselines.training_images(recipe, held), how),
-        )
-    budget, options = (
-        LEAST,
-        {name: given[name] for name in ("precision", "workers") if name in given},
-    )
+        features = baselines.embed(tower, baselines.training_images(recipe, held), how)
+        most = LONGEST * products
+    options = {name: given[name] for name in ("precision", "workers") if name in given}
+    rows, means, budget = [], [], LEAST
     while budget == LEAST or budget * products <= most:
         run = baselines.fit(recipe, tower, held, budget, progress=False, features=features, **given)
         frame = baselines.answer(recipe, run, held, **options)
-        low, high = metrics.bootstrap_products(frame)
-        found.append(
-            {
-                "row": recipe.row,
-                "budget": budget,
-                "images": budget * products,
-                "mean": metrics.score(frame).top1,
-                "low": low,
-                "high": high,
-            }
-        )
-        means, budget = [row["mean"] for row in found], 2 * budget
+        means.append(metrics.score(frame).top1)
+        interval = metrics.bootstrap_products(frame)
+        rows.append((recipe.row, budget, budget * products, means[-1], *interval))
+        budget *= 2
         if len(means) > 2 and max(means[-2:]) <= max(means[:-2]):
             break
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(rows, columns=["row", "budget", "images", "mean", "low", "high"])
     best = table["mean"].idxmax()  # the first of the best
     return table.assign(chosen=table.index == best, rising=best == len(table) - 1)

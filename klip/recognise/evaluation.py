@@ -1,27 +1,23 @@
-"""Zero-shot recognition (paper §4.2): the product of a photograph is that of its nearest packshot embedding.
+"""Zero-shot recognition (paper §4.2): a photograph shows the product of its nearest packshot.
 
 Axes: Q queries, D numbers per embedding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from klip.data import catalogue as data
-from klip.recognise import nearest, outcomes
-from klip.recognise.gallery import SCORES, Gallery
-
-if TYPE_CHECKING:
-    from klip.model.encoder import Encoder
-
-__all__ = ["SCORES", "Gallery", "evaluate", "outcome", "packshots", "pick", "queries"]
+from klip.model.encoder import Encoder
+from klip.recognise import outcomes
+from klip.recognise.gallery import Gallery
 
 
 def queries(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """The query images of a set, the same for every gallery rule; a set without its own (a plain folder): an error."""
+    """The query images of a set, the same for every gallery rule."""
     if not catalogue["split"].eq("query").any():
         raise ValueError(
             f"evaluate: set {catalogue.attrs.get('name', '')!r} has no queries of its own; which they are "
@@ -31,7 +27,7 @@ def queries(catalogue: pd.DataFrame) -> pd.DataFrame:
 
 
 def packshots(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """What a gallery can be built of: the images of split gallery, or of train where there are none."""
+    """What a gallery can be built of: images of split gallery, or of train if there are none."""
     return _part(catalogue, "gallery" if catalogue["split"].eq("gallery").any() else "train")
 
 
@@ -40,12 +36,14 @@ def pick(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One packshot per product by `rule`, and the queries (`data.pick_gallery`).
 
-    `embeddings` (Q, D), if there are any already, must be those of `queries(catalogue)`: as many.
+    `embeddings` (Q, D), if there are any already, are those of `queries(catalogue)`.
     """
-    if embeddings is not None and len(embeddings) != (count := len(queries(catalogue))):
-        raise ValueError(
-            f"evaluate: one embedding per query is needed, got {len(embeddings)} for {count} queries"
-        )
+    if embeddings is not None:
+        count = len(queries(catalogue))
+        if len(embeddings) != count:
+            raise ValueError(
+                f"evaluate: one embedding per query is needed, got {len(embeddings)} for {count} queries"
+            )
     picked = data.pick_gallery(catalogue, rule, seed)
     return _part(picked, "gallery"), _part(picked, "query")
 
@@ -53,29 +51,20 @@ def pick(
 def outcome(
     gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 1, keep: int = 0
 ) -> pd.DataFrame:
-    """What the gallery answers to the queries `asked` with these embeddings (Q, D); one row per query.
+    """What the gallery answers to the queries `asked` with these embeddings (Q, D).
 
-    Columns: image, product, predicted, top1, top5 (among five distinct products), similarity (cosine of the best
-    product), margin (that minus the cosine of the second; below 0 only where k > 1 votes; see `nearest.margin`),
-    packshot (of the predicted product).  keep = T > 0, for `rerank`: also products, cosines and packshots, lists of
-    the first T (at least 5, of fewer products all) of every query, the best first.
+    An outcome frame: top5 is among five distinct products, similarity a cosine, and
+    margin below 0 only where k > 1 votes.  keep = T > 0, for `rerank`: also products,
+    cosines and packshots, lists of the first T (at least 5) of every query, the best
+    first.
     """
-    rows, similarity = gallery.search(embeddings, k, top=max(5, keep))
-    found = [[gallery.owners[row] for row in own] for own in rows.tolist()]
+    rows, cosines = gallery.search(embeddings, k, top=max(5, keep))
+    products = [[gallery.owners[row] for row in own] for own in rows.tolist()]
     shown = [[gallery.images[row] for row in own] for own in rows.tolist()]
-    lists = (
-        {"products": found, "cosines": similarity.double().tolist(), "packshots": shown}
-        if keep
-        else {}
-    )
-    return outcomes.frame(
-        asked,
-        found,
-        similarity=similarity[:, 0].numpy(),
-        margin=nearest.margin(similarity).numpy(),
-        packshot=[own[0] for own in shown],
-        **lists,
-    )
+    frame = outcomes.frame(asked, products, cosines.numpy(), shown)
+    if not keep:
+        return frame
+    return frame.assign(products=products, cosines=cosines.double().tolist(), packshots=shown)
 
 
 def evaluate(
@@ -90,25 +79,18 @@ def evaluate(
     keep: int = 0,
     **options: Any,
 ) -> pd.DataFrame:
-    """Classify a set's queries against one packshot per product (§4.2); the columns are those of `outcome`.
+    """Classify a set's queries against one packshot per product (§4.2), as `outcome` does.
 
-    `rule` and queries without a packshot: see `data.pick_gallery`.  `embeddings` (Q, D) of `queries(catalogue)` in the
-    same precision spare embedding them anew for another rule or seed.
+    `embeddings` (Q, D) of `queries(catalogue)` in the same precision spare embedding
+    them anew for another rule or seed.
     """
     chosen, asked = pick(catalogue, rule, seed, embeddings)
     gallery = Gallery.build(encoder, chosen, views, seed, precision, **options)
     if embeddings is None:
         embeddings = gallery.embed(asked, **options)
     frame = outcome(gallery, asked, embeddings, k, keep)
-    frame.attrs = {
-        **catalogue.attrs,
-        "gallery": rule,
-        "views": views,
-        "seed": seed,
-        "k": k,
-        "keep": keep,
-        "fingerprint": gallery.meta["fingerprint"],
-    }
+    frame.attrs |= {"gallery": rule, "views": views, "seed": seed, "k": k, "keep": keep}
+    frame.attrs["fingerprint"] = gallery.meta["fingerprint"]
     return frame
 
 

@@ -1,7 +1,4 @@
-"""A new product arrives: how long until it is recognised for the first time (claim C9, the "blind spot")?
-
-A gallery needs its packshot embedded; a classifier needs to be trained again before it can name the product at all.
-"""
+"""A new product arrives: how long until it is recognised (claim C9, the "blind spot")?"""
 
 from __future__ import annotations
 
@@ -29,25 +26,27 @@ def arrivals(
 ) -> pd.DataFrame:
     """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
 
-    The gallery holds all other products already.  Columns: product, added (seconds to add its packshot with all
-    views), asked (queries of it until one is right, one at a time), seconds (both together; NaN: no query is right).
+    The gallery holds all others.  Columns: product, added (seconds to add its packshot
+    with all views), asked (queries until one is right, one at a time), seconds (both;
+    NaN: none).
     """
-    packshots, queries = (
-        own.assign(file=encoders.image_files(own)) for own in pick(catalogue, rule, seed)
-    )
+    packshots, queries = pick(catalogue, rule, seed)
+    packshots = packshots.assign(file=encoders.image_files(packshots))
+    queries = queries.assign(file=encoders.image_files(queries))
     known = packshots["product"].isin(queries["product"])
     order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
+    rows = []
     with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
         full = Gallery.build(encoder, packshots, views, seed, **options)
-        rows = []
         for product, packshot in packshots.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()
             gallery.add(product, [packshot])
-            added, asked = time.perf_counter() - started, 0
+            added, asked, seconds = time.perf_counter() - started, 0, np.nan
             for query in queries.loc[queries["product"] == product, "file"]:
                 asked += 1
-                if right := gallery.classify([query], top=1)["product"][0] == product:
+                if gallery.classify([query], top=1)["product"][0] == product:
+                    seconds = time.perf_counter() - started
                     break
-            rows.append((product, added, asked, time.perf_counter() - started if right else np.nan))
+            rows.append((product, added, asked, seconds))
     return pd.DataFrame(rows, columns=["product", "added", "asked", "seconds"])

@@ -1,22 +1,39 @@
-"""Outcome frames: what a method answered to a set's queries, one row per query; `metrics` makes figures of them."""
+"""Outcome frames: what a method answered to a set's Q queries, one row each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 
-def frame(asked: pd.DataFrame, answers: Sequence[Sequence[str]], **columns: Any) -> pd.DataFrame:
-    """image, product (the true one), predicted, top1, top5 (among the first five), and the method's own columns.
+def frame(
+    asked: pd.DataFrame,
+    products: Sequence[Sequence[str]],
+    scores: np.ndarray,
+    packshots: Sequence[Sequence[str]] | None = None,
+) -> pd.DataFrame:
+    """image, product (the true one), predicted, top1, top5 (bool), similarity.
 
-    asked: a catalogue's queries; answers: distinct products for each of them, the best first, at least one.
+    asked: a catalogue's queries, whose attrs stay; products and scores (Q, T): distinct
+    products for each, the best first.  With their packshots also margin, packshot (of
+    the predicted product).
     """
-    truth = list(zip(answers, asked["product"], strict=True))
-    return asked[["image", "product"]].assign(
-        predicted=[names[0] for names in answers],
+    truth = list(zip(products, asked["product"], strict=True))
+    table = asked[["image", "product"]].assign(
+        predicted=[names[0] for names in products],
         top1=[names[0] == product for names, product in truth],
         top5=[product in names[:5] for names, product in truth],
-        **columns,
+        similarity=scores[:, 0],
     )
+    if packshots is None:
+        return table
+    return table.assign(margin=margin(scores), packshot=[shown[0] for shown in packshots])
+
+
+def margin(scores: np.ndarray) -> np.ndarray:
+    """Best minus second score, (Q,) float64; of one product as if a second lay opposite."""
+    scores = scores.astype(float)
+    second = scores[:, 1] if scores.shape[1] > 1 else -1
+    return scores[:, 0] - second

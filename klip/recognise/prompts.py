@@ -1,6 +1,6 @@
-"""Recognition by name: CLIP's text tower against the image tower, no packshot at all (Radford et al. 2021).
+"""Recognition by name: CLIP's text tower against the image tower, no packshot at all.
 
-Axes: P products, D numbers per embedding, T templates, L tokens.
+Radford et al. 2021.  Axes: P products, D numbers per embedding, T templates, L tokens.
 """
 
 from __future__ import annotations
@@ -30,39 +30,38 @@ TEMPLATES = ("a photo of {}", "a packshot of {}", "{} on a shelf", "{}")
 
 
 def words(product: str) -> str:
-    """A product's name as people would write it: "zola-0-Gold-ice_tea-mint-1" -> "zola Gold ice tea mint"."""
-    return " ".join(
-        part for part in re.split(r"[\s_\-/]+", product) if part and not part.isdecimal()
-    )
+    """A name as people would write it: "zola-0-Gold-ice_tea-mint-1" -> "zola Gold ice tea mint"."""
+    parts = re.split(r"[\s_\-/]+", product)
+    return " ".join(part for part in parts if part and not part.isdecimal())
 
 
 def missing(catalogue: pd.DataFrame) -> str:
     """Why a set cannot be asked by name: its products have numbers only; empty if it can."""
-    return (
-        ""
-        if all(map(words, catalogue["product"].unique()))
-        else "its products have numbers, not names"
-    )
+    if all(map(words, catalogue["product"].unique())):
+        return ""
+    return "its products have numbers, not names"
 
 
 def tokenizer(arch: str = "nanoclip") -> Any:
-    """open_clip's own BPE tokenizer; for a tower of klip its merges are cut to the vocabulary that it has."""
+    """open_clip's own BPE tokenizer; a tower of klip has it cut to its vocabulary."""
     file = paths.WEIGHTS / f"{arch}.json"
     if not file.is_file():
         return open_clip.get_tokenizer(arch)
     text = json.loads(file.read_text())["text_cfg"]
-    merges = (
-        gzip.open(default_bpe()).read().decode().split("\n")[: text["vocab_size"] - 514 + 1]
-    )  # line 0: version
     short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
     if not short.exists():
+        lines = gzip.open(default_bpe()).read().decode().split("\n")
+        merges = lines[: text["vocab_size"] - 514 + 1]  # line 0 is the version
         atomic(short, lambda part: part.write_bytes(gzip.compress("\n".join(merges).encode())))
     return SimpleTokenizer(bpe_path=str(short), context_length=text["context_length"])
 
 
 def build(arch: str, trained: bool = False) -> nn.Module:
-    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`, randomly initialised or
-    `trained`, with the weights shipped beside it; those of an image tower alone leave the text tower random."""
+    """The whole open_clip model (image and text tower) of `klip/weights/<arch>.json`.
+
+    `trained`: with the weights beside it; those of an image tower leave the text tower
+    random.
+    """
     open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
     model = open_clip.create_model(arch, load_weights=False)
     if trained:
@@ -71,10 +70,7 @@ def build(arch: str, trained: bool = False) -> nn.Module:
 
 
 def load(model: str) -> tuple[nn.Module, Any]:
-    """The whole open_clip model that an image tower belongs to, in eval mode, and its tokenizer.
-
-    model: `nano`, or a name of open_clip's as for `encoder.load`.  ValueError: a model without a text tower.
-    """
+    """The open_clip model that image tower `model` belongs to, in eval mode, and its tokenizer."""
     if model == "nano":
         return build("nanoclip", trained=True).eval(), tokenizer()
     arch, _, tag = model.partition(":")
@@ -83,10 +79,11 @@ def load(model: str) -> tuple[nn.Module, Any]:
             f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip"
         )
     if arch in ("hf-hub", "local-dir"):
-        return open_clip.create_model(
-            model, require_pretrained=True
-        ).eval(), open_clip.get_tokenizer(model)
-    file = None if tag == "none" else tag if Path(tag).is_file() else str(hub.checkpoint(arch, tag))
+        made = open_clip.create_model(model, require_pretrained=True)
+        return made.eval(), open_clip.get_tokenizer(model)
+    file = None
+    if tag != "none":
+        file = tag if Path(tag).is_file() else str(hub.checkpoint(arch, tag))
     quick = hub.of_open_clip(arch, tag).config["quick_gelu"]  # the tag says it, a file does not
     return open_clip.create_model(arch, file, force_quick_gelu=quick).eval(), tokenizer(arch)
 
@@ -108,9 +105,12 @@ def evaluate(
     embeddings: Tensor | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Outcome frame of a set by its product names; `tower` is the image tower of `model`, untouched.  embeddings (Q, D)
-    of `evaluation.queries(catalogue)` spare embedding them anew.  ValueError: see `missing`."""
-    if reason := missing(catalogue):
+    """Outcome frame of a set by its product names; `tower` is the image tower of `model`.
+
+    embeddings (Q, D) of `evaluation.queries(catalogue)` spare embedding them anew.
+    """
+    reason = missing(catalogue)
+    if reason:
         raise ValueError(
             f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}"
         )
@@ -119,6 +119,4 @@ def evaluate(
         embeddings = encoder.embed(tower, asked, **options)
     products = sorted(set(asked["product"]))
     gallery = Gallery(embed(*load(model), products), products, products, {})
-    frame = evaluation.outcome(gallery, asked, embeddings)
-    frame.attrs = dict(catalogue.attrs)
-    return frame
+    return evaluation.outcome(gallery, asked, embeddings)

@@ -1,20 +1,22 @@
 """Re-ranking by print (beyond the paper): cosine plus a weight times the share of SIFT votes.
 
-An encoder sees what a package looks like, keypoints see what is printed on it.  The descriptors of a query vote among
-its first products by cosine only (`keypoints.agreed`).  Similarity of a product = cosine of its nearest row + weight x
-its share of all votes, 0 without a vote and for all products behind the first.  Equal similarities: the better cosine,
-then the order of the gallery.  Frames are those of `evaluation.evaluate` with `keep`, whose columns products, cosines
-and packshots hold each query's first products; `Gallery.classify(rerank=...)` does the same.
-Axes: Q queries, T products kept of each, F first ones of them, N descriptors of a query.
+An encoder sees what a package looks like, keypoints see what is printed on it.  The
+descriptors of a query vote among its first products by cosine only
+(`keypoints.agreed`).  Similarity of a product = cosine of its nearest row + weight x
+its share of all votes, 0 behind the first.  Equal similarities: the better cosine, then
+the order of the gallery.  Frames are those of `evaluation.evaluate` with `keep`;
+`Gallery.classify` does the same.
+Axes: Q queries, T products kept of each, F first ones of them.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,9 @@ from klip.data.images import read
 from klip.recognise import keypoints, outcomes
 from klip.stats import metrics
 
+if TYPE_CHECKING:
+    from klip.recognise.gallery import Gallery
+
 WEIGHTS, FIRSTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0), (5, 10, 20)
 """What is tried where weight and number are chosen; weight 0 is cosine alone."""
 
@@ -32,7 +37,8 @@ WEIGHTS, FIRSTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0), (5, 10, 20)
 class Rerank:
     """Settings, to be chosen on validation products only (`sensitivity`, `choose`).
 
-    The defaults were chosen on the rendered validation products of profile `nano`: results/nano/tables/04_weights.
+    The defaults are those of the rendered ones of profile nano:
+    results/nano/tables/04_weights.
     """
 
     weight: float = 0.5
@@ -57,7 +63,7 @@ class Votes(NamedTuple):
     shares: list[dict[int, np.ndarray]]
     """For each frame and number of first products, (Q, F) in 0..1."""
     keypoints_ms: float
-    """Milliseconds per query (median), its image being read already: finding and describing its keypoints."""
+    """Milliseconds per query (median) to find and describe its keypoints, the image being read."""
     votes_ms: float
     """The same of the votes, among the most products that were asked for, of one frame."""
 
@@ -69,14 +75,15 @@ def share(votes: np.ndarray) -> np.ndarray:
 
 
 def order(cosine: np.ndarray, shares: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the products by similarity, the best first, and these similarities: (Q, T) int, (Q, T) float.
+    """Places of the products, the best first, and their similarities: (Q, T) each.
 
-    cosine (Q, T) falls from left to right; shares (Q, F), F <= T, are those of the left-most.
+    cosine (Q, T) falls from left to right; shares (Q, F), F <= T, are of the left-most.
     """
     bonus = np.zeros(cosine.shape)
     bonus[:, : shares.shape[1]] = weight * shares
-    # The search takes cosines that differ by rounding for equal, the first row wins: so it shall be here.
-    places = np.argsort(-(np.minimum.accumulate(cosine, axis=1) + bonus), axis=1, kind="stable")
+    # The search takes cosines that differ by rounding for equal, the first wins: so here.
+    falling = np.minimum.accumulate(cosine, axis=1)
+    places = np.argsort(-(falling + bonus), axis=1, kind="stable")
     return places, np.take_along_axis(cosine + bonus, places, axis=1)
 
 
@@ -86,92 +93,64 @@ def votes(
     workers: int = 2,
     progress: bool = False,
 ) -> Votes:
-    """Shares of the votes for several frames (one per encoder or seed) that ask the same queries.
-
-    Every query and every packshot is described once, whatever the number of frames and `firsts`.
-    """
-    firsts = sorted(set(firsts), reverse=True)
-    if not len(frames) or not firsts or firsts[-1] < 1:
-        raise ValueError(
-            "rerank: wants at least one frame and numbers of first products of at least 1, got "
-            f"{len(frames)} frames and {firsts}"
-        )
-    wanted = frames[0]
-    for frame in frames:
-        if (kept := frame.attrs.get("keep", 0)) < firsts[0]:
-            raise ValueError(
-                f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "
-                f"{kept}; make them by evaluation.evaluate(..., keep={firsts[0]})"
-            )
-        if frame["image"].tolist() != wanted["image"].tolist():
-            raise ValueError("rerank: the frames must ask the same queries in the same order")
-    root = Path(wanted.attrs["root"])
+    """Shares of the votes for several frames (of encoders or seeds) that ask the same queries."""
+    firsts = sorted(set(firsts), reverse=True)  # the most first
+    _check(frames, firsts)
+    asked, root = frames[0]["image"], Path(frames[0].attrs["root"])
     names = sorted({name for frame in frames for own in frame["packshots"] for name in own})
-    found = keypoints.describe([root / name for name in names], workers)
-    prints = dict(zip(names, map(keypoints.prepared, found), strict=True))
-    rankings = list(zip(*(frame["packshots"] for frame in frames), strict=True))
+    described = keypoints.describe([root / name for name in names], workers)  # each once
+    prints = dict(zip(names, map(keypoints.prepared, described), strict=True))
 
-    def ask(image: str, ranked: tuple[list[str], ...]) -> tuple[list[np.ndarray], float, float]:
-        pixels, began = read(root / image), time.thread_time()
-        rows, found, near, shares, ended = keypoints.sift(pixels), time.thread_time(), {}, [], 0.0
-        query = keypoints.prepared(rows)
-        for own in (packshots[:first] for packshots in ranked for first in firsts):
-            near |= {name: keypoints.match(query, prints[name]) for name in own if name not in near}
-            shares.append(share(keypoints.agreed([near[name] for name in own])))
-            ended = ended or time.thread_time()
-        return shares, found - began, ended - found
+    def ask(image: str, *ranked: list[str]) -> tuple[list[dict[int, np.ndarray]], float, float]:
+        """Shares of one query in each frame, seconds of its keypoints and of the first votes."""
+        pixels = read(root / image)
+        began = time.thread_time()
+        rows = keypoints.sift(pixels)
+        found = time.thread_time()
+        query, matches = keypoints.prepared(rows), {}
+        shares, ended = [{} for _ in ranked], []
+        for own, packshots in zip(shares, ranked, strict=True):
+            for name in packshots[: firsts[0]]:
+                if name not in matches:
+                    matches[name] = keypoints.match(query, prints[name])
+            for first in firsts:
+                theirs = [matches[name] for name in packshots[:first]]
+                own[first] = share(keypoints.agreed(theirs))
+                ended.append(time.thread_time())
+        return shares, found - began, ended[0] - found
 
     with keypoints.threads(workers) as pool:
-        asked = list(
-            tqdm(
-                pool.map(ask, wanted["image"], rankings),
-                "keypoints",
-                len(wanted),
-                disable=not progress,
-            )
-        )
-    columns = [np.array(column) for column in zip(*(shares for shares, _, _ in asked), strict=True)]
+        answers = pool.map(ask, asked, *(frame["packshots"] for frame in frames))
+        answers = list(tqdm(answers, "keypoints", len(asked), disable=not progress))
+    each, *seconds = zip(*answers, strict=True)
     shares = [
-        dict(zip(firsts, columns[place : place + len(firsts)], strict=True))
-        for place in range(0, len(columns), len(firsts))
+        {first: np.array([own[number][first] for own in each]) for first in firsts}
+        for number in range(len(frames))
     ]
-    keypoints_ms, votes_ms = (
-        1000 * float(np.median(own)) for own in list(zip(*asked, strict=True))[1:]
-    )
-    return Votes(shares, keypoints_ms, votes_ms)
+    return Votes(shares, *(1000 * float(np.median(own)) for own in seconds))
 
 
 def outcome(frame: pd.DataFrame, shares: np.ndarray, weight: float) -> pd.DataFrame:
-    """The frame re-ranked by the shares (Q, F) of the votes; columns as in `evaluation.outcome`, new scores."""
+    """The frame re-ranked by the shares (Q, F) of the votes; columns as in `evaluation.outcome`."""
     places, scores = order(np.array(frame["cosines"].tolist()), shares, weight)
     products, packshots = (
         np.take_along_axis(np.array(frame[column].tolist(), object), places, axis=1).tolist()
         for column in ("products", "packshots")
     )
-    second = scores[:, 1] if scores.shape[1] > 1 else -1
-    result = outcomes.frame(
-        frame,
-        products,
-        similarity=scores[:, 0],
-        margin=scores[:, 0] - second,
-        packshot=[own[0] for own in packshots],
-    )
-    result.attrs = {**frame.attrs, "weight": weight, "first": shares.shape[1]}
+    result = outcomes.frame(frame, products, scores, packshots)
+    result.attrs |= {"weight": weight, "first": shares.shape[1]}
     return result
 
 
 def evaluate(
     frames: Sequence[pd.DataFrame],
-    how: Rerank = Rerank(),
-    workers: int = 2,  # noqa: B008 (frozen)
+    how: Rerank = Rerank(),  # noqa: B008 (frozen)
+    workers: int = 2,
     progress: bool = False,
 ) -> list[pd.DataFrame]:
-    """Each frame re-ranked, one keypoint pass for all; attrs have weight, first, keypoints_ms and votes_ms."""
+    """Each frame re-ranked, one keypoint pass for all; attrs tell weight, first and the times."""
     voted = votes(frames, [how.first], workers, progress)
-    found = [
-        outcome(frame, own[how.first], how.weight)
-        for frame, own in zip(frames, voted.shares, strict=True)
-    ]
+    found = _reranked(frames, voted, how)
     for frame in found:
         frame.attrs |= {"keypoints_ms": voted.keypoints_ms, "votes_ms": voted.votes_ms}
     return found
@@ -180,29 +159,81 @@ def evaluate(
 def sensitivity(
     frames: Sequence[pd.DataFrame], voted: Votes, weights: Iterable[float] = WEIGHTS
 ) -> pd.DataFrame:
-    """weight, first, top1 (fraction, the frames pooled), low, high (95 %, bootstrap over products); a row each.
+    """weight, first, top1 (fraction, frames pooled), low, high (95 %, bootstrap over products).
 
     To choose by, frames of validation products; of other sets to be shown only.
     """
     rows = []
-    for how in [
-        Rerank(weight, first)
-        for weight in sorted(set(weights))
-        for first in sorted(voted.shares[0])
-    ]:
-        pooled = pd.concat(
-            [
-                outcome(frame, own[how.first], how.weight)
-                for frame, own in zip(frames, voted.shares, strict=True)
-            ]
-        )
-        rows.append(
-            (how.weight, how.first, metrics.score(pooled).top1, *metrics.bootstrap_products(pooled))
-        )
+    for weight in sorted(set(weights)):
+        for first in sorted(voted.shares[0]):
+            pooled = pd.concat(_reranked(frames, voted, Rerank(weight, first)))
+            interval = metrics.bootstrap_products(pooled)
+            rows.append((weight, first, metrics.score(pooled).top1, *interval))
     return pd.DataFrame(rows, columns=["weight", "first", "top1", "low", "high"])
 
 
 def choose(curve: pd.DataFrame) -> Rerank:
-    """The settings with the highest top1 of a `sensitivity` curve; of equal ones the lowest weight, then first."""
+    """The settings of the highest top1 of a `sensitivity` curve, then lowest weight, then first."""
     best = curve.sort_values(["top1", "weight", "first"], ascending=[False, True, True]).iloc[0]
     return Rerank(float(best["weight"]), int(best["first"]))
+
+
+def check(gallery: Gallery, k: int, embedded: bool) -> None:
+    """Refuse a gallery without descriptors, and queries that are embeddings or vote (k > 1)."""
+    if gallery.descriptors is None:
+        raise ValueError(
+            "gallery: it keeps no keypoints to re-rank by; build it anew with keypoints "
+            "(`klip gallery build FILE SOURCE --keypoints`)"
+        )
+    if k != 1 or embedded:
+        raise ValueError(
+            "gallery: re-ranking wants k = 1 and the images themselves, got "
+            f"{'embeddings' if embedded else f'k={k!r}'}"
+        )
+
+
+def rows_of(
+    gallery: Gallery,
+    images: list[str],
+    rows: np.ndarray,
+    cosines: np.ndarray,
+    how: Rerank,
+    workers: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A gallery's nearest rows (Q, T) and cosines ordered by print, with these similarities."""
+    packshots = defaultdict(list)
+    owners = gallery.owners[:: gallery.meta["views"]]
+    for owner, own in zip(owners, gallery.descriptors, strict=True):
+        packshots[owner].append(own)
+
+    def shares(image: str, first: np.ndarray) -> np.ndarray:
+        shown = [np.concatenate(packshots[gallery.owners[row]]) for row in first]
+        return share(keypoints.sift_scores(shown)(keypoints.sift(read(image))))
+
+    with keypoints.threads(workers) as pool:
+        found = np.array(list(pool.map(shares, images, rows[:, : how.first])))
+    places, scores = order(cosines, found, how.weight)
+    return np.take_along_axis(rows, places, axis=1), scores
+
+
+def _reranked(frames: Sequence[pd.DataFrame], voted: Votes, how: Rerank) -> list[pd.DataFrame]:
+    pairs = zip(frames, voted.shares, strict=True)
+    return [outcome(frame, own[how.first], how.weight) for frame, own in pairs]
+
+
+def _check(frames: Sequence[pd.DataFrame], firsts: list[int]) -> None:
+    """Frames that keep the largest of `firsts` (falling) and ask the same queries."""
+    if not len(frames) or not firsts or firsts[-1] < 1:
+        raise ValueError(
+            "rerank: wants at least one frame and numbers of first products of at least 1, got "
+            f"{len(frames)} frames and {firsts}"
+        )
+    for frame in frames:
+        kept = frame.attrs.get("keep", 0)
+        if kept < firsts[0]:
+            raise ValueError(
+                f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "
+                f"{kept}; make them by evaluation.evaluate(..., keep={firsts[0]})"
+            )
+        if frame["image"].tolist() != frames[0]["image"].tolist():
+            raise ValueError("rerank: the frames must ask the same queries in the same order")

@@ -1,0 +1,51 @@
+"""The file of a gallery: safetensors, with owners and settings as JSON in its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from klip.settings.files import atomic
+
+FORMAT = "klip-gallery-1"
+
+
+def write(
+    path: Path, embeddings: Tensor, descriptors: Sequence[np.ndarray] | None, told: dict[str, Any]
+) -> None:
+    """Write it whole or not at all."""
+    head = {"format": FORMAT, "gallery": json.dumps(told, ensure_ascii=False)}
+    tensors = {"embeddings": embeddings.contiguous()}
+    if descriptors is not None:
+        none = torch.zeros(0, 130, dtype=torch.uint8)  # there may be no packshot
+        tensors["descriptors"] = torch.cat([none, *map(torch.from_numpy, descriptors)])
+        counts = [len(rows) for rows in descriptors]
+        tensors["keypoints"] = torch.tensor(counts, dtype=torch.int32)
+    atomic(path, lambda part: safetensors.torch.save_file(tensors, part, head))
+
+
+def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:
+    """Embeddings, descriptors (None: the gallery keeps none), and what was told of them."""
+    if not path.is_file():
+        raise FileNotFoundError(f"gallery {path} is missing; `klip gallery build` writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            head = file.metadata() or {}
+            if head.get("format") != FORMAT:
+                raise ValueError(f"gallery: {path} is no gallery; `klip gallery build` writes one")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+    except SafetensorError as error:
+        raise ValueError(f"gallery: {path} is not a whole safetensors file ({error})") from None
+    descriptors = None
+    if "descriptors" in tensors:  # galleries from before re-ranking have none
+        rows = tensors["descriptors"].split(tensors["keypoints"].tolist())
+        descriptors = [own.numpy() for own in rows]
+    return tensors["embeddings"], descriptors, json.loads(head["gallery"])
