@@ -45,7 +45,7 @@ lab: $(STAMP)  ## open JupyterLab
 
 refresh: $(STAMP)  ## put the outputs of the nano run into the committed notebooks and README.md
 	$(BIN)/klip reproduce --profile nano $(ARGS)
-	$(BIN)/python -c 'from klip.companion import report, reproduce; reproduce.refresh(); report.fill_readme()'
+	$(BIN)/python -c 'from klip.companion import overview, reproduce; reproduce.refresh(); overview.fill_readme()'
 	$(STRIP) notebooks/*.ipynb
 
 clean:  ## delete cached runs, rendered images and executed notebooks; keep .venv, results and downloads

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from klip.companion import reproduce
+from klip.companion.notebook import Notebook
 from klip.settings import config, paths
 
 NUMBERED = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_umap"]
@@ -88,13 +88,13 @@ def test_parameters_are_annotated_literals(name):
 def test_papermill_sees_every_parameter(name):
     import papermill
 
-    read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
+    read = Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
     assert set(papermill.inspect_notebook(paths.NOTEBOOKS / f"{name}.ipynb")) == set(read)
 
 
 @pytest.mark.parametrize("name", NUMBERED)
 def test_parameters_are_the_settings_of_nano(name):
-    read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
+    read = Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
     assert read == config.Settings().model_dump() and list(read) == list(
         config.Settings.model_fields
     )
@@ -103,12 +103,11 @@ def test_parameters_are_the_settings_of_nano(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_used_through_settings(name):
-    read = reproduce.Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb")
-    loaded = [node.id for node in ast.walk(read.tree) if isinstance(node, ast.Name)]
+    read = Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb")
+    tree = ast.parse("\n".join(read.code))
+    loaded = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     shared = set(read.parameters) & set(config.Settings.model_fields)
-    assert not shared & set(loaded), (
-        "write settings.NAME: the runner derives from it what to run again"
-    )
+    assert not shared & set(loaded), "write settings.NAME: it is checked"
 
 
 @pytest.mark.parametrize("name", NAMES)

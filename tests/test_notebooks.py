@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from klip.companion import report, reproduce
+from klip.companion import overview, reproduce
 from klip.settings import paths
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def chain(tmp_path_factory):
         patch.setenv("KLIP_CACHE", str(paths.CACHE))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
         ran = reproduce.run("nano", TINY)
-        yield ran, paths.RESULTS / "nano", report.summary("nano")
+        yield ran, paths.RESULTS / "nano", overview.summary("nano")
 
 
 def metrics(folder, name):

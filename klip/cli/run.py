@@ -33,9 +33,9 @@ def reproduce(
 @app.command()
 def report(profile: options.Profile = "nano") -> None:
     """Judge the paper's claims by the stored results; writes claims.csv, claims.md and report.md."""
-    from klip.companion import report as writer
+    from klip.companion import overview, report as writer
 
-    typer.echo(f"{writer.save_claims(profile)}\n{writer.write_report(profile)}")
+    typer.echo(f"{writer.save_claims(profile)}\n{overview.write_report(profile)}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
-"""A look at the embedding (not in the paper): UMAP to two dimensions, and how far to trust the picture.
+"""A look at the embedding (not in the paper): UMAP, and how far to trust its picture.
 
-Axes: N images, D numbers per embedding.  UMAP's coordinates differ between machines: compare the purity,
-which is measured before the projection, never coordinates.
+Axes: N images, D numbers per embedding.  UMAP's coordinates differ between machines: compare
+the purity, which is measured before the projection, never coordinates.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ NEIGHBOURS = 15
 def umap_2d(embeddings: np.ndarray, seed: int = 0, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """UMAP coordinates (N, 2) of embeddings (N, D) by cosine (McInnes et al. 2018).
 
-    Equal on one machine for one seed.  `neighbours` is cut to N - 1; fewer than 5 images are an error.
+    Equal on one machine for one seed.  `neighbours` is cut to N - 1; N is at least 5.
     """
     points = _points(embeddings)
-    with warnings.catch_warnings(
-        action="ignore", category=ImportWarning
-    ):  # umap can do without Tensorflow
+    # umap can do without Tensorflow, and says so.
+    with warnings.catch_warnings(action="ignore", category=ImportWarning):
         from umap import UMAP
 
-    return UMAP(
-        n_neighbors=min(neighbours, len(points) - 1), metric="cosine", n_jobs=1, random_state=seed
-    ).fit_transform(points)
+    near = min(neighbours, len(points) - 1)
+    project = UMAP(n_neighbors=near, metric="cosine", n_jobs=1, random_state=seed)
+    return project.fit_transform(points)
 
 
 def trustworthiness(
     embeddings: np.ndarray, projected: np.ndarray, neighbours: int = NEIGHBOURS
 ) -> float:
-    """How far a picture's neighbours (cut to under N / 2) are true ones: 1 is best, 0.5 chance (Venna & Kaski 2001)."""
+    """How far a picture's neighbours are true ones: 1 is best, 0.5 chance.
+
+    Venna & Kaski 2001; `neighbours` is cut to under N / 2.
+    """
     from sklearn.manifold import trustworthiness as measure
 
     points = _points(embeddings)
-    return float(
-        measure(
-            points, projected, n_neighbors=min(neighbours, (len(points) - 1) // 2), metric="cosine"
-        )
-    )
+    near = min(neighbours, (len(points) - 1) // 2)
+    return float(measure(points, projected, n_neighbors=near, metric="cosine"))
 
 
 def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], k: int = 5) -> float:
-    """Mean share of an image's k nearest others (by cosine) that show its product, before any projection.
+    """Mean share of an image's k nearest others (by cosine) that show its product.
 
-    Of a product of n <= k images the n - 1 nearest count; with a single image it is left out; nothing left: an error.
+    Of a product of n <= k images the n - 1 nearest count; with a single image it is left out;
+    nothing left: an error.
     """
     points = _points(embeddings)
     _, owner, size = np.unique(products, return_inverse=True, return_counts=True)

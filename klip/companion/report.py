@@ -1,25 +1,24 @@
-"""Floor 4: the only writer under results/.
+"""The only writer under results/.
 
-    results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg  metrics/NN_name.json
-                        claims.csv, .md  report.md
+    results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg
+                        metrics/NN_name.json  claims.csv, .md  report.md
     results/gpu/        what `klip bench` measured, a file per machine and setting
 
-A name with NN begins with the number of the notebook that writes it, so that the runner can tell whose it is.
-Files appear whole (temporary name, then replaced). No picture that shows a real photograph is ever written.
+NN is the number of the notebook that writes it: the runner can tell whose it is.  Files appear
+whole or not at all.  No picture that shows a real photograph is ever written.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import itertools
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,13 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PACKAGES = (
-    "torch",
-    "open_clip_torch",
-    "pytorch-metric-learning",
-    "numpy",
-    "opencv-contrib-python-headless",
-)
+PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy")
+PACKAGES += ("opencv-contrib-python-headless",)
 
 
 def _path(name: str, profile: str, kind: str, suffix: str) -> Path:
@@ -58,42 +52,41 @@ def folder(profile: str) -> Path:
     return paths.RESULTS / profile
 
 
-def _write(path: Path, content: str | bytes) -> Path:
-    atomic(
-        path,
-        lambda part: part.write_bytes(content.encode() if isinstance(content, str) else content),
-    )
+def write(path: Path, content: str | bytes) -> Path:
+    content = content.encode() if isinstance(content, str) else content
+    atomic(path, lambda part: part.write_bytes(content))
     return path
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    return _write(
-        path, json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
+    return write(path, text + "\n")
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
-    """Write a table as .csv (six digits) and .md, return the .csv path; a named index becomes columns."""
+    """Write a table, a named index too, as .csv (six digits) and .md; returns the .csv."""
     path = _path(name, profile, "tables", ".csv")
     frame = frame.reset_index() if any(level is not None for level in frame.index.names) else frame
-    _write(path.with_suffix(".md"), markdown(frame))
-    return _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write(path.with_suffix(".md"), markdown(frame))
+    return write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def save_figure(
     figure: Figure, name: str, profile: str, *, photographs: bool = False, images: bool = False
 ) -> Path | None:
-    """Write a figure: PNG for plots, JPEG for grids of rendered `images`; 90 dots per inch, the repository stays small.
+    """Write a figure: PNG for plots, JPEG for grids of rendered `images`.
 
-    photographs=True says that it shows real photographs: nothing is written, an older file of that name goes.
+    90 dots per inch, the repository stays small.  photographs=True says that it shows real
+    photographs: nothing is written, an older file of that name goes.
     """
     path = _path(name, profile, "figures", ".jpg" if images else ".png")
     if photographs:
         path.unlink(missing_ok=True)
         return None
     options = {"pil_kwargs": {"quality": 80}} if images else {"metadata": {"Software": None}}
-    figure.savefig(buffer := io.BytesIO(), format=path.suffix[1:], dpi=90, **options)
-    return _write(path, buffer.getvalue())
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=90, **options)
+    return write(path, buffer.getvalue())
 
 
 @functools.cache
@@ -110,7 +103,7 @@ def _commit() -> str | None:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, device, threads, commit, date (UTC). Names no user, host or folder; imports nothing heavy."""
+    """Versions, device, threads, commit, date; no user, host, folder; no heavy import."""
     torch = sys.modules.get("torch")
     device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "CPU"
     return {
@@ -125,61 +118,42 @@ def provenance() -> dict[str, Any]:
 
 
 def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
-    """Write numbers as JSON, with the `provenance` they were made under; not-a-number becomes null."""
-    return _write_json(
-        _path(name, profile, "metrics", ".json"), {**values, "provenance": provenance()}
-    )
+    """Write numbers as JSON with the `provenance` of this run; NaN becomes null."""
+    path = _path(name, profile, "metrics", ".json")
+    return _write_json(path, {**values, "provenance": provenance()})
 
 
 def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
-    """Write what `klip bench` measured as results/gpu/<name>.json: device, torch and settings, but no date."""
+    """Write what `klip bench` measured as results/gpu/<name>.json; it has no date."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"report: a gpu file is named in letters, digits, - and _, got {name!r}")
-    if missing := sorted({"device", "torch", "settings"} - set(facts)):
-        raise ValueError(
-            f"report: facts of a GPU must name {', '.join(missing)}; `klip bench` does"
-        )
+    missing = ", ".join(sorted({"device", "torch", "settings"} - set(facts)))
+    if missing:
+        raise ValueError(f"report: facts of a GPU must name {missing}; `klip bench` does")
     return _write_json(paths.RESULTS / "gpu" / f"{name}.json", facts)
 
 
+SPEEDS = (
+    "name device model precision batch checkpointing peak_gib images_per_s share_of_matrix_rate "
+    "from_jpegs over_metric_loss_only"
+).split()
+
+
 def speeds() -> pd.DataFrame:
-    """What `klip bench` has measured so far (results/gpu/*.json), a row for each file; peak in GiB, of a GPU only."""
+    """What `klip bench` measured (results/gpu/*.json), a row a file; peak of a GPU only."""
     import pandas as pd
 
-    columns = [
-        "name",
-        "device",
-        "model",
-        "precision",
-        "batch",
-        "checkpointing",
-        "peak_gib",
-        "images_per_s",
-        "share_of_matrix_rate",
-        "from_jpegs",
-        "over_metric_loss_only",
-    ]
     rows = []
     for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
         facts = json.loads(file.read_text())
         how, step = facts["settings"], facts["synthetic"]
+        what = (file.stem, facts["device"], facts["model"], how["precision"])
+        batch = (f"{how['batch_size']} in {how['accumulate']}", how["checkpointing"])
         peak = step.get("peak_reserved_bytes")
-        rows.append(
-            (
-                file.stem,
-                facts["device"],
-                facts["model"],
-                how["precision"],
-                f"{how['batch_size']} in {how['accumulate']}",
-                how["checkpointing"],
-                None if peak is None else peak / 2**30,
-                step["images_per_s"],
-                facts["share_of_matrix_rate"],
-                facts["jpeg_fed"]["images_per_s"],
-                facts["beside_metric_loss_only"]["ratio"],
-            )
-        )
-    return pd.DataFrame(rows, columns=columns)
+        speed = (None if peak is None else peak / 2**30, step["images_per_s"])
+        fed, beside = facts["jpeg_fed"]["images_per_s"], facts["beside_metric_loss_only"]["ratio"]
+        rows.append((*what, *batch, *speed, facts["share_of_matrix_rate"], fed, beside))
+    return pd.DataFrame(rows, columns=SPEEDS)
 
 
 def read_metrics(name: str, profile: str) -> dict[str, Any]:
@@ -200,87 +174,14 @@ def all_metrics(profile: str) -> dict[str, dict[str, Any]]:
 
 
 def paper_number(label: str) -> float | None:
-    """RetailKLIP's published percent for the set that `label` begins with, or that it mirrors."""
+    """RetailKLIP's published percent for a set, or the one it mirrors, `label`'s first word."""
     return published.of_row(label.split()[0])
 
 
-def _sets(profile: str) -> dict[str, dict[str, Any]]:
-    """`sets` of 04_zero_shot.json: label -> queries, products, and fractions frozen, fine_tuned, difference, low, high.
-
-    A label is a set's name, perhaps with more words after it (the gallery rule).  Where measured there are also floor
-    (SIFT, the same queries and packshots) and reranked, each with its _low and _high.
-    """
-    return all_metrics(profile).get("04_zero_shot", {}).get("sets", {})
-
-
-def _percent(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{100 * value:{sign}.1f}"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return f"{_percent(row['low'], '+')} to {_percent(row['high'], '+')}"
-
-
-def summary(profile: str) -> str:
-    """The closing table of a run: fine-tuned minus frozen top-1 with 95 % interval, chosen depth, times."""
-    lines = [
-        f"profile {profile}: top-1 accuracy in percent, one packshot per product",
-        f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval",
-    ]
-    for label, row in _sets(profile).items():
-        shown = (
-            _percent(row["frozen"]),
-            _percent(row["fine_tuned"]),
-            _percent(row["difference"], "+"),
-        )
-        numbers = "".join(f"{text:>8}" for text in (row["queries"], *shown))
-        note = "" if row["low"] is None or row["low"] > 0 else "   not above 0"
-        lines.append(f"{label:<28}{numbers}  {_interval(row)}{note}")
-    found = all_metrics(profile)
-    if (depth := found.get("02_depth", {}).get("depth")) is not None:
-        lines.append(f"chosen depth: {depth} images per product")
-    times = [
-        f"{name} {values['seconds']:.0f} s"
-        for name, values in found.items()
-        if values.get("seconds")
-    ]
-    return "\n".join(lines + (["times: " + ", ".join(times)] if times else []))
-
-
-def _results_table(profile: str) -> str:
-    """Ours beside the paper's, in Markdown; says so when there is no run yet."""
-    if not _sets(profile):
-        return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
-    lines = [
-        "| set | products | queries | chance | SIFT | frozen | fine-tuned | difference (95 % interval) "
-        "| re-ranked | paper |",
-        "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|",
-    ]
-    for label, row in _sets(profile).items():
-        paper, mirrored = paper_number(label), published.PAPER_SET.get(label.split()[0])
-        shown = "-" if paper is None else f"{paper} ({mirrored})" if mirrored else str(paper)
-        gain = f"{_percent(row['difference'], '+')} ({_interval(row)})"
-        size = (
-            row["products"],
-            row["queries"],
-            _percent(1 / row["products"]),
-            _percent(row.get("floor")),
-        )
-        ours = (
-            _percent(row["frozen"]),
-            _percent(row["fine_tuned"]),
-            gain,
-            _percent(row.get("reranked")),
-        )
-        lines.append("| " + " | ".join(map(str, (label, *size, *ours, shown))) + " |")
-    left_out = all_metrics(profile)["04_zero_shot"].get("left_out")
-    return "\n".join(lines + [f"\n{left_out}"] * bool(left_out)) + "\n"
-
-
 def save_claims(profile: str) -> Path:
-    """Judge the paper's claims by the stored metrics; write claims.csv and claims.md, return the .csv path.
+    """Judge the paper's claims; write claims.csv and .md, return the .csv path.
 
-    Takes from each metrics file `evidence` (records of `claims.evidence`) and `reasons`, see `claims.verdicts`.
+    Takes from each metrics file `evidence` and `reasons`, see `claims.verdicts`.
     """
     from klip.stats import claims
 
@@ -290,90 +191,12 @@ def save_claims(profile: str) -> Path:
             f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
             f"run `make reproduce PROFILE={profile}`"
         )
-    reasons: dict[str, list[str]] = {}
-    for number, reason in (item for values in found for item in values.get("reasons", {}).items()):
-        reasons.setdefault(number, []).append(reason)
-    ledger = claims.verdicts(
-        [row for values in found for row in values.get("evidence", [])],
-        {number: "; ".join(given) for number, given in reasons.items()},
-    )
-    _write(folder(profile) / "claims.md", markdown(ledger))
-    return _write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
-
-
-def _ledger(profile: str) -> str:
-    """claims.md; says so when there is none yet."""
-    path = folder(profile) / "claims.md"
-    if path.is_file():
-        return path.read_text()
-    return f"The claims are not judged for profile `{profile}` yet: `make reproduce PROFILE={profile}`.\n"
-
-
-def readme(text: str) -> str:
-    """README's text with what stands between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->` made anew.
-
-    Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and `speed:all`, see `speeds`.
-    """
-    tables = {
-        "results": _results_table,
-        "claims": _ledger,
-        "speed": lambda _: markdown(speeds().round(3)),
-    }
-    return re.sub(
-        r"(<!-- (results|claims|speed):(\w+) -->\n).*?(<!-- /\2 -->)",
-        lambda match: match[1] + tables[match[2]](match[3]) + match[4],
-        text,
-        flags=re.DOTALL,
-    )
-
-
-def fill_readme() -> None:
-    """Put the stored results into README.md."""
-    path = paths.ROOT / "README.md"
-    _write(path, readme(path.read_text()))
-
-
-def write_report(profile: str) -> Path:
-    """Write results/<profile>/report.md: summary, claims (`save_claims`), each notebook's results, provenance."""
-    found = all_metrics(profile)
-    kinds: dict[str, Callable[[Path], str]] = {
-        "tables/*.md": lambda file: file.read_text(),
-        "figures/*": lambda file: f"![{file.stem}](figures/{file.name})\n",
-        "metrics/*.json": lambda file: _listing(found[file.stem]),
-    }
-    parts = [
-        f"# Results of profile {profile}\n",
-        f"```\n{summary(profile)}\n```\n",
-        _results_table(profile),
-    ]
-    if found:
-        save_claims(profile)
-        parts += ["## The paper's claims\n", _ledger(profile)]
-    files = [
-        (file.name.split("_")[0], order, file.name, show(file))
-        for order, (kind, show) in enumerate(kinds.items())
-        for file in folder(profile).glob(kind)
-        if not file.name.startswith(".")
-    ]
-    for number, own in itertools.groupby(sorted(files), key=lambda file: file[0]):
-        parts.append(f"## Notebook {number}\n")
-        parts += [part for _, _, name, content in own for part in (f"### {name}\n", content)]
-    if made := [values["provenance"] for values in found.values() if "provenance" in values]:
-        parts += [
-            "## Provenance of the last notebook\n",
-            _listing(max(made, key=lambda item: item["date"])),
-        ]
-    return _write(folder(profile) / "report.md", "\n".join(parts))
-
-
-def _listing(values: Mapping[str, Any]) -> str:
-    """The single numbers and words of one metrics file; nested ones stay in the file."""
-    single = {
-        name: value
-        for name, value in values.items()
-        if not isinstance(value, dict | list) and value != ""
-    }
-    return "".join(
-        f"- {name}: {f'{value:.4g}' if isinstance(value, float) else value}\n"
-        for name, value in single.items()
-    )
+    rows: list[dict[str, Any]] = []
+    reasons: dict[str, str] = {}
+    for values in found:
+        rows += values.get("evidence", [])
+        for number, reason in values.get("reasons", {}).items():
+            reasons[number] = f"{reasons[number]}; {reason}" if number in reasons else reason
+    ledger = claims.verdicts(rows, reasons)
+    write(folder(profile) / "claims.md", markdown(ledger))
+    return write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))

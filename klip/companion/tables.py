@@ -1,4 +1,4 @@
-"""Floor 4: frames as Markdown, numbers as JSON's own types."""
+"""Frames as Markdown, numbers as JSON's own types."""
 
 from __future__ import annotations
 
@@ -22,29 +22,27 @@ def plain(value: Any) -> Any:
         return plain(value.to_dict("records") if hasattr(value, "columns") else value.to_dict())
     if hasattr(value, "tolist"):  # arrays, numbers and tensors
         return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [
-            plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)
-        ]
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
-    """A frame as a Markdown table: four digits, empty where nothing is known, at most `rows` rows."""
+    """A frame as a Markdown table: four digits, empty where nothing is known, some rows."""
 
     def cell(value: Any) -> str:
         value = plain(value)
-        text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-        return text.replace("|", "\\|").replace("\n", " ")
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        return "" if value is None else text.replace("|", "\\|").replace("\n", " ")
 
-    lines = [
-        [str(name) for name in frame],
-        ["--:" if dtype.kind in "iuf" else "---" for dtype in frame.dtypes],
-    ]
-    lines += [[cell(value) for value in row] for row in frame.head(rows).itertuples(index=False)]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-    return text + (
-        f"\n{len(frame) - rows} more rows are in the .csv file.\n" if len(frame) > rows else ""
-    )
+    rule = ["--:" if dtype.kind in "iuf" else "---" for dtype in frame.dtypes]
+    lines = [list(map(str, frame)), rule]
+    for row in frame.head(rows).itertuples(index=False):
+        lines.append([cell(value) for value in row])
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    left = len(frame) - rows
+    return text + (f"\n{left} more rows are in the .csv file.\n" if left > 0 else "")

@@ -5,37 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAPER_SET = {"grozi-like": "grozi-120", "capg-like": "capg-gp", "rp2k-like": "rp2k"}
-"""Rendered set -> the set of the paper that it mirrors; the paper's number beside it is no target."""
+"""Rendered set -> the set of the paper that it mirrors, whose number is no target."""
 _OURS = "RetailKLIP"
 _WHOLE = "ResNeXt, full fine-tuning"
 _LINEAR = "semi-supervised ResNeXt + linear layer"
 _LCA = "ResNeXt + LCA + MaxEnt"
 _HARD = "ResNet on the full training split, hardest categories"
+_RANGE = "up to 95, under 90 for hard categories (Peng et al. 2020)"
 PUBLISHED: dict[str, dict[str, float | str]] = {
     _OURS: {"capg-gp": 88.6, "grozi-120": 82.8, "rp2k": 87.7},  # RetailKLIP, zero-shot
     _WHOLE: {"capg-gp": 84.1, "grozi-120": 60.4},  # ResNext-WSL, full finetuning
     _LINEAR: {"capg-gp": 87.6, "grozi-120": 76.19},  # Semi-supervised ResNext-WSL + linear layer
     _LCA: {"capg-gp": 92.2, "grozi-120": 72.3},  # ResNext-WSL + LCA + MaxEnt, full finetuning
-    _HARD: {
-        "rp2k": "up to 95, under 90 for hard categories (Peng et al. 2020)"
-    },  # full finetuning per category
+    _HARD: {"rp2k": _RANGE},  # full finetuning per category
 }
-"""Row of ours, as the claims name it -> set -> percent as printed, words for a range; beside it the paper's own name of
-the method.  capg-gp: Table 1, grozi-120: Table 2, rp2k: §5.1."""
+"""Row of ours, as the claims name it -> set -> percent as printed, words for a range; beside it
+the paper's own name of the method.  capg-gp: Table 1, grozi-120: Table 2, rp2k: §5.1."""
 
 
 def of_row(set_name: str, row: str = _OURS) -> float | None:
-    """Published percent of a row of ours for a set of the paper, or for the set that a rendered one mirrors.
-
-    None for a row or set that the paper does not print, and where it prints a range only.
-    """
+    """Published percent for a set or the one it mirrors; None where no number is printed."""
     found = PUBLISHED.get(row, {}).get(PAPER_SET.get(set_name, set_name))
     return found if isinstance(found, float) else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One test of a claim: row `a` against row `b` on the claim's sets, on the side that the paper says."""
+    """One test of a claim: row `a` against row `b` on the claim's sets."""
 
     a: str
     b: str
@@ -51,36 +47,35 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, in our words, and what would have to be measured for it to hold."""
+    """What the paper says, in our words, and what must be measured for it to hold."""
 
     id: str
     sentence: str
     section: str
     tests: tuple[Comparison, ...]
     sets: tuple[str, ...] = ()
-    """Sets of the paper that it is about, which a set of PAPER_SET stands for; empty: any set."""
+    """Sets of the paper that it is about (see PAPER_SET); empty: any set."""
     margin: float = 0.0
     """Fraction that still counts as near: an assumption of ours, the paper gives none."""
     quotation: str = ""
-    """The paper's own few words with their place; empty where its wording is not at hand."""
+    """The paper's own few words with their place; empty where they are not at hand."""
 
     @property
     def paper(self) -> str:
-        """The paper's figures for the rows and sets of the tests; empty where it prints none."""
-        rows = dict.fromkeys(
-            name for test in self.tests for name in (test.a, test.b) if name in PUBLISHED
-        )
-        told = {
-            name: [
-                f"{row}: {said}"
-                if isinstance(said := PUBLISHED[row][name], str)
-                else f"{row} {said:g}"
-                for row in rows
-                if name in PUBLISHED[row]
-            ]
-            for name in self.sets
-        }
-        return " / ".join(f"{name}: {'; '.join(own)}" for name, own in told.items())
+        """The paper's figures for these rows and sets; empty where it prints none."""
+        names = [name for test in self.tests for name in (test.a, test.b)]
+        rows = [name for name in dict.fromkeys(names) if name in PUBLISHED]
+        told = []
+        for place in self.sets:
+            own = []
+            for row in rows:
+                said = PUBLISHED[row].get(place)
+                if isinstance(said, str):
+                    own.append(f"{row}: {said}")
+                elif said is not None:
+                    own.append(f"{row} {said:g}")
+            told.append(f"{place}: {'; '.join(own)}")
+        return " / ".join(told)
 
 
 _CLOSE = '"accuracy close to or exceeding full finetuning" (abstract)'

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from klip.companion import figures
+from klip.companion import bars, canvas, grids, plots
 
 COUNTS = pd.Series({"a": 400, "b": 120, "c": 50, "d": 20, "e": 3, "f": 1})
 PARTS = pd.Series(["head", "head", "middle", "middle", "tail", "tail"], index=COUNTS.index)
@@ -35,27 +35,27 @@ RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (30 + 10 * k, 50, 3), dtype=np.uint8) for k in range(3)]
 PLACES = RNG.normal(size=(9, 2))
 ALL = {
-    "rank_frequency": lambda: figures.rank_frequency(COUNTS, PARTS, 1.5),
-    "sheet": lambda: figures.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}),
-    "confusions": lambda: figures.confusions([tuple(PICTURES)] * 2),
-    "depth_curve": lambda: figures.depth_curve(
+    "rank_frequency": lambda: plots.rank_frequency(COUNTS, PARTS, 1.5),
+    "sheet": lambda: grids.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}),
+    "confusions": lambda: grids.confusions([tuple(PICTURES)] * 2),
+    "depth_curve": lambda: plots.depth_curve(
         DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), 4
     ),
-    "alpha_curve": lambda: figures.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
-    "breadth_curve": lambda: figures.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
-    "weight_curve": lambda: figures.weight_curve(WEIGHTS),
-    "budget_curve": lambda: figures.budget_curve(BUDGETS),
-    "rows": lambda: figures.rows(ROWS, "ours"),
-    "accept_curve": lambda: figures.accept_curve({"a": ACCEPTS, "b": ACCEPTS}, {"a": 0.55}),
-    "rate_bars": lambda: figures.rate_bars({"small": RATES, "large": RATES}),
-    "history": lambda: figures.history({"seed 0": HISTORY, "seed 1": HISTORY}),
-    "comparison": lambda: figures.comparison(EFFECTS, "effects"),
-    "levels and differences": lambda: figures.comparison(LEVELS, "both"),
-    "trade": lambda: figures.trade(GAINED, "val"),
-    "tail_accuracy": lambda: figures.tail_accuracy(
+    "alpha_curve": lambda: plots.alpha_curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0])),
+    "breadth_curve": lambda: plots.breadth_curve(DEPTHS.assign(set="s", products=[40, 80, 160])),
+    "weight_curve": lambda: plots.weight_curve(WEIGHTS),
+    "budget_curve": lambda: plots.budget_curve(BUDGETS),
+    "rows": lambda: bars.rows(ROWS, "ours"),
+    "accept_curve": lambda: plots.accept_curve({"a": ACCEPTS, "b": ACCEPTS}, {"a": 0.55}),
+    "rate_bars": lambda: bars.rate_bars({"small": RATES, "large": RATES}),
+    "history": lambda: plots.history({"seed 0": HISTORY, "seed 1": HISTORY}),
+    "comparison": lambda: bars.comparison(EFFECTS, "effects"),
+    "levels and differences": lambda: bars.comparison(LEVELS, "both"),
+    "trade": lambda: bars.trade(GAINED, "val"),
+    "tail_accuracy": lambda: bars.tail_accuracy(
         EFFECTS.rename(columns={"label": "part", "group": "encoder"})
     ),
-    "umap_scatter": lambda: figures.umap_scatter(
+    "umap_scatter": lambda: plots.umap_scatter(
         {"before": PLACES, "after": PLACES}, list("aaabbbccc"), ["a", "b"]
     ),
 }
@@ -146,7 +146,7 @@ def test_accept_curve_marks_the_last_point_that_the_threshold_accepts():
     points = [data for data in lines.values() if len(data) == 1]
     assert points == [[[0.25, 1]]]  # 0.6 is accepted at 0.55, 0.3 is not
     assert "at the chosen threshold" in lines
-    exact = figures.accept_curve({"a": ACCEPTS}, {"a": 0.9}).axes[0].lines
+    exact = plots.accept_curve({"a": ACCEPTS}, {"a": 0.9}).axes[0].lines
     assert [0, 0.5] in [
         line.get_xydata().tolist()[0] for line in exact if len(line.get_xdata()) == 1
     ]
@@ -162,7 +162,7 @@ def test_comparison_keeps_intervals_and_order():
 
 
 def test_levels_stand_beside_their_differences():
-    left, right = figures.comparison(LEVELS).axes
+    left, right = bars.comparison(LEVELS).axes
     for ax, start in ((left, 2), (right, 5)):
         drawn = [x for bars in ax.containers for x in bars.lines[0].get_xdata()]
         assert drawn == LEVELS.sort_values("group", kind="stable").iloc[:, start].tolist()
@@ -170,7 +170,7 @@ def test_levels_stand_beside_their_differences():
 
 
 def test_trade_sets_each_point_at_both_gains_and_names_it():
-    figure = figures.trade(GAINED, "val")
+    figure = bars.trade(GAINED, "val")
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["x", "y"]
     first = figure.axes[0]
     points = [
@@ -182,13 +182,13 @@ def test_trade_sets_each_point_at_both_gains_and_names_it():
         ("b", (0.1, 0.02)),
     ]
     colours = [bars.lines[0].get_color() for bars in first.containers]
-    assert colours == [figures.ORANGE, figures.BLUE]  # only a's interval lies below zero
+    assert colours == [canvas.ORANGE, canvas.BLUE]  # only a's interval lies below zero
 
 
 @pytest.mark.parametrize("rows, across", [(slice(0, 6), "z"), (slice(0, 2), "val")])
 def test_trade_wants_two_sets(rows, across):
     with pytest.raises(ValueError, match=f"trade: wants rows of '{across}' and of another set"):
-        figures.trade(GAINED[rows], across)
+        bars.trade(GAINED[rows], across)
 
 
 def test_history_leaves_out_steps_without_validation_and_rates_of_zero():
@@ -205,21 +205,21 @@ def test_sheet_has_a_cell_per_column_and_leaves_gaps_empty():
 
 def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
     figure = ALL["sheet"]()
-    png, jpeg = figures.show(figure).data, figures.show(figure, images=True).data
+    png, jpeg = canvas.show(figure).data, canvas.show(figure, images=True).data
     assert png.startswith(b"\x89PNG") and jpeg.startswith(b"\xff\xd8") and len(jpeg) < len(png)
 
 
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
-        (lambda: figures.sheet({}), "no image"),
-        (lambda: figures.confusions([]), "no image"),
-        (lambda: figures.depth_curve(DEPTHS.iloc[:0], DEPTHS, 4), "empty table"),
-        (lambda: figures.depth_curve(DEPTHS.drop(columns="low"), DEPTHS, 4), "missing low"),
-        (lambda: figures.rate_bars({}), "empty table"),
-        (lambda: figures.accept_curve({}, {}), "empty table"),
+        (lambda: grids.sheet({}), "no image"),
+        (lambda: grids.confusions([]), "no image"),
+        (lambda: plots.depth_curve(DEPTHS.iloc[:0], DEPTHS, 4), "empty table"),
+        (lambda: plots.depth_curve(DEPTHS.drop(columns="low"), DEPTHS, 4), "missing low"),
+        (lambda: bars.rate_bars({}), "empty table"),
+        (lambda: plots.accept_curve({}, {}), "empty table"),
         (
-            lambda: figures.accept_curve({"a": ACCEPTS.drop(columns="threshold")}, {}),
+            lambda: plots.accept_curve({"a": ACCEPTS.drop(columns="threshold")}, {}),
             "missing threshold",
         ),
     ],

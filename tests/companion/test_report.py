@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from klip import cli
-from klip.companion import report
+from klip.companion import overview, report
 from klip.settings import paths
 from klip.stats import claims
 
@@ -112,7 +112,7 @@ def test_nothing_partial_is_left(results):
 def test_summary_shows_every_set_and_says_which_did_not_get_there():
     report.save_metrics({"depth": 16}, "02_depth", "nano")
     zero_shot(**{"grozi-like": ROW, "capg-like": ROW | {"low": -0.01}})
-    text = report.summary("nano")
+    text = overview.summary("nano")
     assert "chosen depth: 16" in text and "04_zero_shot 12 s" in text
     lines = text.splitlines()
     good, bad = (
@@ -120,7 +120,7 @@ def test_summary_shows_every_set_and_says_which_did_not_get_there():
     )
     assert "30.5" in good and "+9.5" in good and "+2.0 to +17.0" in good and "not above" not in good
     assert bad.endswith("-1.0 to +17.0   not above 0")
-    assert "profile real" in report.summary("real")  # nothing there yet: no error
+    assert "profile real" in overview.summary("real")  # nothing there yet: no error
 
 
 def test_readme_gets_ours_beside_the_papers():
@@ -128,7 +128,7 @@ def test_readme_gets_ours_beside_the_papers():
     text = f"<!-- results:nano -->\nold\n{end}middle\n<!-- results:real -->\n{end}"
     print_ = {"floor": 0.5621, "floor_low": 0.5, "floor_high": 0.6, "reranked": 0.744}
     zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW | print_})
-    new = report.readme(text)
+    new = overview.readme(text)
     assert "old" not in new and "middle" in new and "No run of profile `real`" in new
     assert (
         "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | - | 82.8 (grozi-120) |"
@@ -140,7 +140,7 @@ def test_readme_gets_ours_beside_the_papers():
     )
     head, rule, *lines = [line for line in new.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in (head, rule, *lines)} == {11} and "| SIFT |" in head
-    assert report.readme(new) == new and "left out" not in new
+    assert overview.readme(new) == new and "left out" not in new
 
 
 def test_sets_left_out_are_named_under_the_table():
@@ -148,23 +148,23 @@ def test_sets_left_out_are_named_under_the_table():
     report.save_metrics(
         {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", "real"
     )
-    assert f"| - |\n\n{line}\n<!-- /results -->" in report.readme(
+    assert f"| - |\n\n{line}\n<!-- /results -->" in overview.readme(
         "<!-- results:real -->\n<!-- /results -->\n"
     )
     assert (
-        report.write_report("real").read_text().count(line) == 2
+        overview.write_report("real").read_text().count(line) == 2
     )  # once more among the notebook's single values
     report.save_metrics(
         {"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", "real"
     )
-    assert "left out" not in report.write_report("real").read_text()
+    assert "left out" not in overview.write_report("real").read_text()
 
 
 def test_report_collects_everything_in_order(results):
     report.save_table(pd.DataFrame({"n": [1]}), "02_depths", "nano")
     report.save_figure(Figure(figsize=(1, 1)), "01_counts", "nano")
     zero_shot(**{"grozi-like": ROW})
-    text = report.write_report("nano").read_text()
+    text = overview.write_report("nano").read_text()
     wanted = [
         "# Results of profile nano",
         "## Notebook 01",
@@ -225,13 +225,13 @@ def test_claims_are_judged_by_what_the_notebooks_stored(results):
 def test_readme_and_report_show_the_ledger():
     text = "<!-- claims:nano -->\nold\n<!-- /claims -->\nmiddle\n<!-- claims:real -->\n<!-- /claims -->\n"
     measured()
-    assert "not judged for profile `nano` yet" in report.readme(text)
-    whole = report.write_report("nano")  # judges them too
+    assert "not judged for profile `nano` yet" in overview.readme(text)
+    whole = overview.write_report("nano")  # judges them too
     ledger = whole.with_name("claims.md").read_text()
-    new = report.readme(text)
+    new = overview.readme(text)
     assert f"<!-- claims:nano -->\n{ledger}<!-- /claims -->\nmiddle\n" in new and "old" not in new
     assert "not judged for profile `real` yet: `make reproduce PROFILE=real`" in new
-    assert report.readme(new) == new
+    assert overview.readme(new) == new
     assert f"## The paper's claims\n\n{ledger}" in whole.read_text()
 
 
@@ -278,7 +278,7 @@ def test_readme_of_the_project_is_up_to_date(tmp_path, monkeypatch):
     shown = []
     for folder in (paths.ROOT / "results", tmp_path / "results"):
         monkeypatch.setattr(paths, "RESULTS", folder)
-        shown += [report.readme(text)] if folder.is_dir() else []
+        shown += [overview.readme(text)] if folder.is_dir() else []
     assert text in shown, "README.md is behind results/: run `make refresh`"
 
 
@@ -289,7 +289,7 @@ def test_provenance_does_not_load_torch():
 
 
 def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
-    assert report.speeds().empty and "| name | device |" in report.readme(
+    assert report.speeds().empty and "| name | device |" in overview.readme(
         "<!-- speed:all -->\n<!-- /speed -->\n"
     )
     how = {"precision": "bf16", "batch_size": 64, "accumulate": 4, "checkpointing": False}
@@ -317,5 +317,5 @@ def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
     assert found["name"].tolist() == ["a", "b"] and found["device"].tolist() == ["CPU", "H100"]
     assert found["peak_gib"].isna().tolist() == [True, False] and found["peak_gib"][1] == 5
     assert found["batch"].tolist() == ["64 in 4"] * 2 and found["over_metric_loss_only"][1] == 1.25
-    shown = report.readme("<!-- speed:all -->\nold\n<!-- /speed -->\n")
+    shown = overview.readme("<!-- speed:all -->\nold\n<!-- /speed -->\n")
     assert "H100" in shown and "old" not in shown and shown.count("speed") == 2

@@ -1,0 +1,215 @@
+"""Lines and points over a quantity.  Each function returns a Figure and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from klip.companion import canvas
+from klip.companion.canvas import SPAN, colour, draws, look, panels, percent
+
+
+def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figure:
+    """Images per product against rank, both logarithmic (paper §3).
+
+    The line is rank to the power -exponent.
+    """
+    figure, (ax,) = panels(size=(6.4, 3.6))
+    images, rank = counts.to_numpy(), np.arange(1, len(counts) + 1)
+    part = parts.reindex(counts.index).to_numpy()
+    shades = {"head": canvas.BLUE, "middle": canvas.GREEN, "tail": canvas.ORANGE}
+    for name, shade in shades.items():
+        own = part == name
+        label = f"{name}: {own.sum():,} products, {images[own].sum():,} images"
+        ax.plot(rank[own], images[own], "o", color=shade, markersize=4, label=label)
+    # In logarithms the line goes through the mean of the points.
+    level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
+    fit = f"fit: rank$^{{-{exponent:.2f}}}$"
+    ax.plot(rank, level * rank**-exponent, "--", color=canvas.GREY, label=fit)
+    ax.set(xscale="log", yscale="log", title="Images per product")
+    ax.set(xlabel="rank of the product", ylabel="images")
+    ax.legend(loc="lower left")
+    return figure
+
+
+def _curve(ax: Axes, table: pd.DataFrame, x: str, number: int, label: str) -> None:
+    """A line with its interval as a band."""
+    band = {"color": colour(number), "alpha": 0.15, "linewidth": 0}
+    ax.fill_between(table[x], table["low"], table["high"], **band)
+    ax.plot(table[x], table["mean"], **look(number), label=label)
+
+
+@draws("depth", *SPAN)
+def depth_curve(table: pd.DataFrame, points: pd.DataFrame, chosen: int) -> Figure:
+    """Validation accuracy against depth (paper §4.1.3).
+
+    points: depth, top1 of each seed; chosen: the depth to mark.
+    """
+    figure, (ax,) = panels()
+    _curve(ax, table, "depth", 0, "mean of the seeds, 95 % interval")
+    seed = {"color": canvas.GREY, "markersize": 3, "zorder": 1.5, "label": "one seed"}
+    ax.plot(points["depth"], points["top1"], "o", **seed)
+    ax.axvline(chosen, color=canvas.ORANGE, linestyle=":", label=f"chosen depth {chosen}")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(table["depth"], [str(depth) for depth in table["depth"]])
+    ax.set(title="Depth sweep", ylabel="validation top-1")
+    ax.set_xlabel("depth (images per product and epoch)")
+    percent(ax.yaxis)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _set_curves(table: pd.DataFrame, x: str, label: str, title: str) -> Figure:
+    """Top-1 of each set against column `x`."""
+    figure, (ax,) = panels()
+    for number, (name, rows) in enumerate(table.groupby("set", sort=False)):
+        _curve(ax, rows.sort_values(x), x, number, str(name))
+    ax.set(xlabel=label, ylabel="top-1", title=title)
+    percent(ax.yaxis)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@draws("set", "alpha", *SPAN)
+def alpha_curve(table: pd.DataFrame) -> Figure:
+    """Accuracy of each set between frozen (alpha 0) and fine-tuned weights (alpha 1)."""
+    title = "Between frozen and fine-tuned weights"
+    return _set_curves(table, "alpha", "alpha (0 frozen, 1 fine-tuned)", title)
+
+
+@draws("set", "products", *SPAN)
+def breadth_curve(table: pd.DataFrame) -> Figure:
+    """Accuracy of each set against the number of products, the number of images fixed (C5)."""
+    label = "products trained on (a quarter of them gets four times the depth)"
+    figure = _set_curves(table, "products", label, "Breadth sweep")
+    figure.axes[0].set_xticks(sorted(set(table["products"])))
+    return figure
+
+
+@draws("set", "weight", "top1", "low", "high")
+def weight_curve(table: pd.DataFrame) -> Figure:
+    """Top-1 of each set against the weight of the keypoints' votes."""
+    lines = table.rename(columns={"top1": "mean"})
+    label = "weight of the votes (0: cosine alone)"
+    return _set_curves(lines, "weight", label, "Re-ranking by print")
+
+
+@draws("row", "budget", "mean", "chosen")
+def budget_curve(table: pd.DataFrame) -> Figure:
+    """Held-out top-1 of the trained baselines (row) against images per product.
+
+    Those with `chosen` (bool) are ringed.
+    """
+    lines = table.assign(set=table["row"], low=table["mean"], high=table["mean"])
+    title = "Budgets of the trained baselines, on validation products"
+    figure = _set_curves(lines, "budget", "images per product", title)
+    ax = figure.axes[0]
+    for line in ax.lines[len(canvas.COLOURS) :]:  # colours begin anew
+        line.set_linestyle("--")
+    taken = table[table["chosen"]]
+    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": canvas.DARK}
+    ax.plot(taken["budget"], taken["mean"], "o", **ring)
+    budgets = sorted(set(table["budget"]))
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(budgets, map(str, budgets))
+    return figure
+
+
+@draws("threshold", "false_accepts", "correct_accepts")
+def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
+    """Correct accepts (products in the gallery) against false ones (others), a line per label.
+
+    curves: as `open_set.curve` makes them; chosen, for 95 % correct accepts: thresholds by
+    label, marked on the lines.
+    """
+    figure, (ax,) = panels(size=(6.8, 4.2))
+    ax.plot([0, 1], [0, 1], "--", color=canvas.GREY, linewidth=1, label="chance")
+    ax.axhline(0.95, color=canvas.GREY, linestyle=":", linewidth=1, label="95 % correct accepts")
+    # A mark must stand out where lines run close.
+    point = {"markeredgecolor": "white", "markersize": 7, "zorder": 3}
+    for number, (name, table) in enumerate(curves.items()):
+        dash = "-" if number < len(canvas.COLOURS) else "--"  # colours begin anew
+        line = {"color": colour(number), "linestyle": dash, "label": str(name)}
+        ax.plot(table["false_accepts"], table["correct_accepts"], **line)
+        if name in chosen:
+            last = table[table["threshold"] >= chosen[name]].tail(1)
+            ax.plot(last["false_accepts"], last["correct_accepts"], **look(number), **point)
+    ax.plot([], [], "o", color=canvas.DARK, label="at the chosen threshold", **point)
+    ax.set(title="Open set", ylabel="correct accepts")
+    ax.set_xlabel("false accepts (products not in the gallery)")
+    percent(ax.xaxis)
+    percent(ax.yaxis)
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+@draws("images", "loss", "val_top1")
+def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Training as it went, against images seen; one line a run.
+
+    Panels: loss, learning rate per block (of the first run), validation accuracy.
+    """
+    figure, (loss, rates, validation) = panels(3, (9.6, 3.0))
+    for number, (name, table) in enumerate(runs.items()):
+        steps, judged = table.dropna(subset=["loss"]), table.dropna(subset=["val_top1"])
+        smooth = steps["loss"].rolling(max(1, len(steps) // 20), min_periods=1).mean()
+        loss.plot(steps["images"], smooth, color=colour(number), label=name)
+        validation.plot(judged["images"], judged["val_top1"], **look(number))
+    first = next(iter(runs.values()))
+    blocks = [name for name in first if name.startswith("lr_") and name != "lr_centres"]
+    for position, name in enumerate(blocks):  # the stem pale, the top dark
+        shade = 0.25 + 0.75 * (position + 1) / len(blocks)
+        above_zero = first[name].where(first[name] > 0)  # the axis is logarithmic
+        rates.plot(first["images"], above_zero, color=canvas.BLUE, alpha=shade, linewidth=1.1)
+    loss.set(title="Loss (running mean)", xlabel="images seen")
+    rates.set(title="Rate per block (dark: top)", xlabel="images seen", yscale="log")
+    validation.set(title="Validation top-1", xlabel="images seen")
+    percent(validation.yaxis)
+    loss.legend(loc="upper right")
+    return figure
+
+
+@draws("images")
+def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Pre-training as it went: one panel a run, a line for each of its losses."""
+    figure, axes = panels(len(runs), (4.8 * len(runs), 3.0))
+    for ax, (name, table) in zip(axes, runs.items(), strict=True):
+        parts = table.columns.intersection(["pair", "text", "caption", "teacher"], sort=False)
+        for number, part in enumerate(parts):
+            rows = table.dropna(subset=part)
+            ax.plot(rows["images"], rows[part], color=colour(number), label=part)
+        ax.set(title=name, xlabel="images seen", ylabel="loss")
+        ax.legend()
+    return figure
+
+
+@draws()
+def umap_scatter(
+    points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()
+) -> Figure:
+    """Maps side by side, e.g. before and after; each array is (N, 2), products has N names.
+
+    Those in `shown` stand out (up to 12 differ in colour or marker).  A long name loses its
+    beginning: flavours of one line differ at the end.
+    """
+    figure, axes = panels(len(points), (1.4 + 3.9 * len(points), 3.9))
+    names = np.asarray(products)
+    for ax, (title, place) in zip(axes, points.items(), strict=True):
+        others = place[~np.isin(names, list(shown))]
+        ax.plot(*others.T, ".", color="#CFCFCF", markersize=3, zorder=1)
+        for number, product in enumerate(shown):
+            own, name = place[names == product], str(product)
+            # The second six take another marker.
+            marker = canvas.MARKERS[(number + number // 6) % 6]
+            label = name if len(name) <= 30 else f"...{name[-27:]}"
+            ax.plot(*own.T, marker, color=colour(number), markersize=4, label=label)
+        ax.set(title=title, xticks=[], yticks=[])
+        ax.spines[:].set_visible(True)
+    if len(shown):
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", fontsize=7)
+    return figure
