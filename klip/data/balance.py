@@ -1,10 +1,9 @@
 """Depth and breadth (paper §4.1.3, words of Zhang & Deng 2020): which image is drawn when.
 
-Breadth is the number of products, depth that of a product's draws in an epoch.  No image is drawn again before all of
-its product were; a repeat has its number, so that it can be augmented harder.
+Breadth is the number of products, depth that of a product's draws in an epoch.  No
+image is drawn again before all of its product were; a repeat has its number, so that it
+can be augmented harder.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ class Plan:
     seed: int
     balanced: bool
     rows: pd.DataFrame
-    """The images used: `row` (position in the catalogue), `product`, `image`, sorted by product, then row."""
+    """Images used: `row` (place in the catalogue), `product`, `image`; by product, row."""
 
     @property
     def products(self) -> list[str]:
@@ -34,43 +33,44 @@ class Plan:
         return self.breadth * self.depth if self.balanced else len(self.rows)
 
     def epoch(self, number: int, together: bool = False) -> np.ndarray:
-        """Draws of one epoch, shuffled, (draws, 2) int: position in the catalogue, repeat number from 0.
+        """Shuffled draws of an epoch, (draws, 2) int: place in the catalogue, repeat from 0.
 
-        Balanced: exactly `depth` draws of a product, pass after pass through its images, each in a new order.
-        Not balanced: every image once.  together: the draws of a product stay side by side, as pairs need it.
+        Balanced: exactly `depth` draws of a product, pass after pass through its
+        images, each in a new order.  Not balanced: every image once.  together: the
+        draws of a product stay side by side, as pairs need it.
         """
         rng = np.random.default_rng((self.seed, number + 1))
-        code = self.rows["product"].factorize()[0]
-        size = np.bincount(code)[code]  # (images,) of the same product
+        label = self.rows["product"].factorize()[0]  # (images,)
+        size = np.bincount(label)[label]  # (images,) of the same product
         passes = -(-self.depth // size) if self.balanced else np.ones_like(size)
-        image = np.repeat(np.arange(len(code)), passes)
+        image = np.repeat(np.arange(len(label)), passes)
         repeat = _rank(image)
-        order = np.lexsort((rng.random(len(image)), repeat, code[image]))
+        # Product by product, pass by pass, at random within a pass; then the first `depth`.
+        order = np.lexsort((rng.random(len(image)), repeat, label[image]))
         if self.balanced:
-            order = order[_rank(code[image[order]]) < self.depth]
+            order = order[_rank(label[image[order]]) < self.depth]
         image, repeat = image[order], repeat[order]
         draws = np.stack([self.rows["row"].to_numpy()[image], repeat], axis=1)
         if together:
-            return draws[np.argsort(rng.permutation(self.breadth)[code[image]], kind="stable")]
+            place = rng.permutation(self.breadth)[label[image]]
+            return draws[np.argsort(place, kind="stable")]
         return draws[rng.permutation(len(draws))]
 
     def draws(self, images: int, together: bool = False) -> Iterator[tuple[int, int, int, int]]:
-        """`images` draws across epochs: (epoch, index in it, position in the catalogue, repeat number)."""
+        """`images` draws: (epoch, index in it, place in the catalogue, repeat from 0)."""
         _whole("images", images, 1)
         for start in range(0, images, len(self)):
-            epoch = start // len(self)
-            for index, (row, repeat) in enumerate(
-                self.epoch(epoch, together)[: images - start].tolist()
-            ):
-                yield epoch, index, row, repeat
+            number = start // len(self)
+            draws = self.epoch(number, together)[: images - start]
+            for index, (row, repeat) in enumerate(draws.tolist()):
+                yield number, index, row, repeat
 
     def table(self) -> pd.DataFrame:
-        """Per product the images used, the draws of an epoch, and how often a draw repeats an image."""
+        """Per product the images used, the draws of an epoch, and how many are repeats."""
         used = self.rows.groupby("product", sort=True).size()
         draws = pd.Series(self.depth, used.index) if self.balanced else used
-        return pd.DataFrame(
-            {"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)}
-        ).reset_index()
+        columns = {"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)}
+        return pd.DataFrame(columns).reset_index()
 
 
 def plan(
@@ -78,53 +78,55 @@ def plan(
 ) -> Plan:
     """Plan of the split `train` (paper §4.1.3): `breadth` products (0: all) at `depth` images each.
 
-    A product with more images keeps one random choice of `depth` for the whole run (A: the paper builds one balanced
-    set).  For one seed a deeper or broader plan contains the others.  balanced=False keeps all images of the products.
+    A product with more images keeps one random choice of `depth` for the whole run (A:
+    the paper builds one balanced set).  For one seed a deeper or broader plan contains
+    the others.  balanced=False keeps all images of the products.
     """
     _whole("depth", depth, 1, " image per product")
     _whole("breadth", breadth, 0, " (0: all products)")
     _whole("seed", seed, 0)
-    row = np.flatnonzero((catalogue["split"] == "train").to_numpy())
-    names = catalogue["product"].iloc[row]
-    if not len(row):
+    row = np.flatnonzero(catalogue["split"] == "train")
+    training = catalogue[["image", "product"]].iloc[row]
+    if training.empty:
+        have = sorted(set(catalogue["split"]))
+        raise ValueError(f"balance plan: no image has split 'train'; the catalogue has {have}")
+    _all_named(training)
+    label, names = pd.factorize(training["product"].astype(str), sort=True)
+    if breadth > len(names):
         raise ValueError(
-            "balance plan: no image has split 'train'; the catalogue has "
-            f"{sorted(set(catalogue['split']))}"
+            f"balance plan: breadth must be at most the {len(names)} products, got {breadth}"
         )
-    nameless = (names.isna() | (names.astype(str).str.strip() == "")).to_numpy()
+    rng = np.random.default_rng((seed, 0))
+    chosen = rng.permutation(len(names))[: breadth or len(names)]
+    # Product by product, at random within a product; then the first `depth` of each.
+    order = np.lexsort((rng.random(len(row)), label))
+    if balanced:
+        order = order[_rank(label[order]) < depth]
+    kept = order[np.isin(label[order], chosen)]
+    columns = {
+        "row": row[kept],
+        "product": names.to_numpy()[label[kept]],
+        "image": training["image"].to_numpy()[kept],
+    }
+    rows = pd.DataFrame(columns).sort_values(["product", "row"], ignore_index=True)
+    return Plan(depth, len(chosen), seed, balanced, rows)
+
+
+def _all_named(training: pd.DataFrame) -> None:
+    """Every image must have a product, and every category of a categorical column an image."""
+    product = training["product"]
+    nameless = product.isna() | (product.astype(str).str.strip() == "")
     if nameless.any():
-        raise ValueError(
-            "balance plan: every training image needs a product, "
-            f"{catalogue['image'].iloc[row[nameless][0]]} has none"
-        )
-    declared = (
-        catalogue["product"].cat.categories if catalogue["product"].dtype == "category" else []
-    )
-    if empty := sorted(set(map(str, declared)) - set(names.astype(str))):
+        first = training.loc[nameless, "image"].iloc[0]
+        raise ValueError(f"balance plan: every training image needs a product, {first} has none")
+    if product.dtype != "category":
+        return
+    empty = sorted(set(product.cat.categories.astype(str)) - set(product.astype(str)))
+    if empty:
         raise ValueError(
             f"balance plan: {len(empty)} products have no training image, first {empty[0]!r}; "
             "leave them out of the catalogue or add images"
         )
-    code, products = pd.factorize(names.astype(str), sort=True)
-    if breadth > len(products):
-        raise ValueError(
-            f"balance plan: breadth must be at most the {len(products)} products, got {breadth}"
-        )
-    rng = np.random.default_rng((seed, 0))
-    chosen = np.sort(rng.permutation(len(products))[: breadth or len(products)])
-    order = np.lexsort((rng.random(len(row)), code))
-    kept = order[(_rank(code[order]) < depth) | (not balanced)]
-    kept = np.sort(kept[np.isin(code[kept], chosen)])
-    rows = pd.DataFrame(
-        {
-            "row": row[kept],
-            "product": np.asarray(products)[code[kept]],
-            "image": catalogue["image"].to_numpy()[row[kept]],
-        }
-    )
-    return Plan(
-        depth, len(chosen), seed, balanced, rows.sort_values(["product", "row"], ignore_index=True)
-    )
 
 
 def _rank(groups: np.ndarray) -> np.ndarray:
@@ -133,7 +135,8 @@ def _rank(groups: np.ndarray) -> np.ndarray:
 
 
 def _whole(name: str, value: int, least: int, unit: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
         raise ValueError(
             f"balance plan: {name} must be a whole number >= {least}{unit}, got {value!r}"
         )

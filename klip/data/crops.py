@@ -1,6 +1,4 @@
-"""Boxes of shelf photographs, cut out once and kept under CACHE/crops, so that a catalogue is a list of files."""
-
-from __future__ import annotations
+"""Boxes of shelf photographs, cut out once and kept: a catalogue is a list of files."""
 
 import hashlib
 import os
@@ -22,21 +20,24 @@ VERSION = b"1"
 def cut(name: str, root: Path, path: Path, table: pd.DataFrame) -> list[str]:
     """Absolute paths of the crops, one a row of `table` (image below `root`, x1, y1, x2, y2 as text).
 
-    A box is in pixels of the photograph turned as its EXIF says, x2 and y2 not included, broken numbers rounded; what
-    lies outside is cut off, no pixel left is an error.  The folder, named by a SHA-256 over boxes and photographs, is
-    there whole or not at all.
+    A box is in pixels of the photograph turned as its EXIF says, x2 and y2 not
+    included, broken numbers rounded; what lies outside is cut off, no pixel left is an
+    error.  The folder, named by a SHA-256 over boxes and photographs, is there whole or
+    not at all.
     """
     for row, image in enumerate(table["image"], 1):
         if not (root / image).is_file():
             raise ValueError(
-                f"{name}: row {row} of {path} has image {image!r}, accepted are photographs below {root}"
+                f"{name}: row {row} of {path} has image {image!r}, accepted are photographs "
+                f"below {root}"
             )
     corners = table[SIDES].apply(pd.to_numeric, errors="coerce").to_numpy(float)  # (boxes, 4)
     wrong = ~np.isfinite(corners).all(axis=1) | (corners[:, 2:] <= corners[:, :2]).any(axis=1)
-    for row in np.flatnonzero(wrong)[:1]:
+    if wrong.any():
+        row = int(wrong.argmax())
         raise ValueError(
-            f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, accepted are numbers with "
-            "x1 < x2 and y1 < y2"
+            f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, accepted are "
+            "numbers with x1 < x2 and y1 < y2"
         )
     digest = hashlib.sha256(VERSION + np.ascontiguousarray(corners).tobytes())
     digest.update("".join(image + "\0" for image in table["image"]).encode())
@@ -45,7 +46,9 @@ def cut(name: str, root: Path, path: Path, table: pd.DataFrame) -> list[str]:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = paths.CACHE / "crops" / digest.hexdigest()[:16]
     if not folder.is_dir():
-        _write(name, root, path, table, corners.round().clip(-(2**31), 2**31).astype(int), folder)
+        table = table.reset_index(drop=True)
+        pixels = corners.round().clip(-(2**31), 2**31).astype(int)
+        _write(name, root, path, table, pixels, folder)
     return [(folder / f"{row:07}.png").as_posix() for row in range(1, len(table) + 1)]
 
 
@@ -57,9 +60,7 @@ def _write(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
         whole = Path(work, "whole")
         whole.mkdir()
-        for image, rows in (
-            table.reset_index(drop=True).groupby("image").groups.items()
-        ):  # a photograph is read once
+        for image, rows in table.groupby("image").groups.items():
             photograph = read(root / image)
             for row in rows:
                 left, top, right, bottom = corners[row].clip(0)
@@ -67,8 +68,8 @@ def _write(
                 if not crop.size:
                     height, width = photograph.shape[:2]
                     raise ValueError(
-                        f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, which has no "
-                        f"pixel of {image} ({width} x {height})"
+                        f"{name}: row {row + 1} of {path} has box {_shown(table, row)}, "
+                        f"which has no pixel of {image} ({width} x {height})"
                     )
                 Image.fromarray(crop).save(whole / f"{row + 1:07}.png", compress_level=1)
         try:

@@ -1,10 +1,8 @@
-"""Which image sets are at hand, and the one that klip may fetch by itself: GroceryStoreDataset (MIT), pinned.
+"""Which sets are at hand, and the one that klip may fetch: GroceryStoreDataset (MIT).
 
-GitHub's archives are not byte-stable, so what is checked is the `fingerprint` of the files that klip reads.  A set
-appears in its place whole and checked, or not at all.
+GitHub's archives are not byte-stable, so what is checked is the `fingerprint` of the
+files that klip reads.  A set appears in its place whole and checked, or not at all.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -41,20 +39,22 @@ def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
 def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str]:
     """Those of `names`, as `data.load` takes them, that are in their place, and one line on the others, or "".
 
-    GroceryStore is downloaded where the network allows; rendered sets are always at hand.  root: the folder of all
-    sets, else `paths.data_root()`.  FileNotFoundError: nothing is at hand.
+    GroceryStore is downloaded where the network allows; rendered sets are always at
+    hand.  root: the folder of all sets, else `paths.data_root()`.  FileNotFoundError:
+    nothing is at hand.
     """
-    folder, lost = Path(root).expanduser() if root else paths.data_root(), dict[str, str]()
+    folder = Path(root).expanduser() if root else paths.data_root()
+    lost: dict[str, str] = {}
     for name in dict.fromkeys(full.partition(":")[0] for full in names):
-        if name not in data.WHERE or ((folder / name).is_dir() and any((folder / name).iterdir())):
+        if name not in data.WHERE or _filled(folder / name):
             continue
-        lost[name] = "not at hand"
-        if name == "grocery-store":
-            try:
-                fetch(name, folder / name, timeout=10)
-                del lost[name]
-            except FileNotFoundError:
-                lost[name] = "cannot be downloaded"
+        if name != "grocery-store":
+            lost[name] = "not at hand"
+            continue
+        try:
+            fetch(name, folder / name, timeout=10)
+        except FileNotFoundError:
+            lost[name] = "cannot be downloaded"
     found = [full for full in names if full.partition(":")[0] not in lost]
     line = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
     if not found:
@@ -68,20 +68,19 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
 def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
     """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
 
-    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not download, a missing network,
-    a folder or an archive with other content: one sentence that says what to put where.
+    root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not
+    download, a missing network, a folder or an archive with other content: one sentence
+    that says what to put where.
     """
-    target = Path(root).expanduser() if root else paths.data_root() / name
-    hint = data.WHERE.get(name)
-    if hint is None:
+    if name not in data.WHERE:
         raise ValueError(f"fetch: no set is called {name!r}; there are {', '.join(data.WHERE)}")
+    target = Path(root).expanduser() if root else paths.data_root() / name
+    hint = f"{data.WHERE[name]} (the folder is {target})"
     if name != "grocery-store":
         if target.is_dir():
             return target
-        raise FileNotFoundError(
-            f"fetch: {name} has to be got by hand: {hint} (the folder is {target})"
-        )
-    if target.is_dir() and any(target.iterdir()):
+        raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint}")
+    if _filled(target):
         _verify(target, f"fetch: {target}", "move it away and fetch again")
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +90,8 @@ def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
         except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise FileNotFoundError(
-                f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, or "
-                f"{hint} (the folder is {target})"
+                f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, "
+                f"or {hint}"
             ) from None
         found = [path for path in Path(work).glob("*/dataset") if path.is_dir()]
         if len(found) != 1:
@@ -104,27 +103,30 @@ def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
     return target
 
 
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def _unpack(folder: Path, timeout: float) -> None:
-    """Download the archive and unpack what lies in its folder */dataset/ into a folder; timeout in seconds."""
-    with urlopen(URL, timeout=timeout) as response, (folder / "archive.zip").open("wb") as file:
+    """Download the archive and unpack its folder */dataset/; timeout in seconds."""
+    archive = folder / "archive.zip"
+    with urlopen(URL, timeout=timeout) as response, archive.open("wb") as file:
         size = response.headers["Content-Length"]  # GitHub gives none
-        with tqdm.wrapattr(
-            file, "write", total=int(size) if size else None, desc="download"
-        ) as bar:
+        total = int(size) if size else None
+        with tqdm.wrapattr(file, "write", total=total, desc="download") as bar:
             shutil.copyfileobj(response, bar)
-    with zipfile.ZipFile(
-        folder / "archive.zip"
-    ) as packed:  # extract() drops `..` and leading slashes
+    with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             if member.filename.partition("/")[2].startswith("dataset/"):
-                packed.extract(member, folder)
+                packed.extract(member, folder)  # it drops `..` and leading slashes
 
 
 def _verify(folder: Path, what: str, remedy: str) -> None:
     """Raise unless the lists and images below a folder are those of the pinned commit."""
     catalogue = data.load("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
-    if (found := fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])) != CONTENT:
+    found = fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])
+    if found != CONTENT:
         raise ValueError(
             f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
             f"{CONTENT[:16]}; {remedy}"

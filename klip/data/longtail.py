@@ -1,9 +1,8 @@
 """How many images a product has, which products are the tail, and whether two sets share pictures (paper §3).
 
-Takes catalogues: frames with `image`, `product`, `split` and the folder in `attrs["root"]`.
+Takes catalogues: frames with `image`, `product`, `split` and the folder in
+`attrs["root"]`.
 """
-
-from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -25,9 +24,8 @@ def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
     """Images per product of one split, most first, ties by name."""
     rows = catalogue[catalogue["split"] == split]
     if rows.empty:
-        raise ValueError(
-            f"counts: no image has split {split!r}; the catalogue has {sorted(set(catalogue['split']))}"
-        )
+        have = sorted(set(catalogue["split"]))
+        raise ValueError(f"counts: no image has split {split!r}; the catalogue has {have}")
     sizes = rows.groupby(rows["product"].astype(str)).size()
     return sizes.sort_values(ascending=False, kind="stable").rename("images")
 
@@ -39,13 +37,13 @@ def parts(sizes: pd.Series) -> pd.Series:
 
 
 def summary(sizes: pd.Series) -> pd.DataFrame:
-    """Products, images, fewest and most images of a product in head, middle and tail (0 in an empty part)."""
+    """Products, images, fewest and most images of a product; 0 in an empty part."""
     table = sizes.groupby(parts(sizes)).agg(products="size", images="sum", fewest="min", most="max")
     return table.reindex(list(PARTS), fill_value=0).astype(int).rename_axis("part").reset_index()
 
 
 def zipf_exponent(sizes: pd.Series) -> float:
-    """s of n(rank) ~ rank^-s: the least-squares line of log count over log rank, every product one point."""
+    """s of n(rank) ~ rank^-s: the least-squares line of log count over log rank."""
     if len(sizes) < 2:
         raise ValueError(f"zipf exponent: needs at least 2 products, got {len(sizes)}")
     ordered = np.sort(sizes.to_numpy(float))[::-1]
@@ -63,9 +61,10 @@ def leak_audit(
 ) -> pd.DataFrame:
     """Pairs of images of two catalogues that look like one picture, most suspicious first.
 
-    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies, misses 10 % crops) or, with
-    embeddings (len(a), D) and (len(b), D) of unit rows, by a cosine of at least `min_cosine`.  Columns: image_a,
-    product_a, image_b, product_b, distance (bits), cosine (NaN without embeddings), reason (pHash | embedding | both).
+    Suspected by pHash (at most `max_distance` of 64 bits differ: finds resized copies,
+    misses 10 % crops) or, with embeddings (len(a), D) and (len(b), D) of unit rows, by
+    a cosine of at least `min_cosine`.  Columns: image_a, product_a, image_b, product_b,
+    distance (bits), cosine (NaN without embeddings), reason (pHash | embedding | both).
     """
     rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
     given = rows == [len(a), len(b)]
@@ -74,50 +73,41 @@ def leak_audit(
             "leak audit: embeddings must be given for both catalogues, one row per image, or "
             f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images"
         )
-    hashes, others, found = phashes(a, workers), phashes(b, workers), []
+    hashes, others = phashes(a, workers), phashes(b, workers)
+    names_a, names_b = a[["image", "product"]].to_numpy(), b[["image", "product"]].to_numpy()
+    found = []
     for start in range(0, len(a), BLOCK):
         part = slice(start, start + BLOCK)
         distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)  # (BLOCK, len(b))
         cosine = embeddings_a[part] @ embeddings_b.T if given else np.full(distance.shape, np.nan)
         near, alike = distance <= max_distance, cosine >= min_cosine
         for i, j in np.argwhere(near | alike):
-            reason = (
-                "both" if near[i, j] and alike[i, j] else "pHash" if near[i, j] else "embedding"
-            )
-            found.append(
-                (
-                    *a[["image", "product"]].iloc[start + i],
-                    *b[["image", "product"]].iloc[j],
-                    int(distance[i, j]),
-                    float(cosine[i, j]),
-                    reason,
-                )
-            )
+            reason = "pHash" if near[i, j] else "embedding"
+            if near[i, j] and alike[i, j]:
+                reason = "both"
+            facts = int(distance[i, j]), float(cosine[i, j]), reason
+            found.append((*names_a[start + i], *names_b[j], *facts))
     columns = ["image_a", "product_a", "image_b", "product_b", "distance", "cosine", "reason"]
-    return pd.DataFrame(found, columns=columns).sort_values(
-        ["distance", "cosine", "image_a", "image_b"],
-        ascending=[True, False, True, True],
-        ignore_index=True,
-    )
+    return _sorted(pd.DataFrame(found, columns=columns), "image_a", "image_b")
 
 
 def suspects(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The products behind the pairs of `leak_audit`: product_a, product_b, pairs, the least distance and the largest
-    cosine among them; the most suspicious first."""
-    found = (
-        pairs.groupby(["product_a", "product_b"], sort=False)
-        .agg(pairs=("distance", "size"), distance=("distance", "min"), cosine=("cosine", "max"))
-        .reset_index()
+    """The products behind the pairs of `leak_audit`: product_a, product_b, pairs, the
+    least distance and the largest cosine among them; the most suspicious first."""
+    found = pairs.groupby(["product_a", "product_b"], sort=False).agg(
+        pairs=("distance", "size"), distance=("distance", "min"), cosine=("cosine", "max")
     )
-    return found.sort_values(
-        ["distance", "cosine", "product_a", "product_b"],
-        ascending=[True, False, True, True],
-        ignore_index=True,
-    )
+    return _sorted(found.reset_index(), "product_a", "product_b")
+
+
+def _sorted(found: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The most suspicious first, ties by name."""
+    order = {"distance": True, "cosine": False, **dict.fromkeys(names, True)}
+    return found.sort_values(list(order), ascending=list(order.values()), ignore_index=True)
 
 
 def phashes(catalogue: pd.DataFrame, workers: int = 0) -> np.ndarray:
-    """64-bit perceptual hash of every image, (N,) uint64; workers: processes that read them, 0: none beside this."""
+    """64-bit perceptual hash of every image, (N,) uint64; workers: processes beside this."""
     files = [Path(catalogue.attrs.get("root", ""), name) for name in catalogue["image"]]
     if not workers:
         return np.array([_phash(file) for file in files], np.uint64)

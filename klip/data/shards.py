@@ -1,14 +1,14 @@
 """Images packed into tar files as WebDataset does: KEY.jpg beside KEY.json, some thousand images a file.
 
-A few large files are quicker to store and send than a million small ones.  Balanced draws need any image at any time,
-so a catalogue names it by its place: FILE.tar@OFFSET+SIZE (`images`), found by one look at the headers.
+A few large files are quicker to store and send than a million small ones.  Balanced
+draws need any image at any time, so a catalogue names it by its place:
+FILE.tar@OFFSET+SIZE (`images`), found by one look at the headers.
 """
-
-from __future__ import annotations
 
 import io
 import json
 import tarfile
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,7 +20,7 @@ from klip.settings.files import atomic
 
 COLUMNS = ["image", "product", "split", "group"]
 INDEX = "index.csv"
-"""What `pack` writes beside the tar files, so that their headers need not be read again."""
+"""What `pack` writes beside the tar files: no header need be read again."""
 
 
 def pack(
@@ -32,10 +32,10 @@ def pack(
 ) -> Path:
     """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and an index; the folder.
 
-    In a seeded random order, so that a reader from front to back meets all products.  ValueError: a folder that holds
-    something already, an image that cannot be read.
+    In a seeded random order, so that a reader from front to back meets all products.
+    ValueError: a folder that holds something already, an image that cannot be read.
     """
-    out = Path(out)
+    out, root = Path(out), catalogue.attrs["root"]
     if per_shard < 1:
         raise ValueError(f"shards: per_shard must be at least 1 image, got {per_shard!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -45,10 +45,8 @@ def pack(
     with tqdm(total=len(order), unit="img", desc="pack", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(order), per_shard)):
             rows = catalogue.iloc[order[start : start + per_shard]]
-            atomic(
-                out / f"{number:06}.tar",
-                lambda part, rows=rows: _write(part, rows, catalogue.attrs["root"], bar),
-            )
+            write = partial(_write, rows=rows, root=root, bar=bar)
+            atomic(out / f"{number:06}.tar", write)
     found = _scan(out)
     atomic(out / INDEX, lambda part: found.to_csv(part, index=False))
     return out
@@ -57,13 +55,14 @@ def pack(
 def shards(name: str, root: Path) -> pd.DataFrame:
     """Catalogue of a folder of tar files, by its index or else by their headers.
 
-    An image's product stands in its .json ({"product": ..., "split": ...}) or is the text of its .cls or .txt.
+    An image's product stands in its .json ({"product": ..., "split": ...}) or is the
+    text of its .cls or .txt.
     """
     table = _indexed(root / INDEX) if (root / INDEX).is_file() else _scan(root)
     if table.empty:
         raise ValueError(
-            f"{name}: {root} must hold tar files of images, each with a .json that names its product; "
-            "`klip data pack` writes such"
+            f"{name}: {root} must hold tar files of images, each with a .json that names its "
+            "product; `klip data pack` writes such"
         )
     table.attrs["root"] = str(root)
     return table
@@ -77,9 +76,10 @@ def _indexed(path: Path) -> pd.DataFrame:
             raise ValueError("rows or values are missing")
         return table
     except (ValueError, KeyError) as error:  # empty, torn, other columns, not UTF-8
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"shards: {path} is no list of {', '.join(COLUMNS[:3])} ({str(error).splitlines()[0]}); "
-            "delete it, then the tar files' own headers are read"
+            f"shards: {path} is no list of {', '.join(COLUMNS[:3])} ({reason}); delete it, then "
+            "the tar files' own headers are read"
         ) from None
 
 
@@ -87,47 +87,50 @@ def _write(path: Path, rows: pd.DataFrame, root: str, bar: tqdm) -> None:
     with tarfile.open(path, "w") as tar:
         for key, row in rows.filter(COLUMNS).iterrows():
             suffix = PurePosixPath(row["image"].partition(".tar@")[0]).suffix.lower()
-            suffix = suffix if suffix in images.IMAGES else ".jpg"  # it comes out of another shard
+            if suffix not in images.IMAGES:  # it comes out of another shard
+                suffix = ".jpg"
+            content = images.content(Path(root, row["image"]))
             facts = json.dumps(row.drop("image").to_dict(), ensure_ascii=False).encode()
-            for ending, content in (
-                (suffix, images.content(Path(root, row["image"]))),
-                (".json", facts),
-            ):
+            for ending, text in ((suffix, content), (".json", facts)):
                 member = tarfile.TarInfo(f"{key:09}{ending}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+                member.size = len(text)
+                tar.addfile(member, io.BytesIO(text))
             bar.update()
 
 
 def _scan(root: Path) -> pd.DataFrame:
-    """image, product, split and perhaps group of every image of the tar files, by reading their headers."""
+    """image, product, split and perhaps group of every image, by the tar files' headers."""
     rows = []
     for path in sorted(root.glob("*.tar")):
-        places, facts = dict[str, str](), dict[str, dict[str, str]]()
         try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    key, suffix = (
-                        PurePosixPath(member.name).stem,
-                        PurePosixPath(member.name).suffix.lower(),
-                    )
-                    if suffix in images.IMAGES:
-                        places[key] = f"{path.name}@{member.offset_data}+{member.size}"
-                    elif suffix == ".json":
-                        facts[key] = json.load(tar.extractfile(member))
-                    elif suffix in (".cls", ".txt"):
-                        facts.setdefault(
-                            key, {"product": tar.extractfile(member).read().decode().strip()}
-                        )
+            places, facts = _members(path)
         except (tarfile.TarError, ValueError) as error:
             reason = str(error).splitlines()[0].rstrip(" (:")
             raise ValueError(
                 f"shards: {path} is no whole tar file of images ({reason}); pack or fetch it again"
             ) from None
-        if nameless := [key for key in places if not facts.get(key, {}).get("product")]:
+        nameless = [key for key in places if not facts.get(key, {}).get("product")]
+        if nameless:
             raise ValueError(
-                f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of {len(places)} "
-                'images); a .json with "product", a .cls or a .txt does'
+                f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of "
+                f'{len(places)} images); a .json with "product", a .cls or a .txt does'
             )
         rows += [{"image": place, "split": "train", **facts[key]} for key, place in places.items()]
     return pd.DataFrame(rows).filter(COLUMNS).fillna("").astype(str)
+
+
+def _members(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """For every key of a tar file the place of its image, and what stands beside it."""
+    places, facts = {}, {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            key, suffix = name.stem, name.suffix.lower()
+            if suffix in images.IMAGES:
+                places[key] = f"{path.name}@{member.offset_data}+{member.size}"
+            elif suffix == ".json":
+                facts[key] = json.load(tar.extractfile(member))
+            elif suffix in (".cls", ".txt"):
+                product = tar.extractfile(member).read().decode().strip()
+                facts.setdefault(key, {"product": product})
+    return places, facts

@@ -1,11 +1,13 @@
 """Where the sets of real photographs come from: what they hold, where klip looks for them, licence and citation.
 
-`klip data list` prints this; an empty licence text would be a guess, so what nobody states is called "not stated".
+`klip data list` prints this; an empty licence text would be a guess, so what nobody
+states is called "not stated".
 """
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import NamedTuple
+
+from klip.settings import paths
 
 
 class Source(NamedTuple):
@@ -76,3 +78,21 @@ SOURCES = {
         "Song, Xiang, Jegelka, Savarese: Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016",
     ),
 }
+
+
+def folder_of(name: str, root: str | Path) -> Path:
+    """Where a set lies: `root`, else in its place; FileNotFoundError with what to do if it does not."""
+    what = "a folder of products"
+    if name == "manifest":
+        what = "a CSV or Parquet file with columns image, product[, split]"
+    if not root and name not in SOURCES:
+        raise ValueError(f"{name}: no root was given; it is {what}")
+    folder = Path(root).expanduser() if root else paths.data_root() / name
+    if folder.is_dir() or (name == "manifest" and folder.exists()):
+        return folder
+    hint = f"it has to be {what}"
+    if name in SOURCES:
+        hint = f"{SOURCES[name].place}: {SOURCES[name].holds}"
+    if name == "grocery-store":
+        hint = f"run `klip data fetch grocery-store`, or {hint}"
+    raise FileNotFoundError(f"{name}: {folder} is missing; {hint}")

@@ -1,19 +1,17 @@
 """Typed settings: what a notebook may be given, and what one fine-tuning run is made of.
 
-A wrong name, type or value is one sentence in a ValueError: which setting, what would be accepted, what was
-given.  Assumptions (A) are values on which the paper is silent.
+A wrong name, type or value is one sentence in a ValueError (see `Checked`).
+Assumptions (A) are values on which the paper is silent.
 """
 
-from __future__ import annotations
-
-import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from klip.settings import paths
+from klip.settings.checked import Checked
 
 Resize = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -28,60 +26,11 @@ Decay = Annotated[float, Field(gt=0, le=1)]
 
 
 def profiles() -> list[str]:
-    """The profiles there are: `nano` (the notebooks' own parameters) and the files in notebooks/profiles."""
+    """`nano` (the notebooks' own parameters) and the files in notebooks/profiles."""
     return sorted({"nano"} | {path.stem for path in paths.PROFILES.glob("*.yaml")})
 
 
-class _Checked(BaseModel):
-    """Frozen; refuses unknown names; converts strings such as "2e-4" and "false" (papermill's -p)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ValueError(_sentence(type(self), error)) from None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_as_number(cls, value: Any, info: Any) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("must not be true or false")
-        return value
-
-    def changed(self, **values: Any) -> Self:
-        """The same settings with some values replaced, all checked again."""
-        return type(self)(**{**self.model_dump(), **values})
-
-
-def _sentence(kind: type[_Checked], error: ValidationError) -> str:
-    """All complaints of pydantic as one sentence: `settings: depth must be ..., got ...`."""
-    parts = []
-    for item in error.errors():
-        name = ".".join(map(str, item["loc"]))
-        if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, kind.model_fields, n=1)
-            parts.append(
-                f"{name} is not a setting; "
-                + (
-                    f"did you mean {close[0]}"
-                    if close
-                    else f"accepted are {', '.join(kind.model_fields)}"
-                )
-            )
-        elif item["type"] == "missing":
-            parts.append(f"{name} must be given")
-        else:
-            message = re.sub(r"^(Value error, |Input |String )", "", item["msg"]).replace(
-                "should", "must", 1
-            )
-            parts.append(f"{name} {message}, got {item['input']!r}")
-    where = "settings" if kind is Settings else "fine-tuning settings"
-    return f"{where}: " + "; ".join(parts)
-
-
-class Settings(_Checked):
+class Settings(Checked):
     """The parameters that notebooks 01-05 share, with the values of profile `nano`."""
 
     profile: Text = "nano"
@@ -90,21 +39,22 @@ class Settings(_Checked):
     vit: Text = "nano-vit"
     """The tower of the comparisons in notebook 03."""
     resnext: Text = "imagenet"
-    """The convolutional backbone of the baselines in notebook 04; the paper's are timm's ResNeXts."""
+    """The backbone of the baselines in notebook 04; the paper's are timm's ResNeXts."""
     resnext_semi: Text = "nano"
     """That of the baseline with a linear layer: semi-supervised in the paper."""
     finetune_set: Text = "shop"
     finetune_root: str = ""
     eval_sets: Text = "grozi-like capg-like rp2k-like"
     data_root: str = ""
-    """Folder of the real image sets; empty means the environment variable KLIP_DATA.  With a finetune_set of one's own
-    (folder, manifest, shards) and no finetune_root it is that set's place, and KLIP_DATA holds the others."""
+    """Folder of the real image sets; empty means the environment variable KLIP_DATA.
+    With a finetune_set of one's own (folder, manifest, shards) and no finetune_root it
+    is that set's place, and KLIP_DATA holds the others."""
     breadth: CountOrNone = 0
     """Products used; 0 means all of them, as in the paper (§4.1.3)."""
     depths: Text = "1 4 16"
     """Images per product that notebook 02 tries."""
     breadths: Text = "0.25 0.5 1"
-    """Shares of the products that notebook 02 tries, the number of different images held."""
+    """Shares of the products that notebook 02 tries, at equal numbers of images."""
     sweep_images: Count = 640
     images: Count = 4000
     """Images seen in a final run of notebook 03."""
@@ -130,10 +80,10 @@ class Settings(_Checked):
     pixels: CountOrNone = 96
     """Sides of the images that `model` sees; 0: as stored with its weights."""
     train_pixels: CountOrNone = 0
-    """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at fewer (Touvron et al. 2019); a
-    tower with a table of positions sees one size."""
+    """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at
+    fewer (Touvron et al. 2019); a tower with a table of positions sees one size."""
     ask_pixels: CountOrNone = 0
-    """Their sides in notebooks 04 and 05, where every set is asked in full; 0: the same."""
+    """Their sides in notebooks 04 and 05, where all of a set is asked; 0: the same."""
     ask_also: CountOrNone = 0
     """Side of a second view of each image there, see `encoder.load`; 0: none."""
     precision: Precision = "auto"
@@ -156,33 +106,37 @@ class Settings(_Checked):
     @field_validator("depths", "breadths", "eval_sets", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
-        """Lists, commas and brackets become one form: words with one space between them."""
+        """Lists, commas and brackets become words with one space between them."""
         if isinstance(value, list | tuple):
             value = " ".join(map(str, value))
-        return " ".join(re.split(r"[\s,\[\]]+", value)).strip() if isinstance(value, str) else value
+        if isinstance(value, str):
+            value = " ".join(re.sub(r"[,\[\]]", " ", value).split())
+        return value
 
     @field_validator("profile", "depths", "breadths")
     @classmethod
     def _accepted(cls, value: str, info: Any) -> str:
-        name, words = info.field_name, value.split()
-        if name == "profile" and value not in profiles():
-            raise ValueError(f"must be one of the profiles {', '.join(profiles())}")
-        if name == "depths" and not all(word.isdecimal() and int(word) >= 1 for word in words):
-            raise ValueError("must be whole numbers of at least 1 image per product")
-        if name == "breadths" and not all(
-            re.fullmatch(r"\d*\.?\d+", word) and 0 < float(word) <= 1 for word in words
-        ):
-            raise ValueError("must be shares of the products, above 0 and at most 1")
+        if info.field_name == "profile":
+            accepted = f"one of the profiles {', '.join(profiles())}"
+            good = value in profiles()
+        elif info.field_name == "depths":
+            accepted = "whole numbers of at least 1 image per product"
+            good = all(word.isdecimal() and int(word) >= 1 for word in value.split())
+        else:
+            accepted = "shares of the products, above 0 and at most 1"
+            good = all(_is_share(word) for word in value.split())
+        if not good:
+            raise ValueError(f"must be {accepted}")
         return value
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What a FinetuneConfig takes from here: all but its depth and what differs from run to run."""
+        """What a FinetuneConfig takes from here: all that does not differ from run to run."""
         return self.model_dump(include=set(FinetuneConfig.model_fields))
 
     @property
     def finetune_folder(self) -> str:
-        """Where the fine-tuning set lies; a range of one's own may be given as data_root alone."""
+        """Where the fine-tuning set lies; one's own may be given as data_root alone."""
         return self.finetune_root or ("" if self.sets_folder else self.data_root)
 
     @property
@@ -193,7 +147,7 @@ class Settings(_Checked):
 
     @property
     def breadth_list(self) -> list[float]:
-        """The shares of the sweep over breadth, ascending, all products (1) among them."""
+        """The shares of the sweep over breadth, ascending, 1 among them."""
         return sorted({1.0, *map(float, self.breadths.split())})
 
     @property
@@ -207,19 +161,23 @@ class Settings(_Checked):
         return self.eval_sets.split()
 
 
+def _is_share(word: str) -> bool:
+    return bool(re.fullmatch(r"\d*\.?\d+", word)) and 0 < float(word) <= 1
+
+
 def settings(namespace: Mapping[str, Any]) -> Settings:
-    """Checked settings out of a notebook's `globals()`; names that are no setting are left alone."""
-    return Settings(
-        **{name: namespace[name] for name in Settings.model_fields if name in namespace}
-    )
+    """Checked settings out of a notebook's `globals()`; other names are left alone."""
+    given = {name: namespace[name] for name in Settings.model_fields if name in namespace}
+    return Settings(**given)
 
 
-class FinetuneConfig(_Checked):
-    """One fine-tuning run (paper §4.1): everything that decides its weights, except the images themselves.
+class FinetuneConfig(Checked):
+    """One fine-tuning run (paper §4.1): all that decides its weights, but the images.
 
     Fields that say nothing here are those of `Settings`.
     """
 
+    called: ClassVar[str] = "fine-tuning settings"
     model: Text = "nano"
     images: Count = 6000
     """Images seen, the budget of the run."""

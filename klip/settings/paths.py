@@ -1,10 +1,8 @@
 """Every folder, named once.  Use them as `paths.CACHE`, so that a test can point them elsewhere.
 
-In a checkout everything lies under the repository; an installed klip keeps its cache in the user's cache
-folder and writes results under the current folder.
+In a checkout everything lies under the repository; an installed klip keeps its cache in
+the user's cache folder and writes results under the current folder.
 """
-
-from __future__ import annotations
 
 import os
 from pathlib import Path

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from klip.data import catalogue as data, manifests
+from klip.data import catalogue as data, images, manifests
 
 HEADER = "image_id class_id super_class_id path\n"
 
@@ -178,7 +178,7 @@ def test_missing_files_are_found_in_small_and_large_folders(tmp_path, count):
         str(tmp_path / "p/0.jpg"),
         str(tmp_path / "none.jpg"),
     ]
-    assert data._missing(tmp_path, pd.Series(asked)) == [
+    assert images.missing(tmp_path, pd.Series(asked)) == [
         name for name in asked if not (tmp_path / name).is_file()
     ]
 
