@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 
 from klip.finetuning import prepare, run_cache
 from klip.model import encoder as encoders, heads
@@ -69,6 +70,12 @@ def read(folder: Path, config: FinetuneConfig) -> Run:
 def name(config: FinetuneConfig) -> str:
     """What the encoder of a run is called."""
     return f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
+
+
+def averaged(encoder: Encoder, tower: nn.Module) -> Encoder:
+    """The encoder of the averaged weights beside that of the last ones."""
+    title = f"{encoder.name}, averaged weights"
+    return Encoder(tower, encoder.preprocess, title, encoder.arch, encoder.config)
 
 
 def keep(run: Run, frozen: Encoder, wise: float = 1.0) -> Path:

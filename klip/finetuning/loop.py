@@ -8,7 +8,6 @@ a GPU kernels may add in another order.  Several processes are torchrun's (`dist
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -26,13 +25,10 @@ from klip.finetuning import distributed, finished, prepare, run_cache
 from klip.finetuning.finished import Run
 from klip.finetuning.validation import Held, held_out, validate
 from klip.model import blocks, encoder as encoders, heads
-from klip.model.device import at_work, autocast, default_device, resolve_precision
+from klip.model.device import at_work, autocast
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
 from klip.settings.files import atomic
-
-NEUTRAL = {"workers", "save_every"}
-"""Settings that change nothing in the result."""
 
 
 def finetune(
@@ -59,7 +55,7 @@ def finetune(
     held = held_out(catalogue, validation)
     start, folder = None, None
     if cache:
-        start, folder = _place(config, base, head, [plan.rows, *(held or ())])
+        start, folder = prepare.place(config, base, head, [plan.rows, *(held or ())])
         if distributed.agreed((folder / "run.json").is_file()):
             return finished.read(folder, config)
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -71,31 +67,12 @@ def finetune(
             top1 = prepare.frozen_top1(config, base, held, start)
             loop.history = [{"step": 0, "images": 0, "val_top1": top1}]
         loop.run(folder, progress and distributed.first())
+    base.name = finished.name(config)
     run = loop.result(plan.products, folder)
     if folder is not None and distributed.first():
         finished.write(run, loop.precision)
     distributed.wait()  # what the first process wrote is there for all
     return run
-
-
-def _place(
-    config: FinetuneConfig, base: Encoder, head: heads.Head, used: list[pd.DataFrame]
-) -> tuple[list, Path]:
-    """What tells the frozen encoder and how it computes, and the folder of the run."""
-    device = default_device()
-    precision = step_precision(config, base, device)
-    start = [encoders.fingerprint(base), precision, config.precision, device]
-    settings = config.model_dump(mode="json", exclude=NEUTRAL)
-    hierarchy = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]
-    facts = [settings, *start, distributed.count(), *hierarchy]
-    return start, run_cache.folder(facts, used)
-
-
-def step_precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.device) -> str:
-    """That of the steps; what is only embedded, centres and validation, takes
-    `config.precision` as it is."""
-    trained = None if config.rates == "frozen" else encoder.tower
-    return resolve_precision(config.precision, device, trained)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -122,7 +99,7 @@ class Loop:
     ) -> None:
         self.config, self.encoder, self.head, self.held = config, encoder, head, held
         self.device = encoder.device
-        self.precision = step_precision(config, encoder, self.device)
+        self.precision = prepare.step_precision(config, encoder, self.device)
         draws = torch.tensor(list(plan.draws(config.images, together=head.wants_pairs)))
         self.batches = draws.split(config.batch_size)  # (B, 4) each, items of `images`
         self.images = prepare.Draws(plan, catalogue, encoder.preprocess, config)
@@ -133,25 +110,19 @@ class Loop:
             blend = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(encoder.tower, multi_avg_fn=blend)
         self.low = blocks.freeze(encoder.tower, config.frozen_blocks)
-        self.optimiser = self._optimiser()
+        self.optimiser = prepare.optimiser_of(config, encoder.tower, head)
+        groups = self.optimiser.param_groups
+        self.weights = [weight for group in groups for weight in group["params"]]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: rate_factor(step, len(self.batches), config.warmup)
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.forward = torch.compile(encoder) if config.compile else encoder
+        self.stateful = {"tower": encoder.tower, "head": head, "optimiser": self.optimiser}
+        self.stateful |= {"schedule": self.schedule, "scaler": self.scaler}
+        if self.average is not None:
+            self.stateful["average"] = self.average
         self.done, self.seconds, self.history = 0, 0.0, list[dict[str, float]]()
-
-    def _optimiser(self) -> torch.optim.Optimizer:
-        """AdamW on the blocks of the tower and on the weights of the loss."""
-        config, groups = self.config, []
-        if config.rates != "frozen":
-            ladder = config.rates, config.top_lr, config.decay, config.weight_decay
-            groups = blocks.parameter_groups(self.encoder.tower, *ladder)
-        self.tower_weights = [weight for group in groups for weight in group["params"]]
-        self.head_weights = list(self.head.parameters())
-        if self.head_weights:
-            groups.append(self.head.parameter_group(config.head_lr))
-        return blocks.optimiser(groups, config.optimiser)
 
     def run(self, folder: Path | None = None, progress: bool = False) -> None:
         """Train to the end of the budget, from the state in `folder` if there is one."""
@@ -164,9 +135,7 @@ class Loop:
         with self.bar(progress) as bar:
             started = time.perf_counter() - self.seconds
             for images, labels in self.fetch():
-                rates = {
-                    f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups
-                }
+                rates = [group["lr"] for group in self.optimiser.param_groups]
                 loss = self.train_step(images, labels)
                 self.done += 1
                 self.seconds = time.perf_counter() - started
@@ -227,11 +196,10 @@ class Loop:
                 f"fine-tuning: the loss became {total} at step {self.done + 1}, at precision "
                 f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate"
             )
-        distributed.add_gradients(self.tower_weights, self.head_weights)
+        distributed.add_gradients(self.weights, list(self.head.parameters()))
         self.scaler.unscale_(self.optimiser)
         if self.config.clip:
-            weights = [*self.tower_weights, *self.head_weights]
-            nn.utils.clip_grad_norm_(weights, self.config.clip)
+            nn.utils.clip_grad_norm_(self.weights, self.config.clip)
         self.scaler.step(self.optimiser)
         scale = self.scaler.get_scale()
         self.scaler.update()
@@ -256,28 +224,22 @@ class Loop:
         seen = self.done * config.batch_size
         return tqdm(total=config.images, initial=seen, unit="img", disable=not progress, desc=text)
 
-    def log(self, loss: float, rates: dict[str, float], bar: tqdm) -> None:
+    def log(self, loss: float, rates: list[float], bar: tqdm) -> None:
         """Add the step to the history and to the bar."""
         seen = min(self.done * self.config.batch_size, self.config.images)
-        row = {"step": self.done, "images": seen, "loss": loss, **rates}
+        row = {"step": self.done, "images": seen, "loss": loss}
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            row[f"lr_{group['name']}"] = rate
         row |= {"images_per_s": seen / self.seconds, "val_top1": math.nan}
         self.history.append(row)
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update(seen - bar.n)
 
-    def stateful(self) -> dict:
-        """What has a state of its own, by its name in the file."""
-        found = {"tower": self.encoder.tower, "head": self.head, "optimiser": self.optimiser}
-        found |= {"schedule": self.schedule, "scaler": self.scaler}
-        if self.average is not None:
-            found["average"] = self.average
-        return found
-
     def save(self, file: Path) -> None:
         """Write the state from which an interrupted run goes on, in the first process."""
         if not distributed.first():
             return
-        state = {name: part.state_dict() for name, part in self.stateful().items()}
+        state = {name: part.state_dict() for name, part in self.stateful.items()}
         state |= {"done": self.done, "seconds": self.seconds, "history": self.history}
         state["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -286,7 +248,7 @@ class Loop:
 
     def restore(self, file: Path) -> None:
         state = run_cache.read(file)
-        for name, part in self.stateful().items():
+        for name, part in self.stateful.items():
             part.load_state_dict(state[name])
         self.done, self.seconds, self.history = state["done"], state["seconds"], state["history"]
         torch.set_rng_state(state["rng"])
@@ -295,15 +257,12 @@ class Loop:
 
     def result(self, products: list[str], folder: Path | None) -> Run:
         """The finished run."""
-        encoder, average = self.encoder, None
-        encoder.name = finished.name(self.config)
+        average = None
         if self.average is not None:
-            name = f"{encoder.name}, averaged weights"
-            tower = self.average.module.cpu()
-            average = Encoder(tower, encoder.preprocess, name, encoder.arch, encoder.config)
+            average = finished.averaged(self.encoder, self.average.module.cpu())
         history = pd.DataFrame(self.history, columns=list(self.history[-1]))
-        head, config, seconds = self.head.cpu(), self.config, self.seconds
-        return Run(encoder, head, products, history, config, seconds, folder, average)
+        facts = products, history, self.config, self.seconds, folder, average
+        return Run(self.encoder, self.head.cpu(), *facts)
 
 
 def due(step: int, every: int) -> bool:

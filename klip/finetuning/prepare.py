@@ -6,20 +6,22 @@ Axes: S pixels a side, C products, D numbers per embedding.
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from klip.data import balance
 from klip.data.images import read as read_image
-from klip.finetuning import run_cache
+from klip.finetuning import distributed, run_cache
 from klip.finetuning.validation import Held, validate
-from klip.model import augment, encoder as encoders, heads, towers, triplet
+from klip.model import augment, blocks, encoder as encoders, heads, towers, triplet
+from klip.model.device import default_device, resolve_precision
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
 
@@ -27,6 +29,10 @@ HARDER = 1.5
 """Strength of the augmentation of an image that comes back within an epoch, a factor (A)."""
 CENTRE_IMAGES = 4
 """Images per product whose mean embedding is the first centre of the product (A)."""
+
+
+NEUTRAL = {"workers", "save_every"}
+"""Settings that change nothing in the result."""
 
 
 def encoder_of(config: FinetuneConfig, base: Encoder | None) -> Encoder:
@@ -69,6 +75,40 @@ def head_of(
     settings = config.margin_deg, config.scale, config.entropy
     with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
         return heads.Head(config.loss, len(products), dim, *settings, kin)
+
+
+def place(
+    config: FinetuneConfig, base: Encoder, head: heads.Head, used: list[pd.DataFrame]
+) -> tuple[list, Path]:
+    """What tells the frozen encoder and how it computes, and the folder of the run."""
+    device = default_device()
+    precision = step_precision(config, base, device)
+    start = [encoders.fingerprint(base), precision, config.precision, device]
+    settings = config.model_dump(mode="json", exclude=NEUTRAL)
+    hierarchy = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]
+    facts = [settings, *start, distributed.count(), *hierarchy]
+    return start, run_cache.folder(facts, used)
+
+
+def step_precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.device) -> str:
+    """That of the steps; what is only embedded, centres and validation, takes
+    `config.precision` as it is."""
+    trained = None if config.rates == "frozen" else encoder.tower
+    return resolve_precision(config.precision, device, trained)
+
+
+def optimiser_of(
+    config: FinetuneConfig, tower: nn.Module, head: heads.Head
+) -> torch.optim.Optimizer:
+    """AdamW on the blocks of the tower, each at its rate, and on the weights of the loss."""
+    groups = []
+    if config.rates != "frozen":
+        ladder = config.rates, config.top_lr, config.decay, config.weight_decay
+        groups = blocks.parameter_groups(tower, *ladder)
+    own = head.parameter_group(config.head_lr)
+    if own["params"]:
+        groups.append(own)
+    return blocks.optimiser(groups, config.optimiser)
 
 
 def put_centres(
