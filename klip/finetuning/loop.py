@@ -1,9 +1,9 @@
 """Fine-tuning (paper §4.1): balanced draws, encoder and ArcFace, AdamW, block-wise rates.
 
 Axes: B images of an optimiser step, b of them in this process, S pixels a side, D numbers
-per embedding.  On a CPU a run is a function of its config and images, to the bit for one
-number of threads, whatever the number of workers and however often it was interrupted; on
-a GPU kernels may add in another order.  Several processes are torchrun's (`distributed`).
+per embedding.  On a CPU a run is a function of its config and images, to the bit for
+one number of threads, whatever the workers and however often it was interrupted; on a
+GPU kernels may add in another order.  Several processes are torchrun's (`distributed`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from klip.model import blocks, encoder as encoders, heads
 from klip.model.device import at_work, autocast
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
-from klip.settings.files import atomic
 
 
 def finetune(
@@ -46,8 +45,7 @@ def finetune(
     cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
     Within a torch.distributed group the processes share each batch (`batch_size` is that
     of all), and all return the same run; their number changes it by rounding.
-    ValueError: wrong settings, no images of a product, a damaged image, a loss that is no
-    number.
+    ValueError: wrong settings, a product without images, a damaged image, a loss not finite.
     """
     base = prepare.encoder_of(config, base)
     plan = prepare.plan_of(config, catalogue)
@@ -76,8 +74,7 @@ def finetune(
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
-    """The factor of all rates at `step` from 0: a line up over `warmup` of the steps, then
-    half a cosine down to 0."""
+    """Of all rates at `step` from 0: a line up over `warmup` of the steps, half a cosine to 0."""
     rising = round(warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -85,8 +82,7 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 class Loop:
-    """All that changes while training, and the loop that changes it, encoder and head in
-    place.  Public for `klip.scale.bench`, which measures this very loop."""
+    """The loop and all that it changes; encoder and head are trained in place."""
 
     def __init__(
         self,
@@ -129,7 +125,8 @@ class Loop:
         config = self.config
         state = folder / "state.pt" if folder and config.save_every else None
         if distributed.agreed(state is not None and state.is_file()):
-            self.restore(state)
+            facts = run_cache.restore(state, self.stateful)
+            self.done, self.seconds, self.history = facts
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
         with self.bar(progress) as bar:
@@ -141,11 +138,12 @@ class Loop:
                 self.seconds = time.perf_counter() - started
                 self.log(loss, rates, bar)
                 last = self.done == len(self.batches)
-                if self.held and (last or due(self.done, config.validate_every)):
+                if self.held and (last or self.due(config.validate_every)):
                     top1 = validate(self.encoder, self.held, config.precision, config.workers)
                     self.history[-1]["val_top1"] = top1
-                if state and not last and due(self.done, config.save_every):
-                    self.save(state)
+                if state and not last and self.due(config.save_every) and distributed.first():
+                    facts = [self.done, self.seconds, self.history]
+                    run_cache.save(state, self.stateful, facts)
                 started = time.perf_counter() - self.seconds  # without validating and saving
         self.encoder.checkpointing(False)
         self.encoder.eval()
@@ -168,8 +166,8 @@ class Loop:
         arriving = iter(loader)
         for share in shares:
             images, labels = torch.empty(0), torch.empty(0, dtype=torch.long)
-            with distributed.together(self.device):  # a damaged image in one ends them all
-                if share:
+            with distributed.together(self.device):  # a damaged image ends all processes
+                if share:  # few images leave some processes without any
                     images, labels = next(arriving)
             yield images, labels
 
@@ -179,23 +177,20 @@ class Loop:
 
     def train_step(self, images: Tensor, labels: Tensor) -> float:
         """One optimiser step on this process's images (b, 3, S, S) of a batch, part by part;
-        the parts' gradients add up to the batch's.  Returns the loss of the whole batch."""
+        their gradients add up to the batch's.  Returns the loss of the whole batch."""
         batch, total = self.batches[self.done], 0.0
         parts = self.parts(batch)
         own = [len(distributed.mine(part)) for part in parts]
         for part, some, names in zip(parts, images.split(own), labels.split(own), strict=True):
             embeddings = self.embed(some)
             names = names.to(self.device, non_blocking=True)
+            # now those of all processes; the gradient stays with this one's
             embeddings, names = distributed.gathered(embeddings, names, len(part))
             loss = self.head(embeddings, names) * (len(part) / len(batch))
-            if loss.requires_grad:  # else all images are another's, and the loss has no weights
+            if loss.requires_grad:  # not if the loss has no weights, and no image is here
                 self.scaler.scale(loss).backward()
             total += loss.item()
-        if not math.isfinite(total):
-            raise ValueError(
-                f"fine-tuning: the loss became {total} at step {self.done + 1}, at precision "
-                f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate"
-            )
+        self.check(total)
         distributed.add_gradients(self.weights, list(self.head.parameters()))
         self.scaler.unscale_(self.optimiser)
         if self.config.clip:
@@ -203,7 +198,7 @@ class Loop:
         self.scaler.step(self.optimiser)
         scale = self.scaler.get_scale()
         self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else fp16 overflowed: the optimiser made no step
+        if self.scaler.get_scale() >= scale:  # else fp16 overflowed, and no step was made
             self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.encoder.tower)
@@ -217,6 +212,17 @@ class Loop:
         trained = self.config.rates != "frozen"
         with autocast(self.precision, self.device), torch.set_grad_enabled(trained):
             return self.forward(images.to(self.device, non_blocking=True))
+
+    def check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"fine-tuning: the loss became {loss} at step {self.done + 1}, at precision "
+                f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate"
+            )
+
+    def due(self, every: int) -> bool:
+        """Does what happens each `every` steps happen now?  0: never."""
+        return every > 0 and self.done % every == 0
 
     def bar(self, progress: bool) -> tqdm:
         config = self.config
@@ -235,26 +241,6 @@ class Loop:
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update(seen - bar.n)
 
-    def save(self, file: Path) -> None:
-        """Write the state from which an interrupted run goes on, in the first process."""
-        if not distributed.first():
-            return
-        state = {name: part.state_dict() for name, part in self.stateful.items()}
-        state |= {"done": self.done, "seconds": self.seconds, "history": self.history}
-        state["rng"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
-        atomic(file, lambda part: torch.save(state, part))
-
-    def restore(self, file: Path) -> None:
-        state = run_cache.read(file)
-        for name, part in self.stateful.items():
-            part.load_state_dict(state[name])
-        self.done, self.seconds, self.history = state["done"], state["seconds"], state["history"]
-        torch.set_rng_state(state["rng"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self.device)
-
     def result(self, products: list[str], folder: Path | None) -> Run:
         """The finished run."""
         average = None
@@ -263,8 +249,3 @@ class Loop:
         history = pd.DataFrame(self.history, columns=list(self.history[-1]))
         facts = products, history, self.config, self.seconds, folder, average
         return Run(self.encoder, self.head.cpu(), *facts)
-
-
-def due(step: int, every: int) -> bool:
-    """Does what happens each `every` steps happen now?  every 0: never."""
-    return every > 0 and step % every == 0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from klip.data import images
 from klip.settings import paths
-from klip.settings.files import write_tensors
+from klip.settings.files import atomic, write_tensors
 
 SOURCES = (
     *("data/images", "data/balance"),
@@ -80,3 +80,22 @@ def read(path: Path) -> dict[str, Any]:
             f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
             "it anew"
         ) from None
+
+
+def save(file: Path, stateful: dict[str, Any], facts: list) -> None:
+    """Write the state from which an interrupted run goes on; it has `facts` of its own."""
+    states = {name: part.state_dict() for name, part in stateful.items()}
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    state = {"states": states, "facts": facts, "rng": torch.get_rng_state(), "cuda": cuda}
+    atomic(file, lambda part: torch.save(state, part))
+
+
+def restore(file: Path, stateful: dict[str, Any]) -> list:
+    """Put what has a state into that of `save`, and give back its `facts`."""
+    state = read(file)
+    for name, part in stateful.items():
+        part.load_state_dict(state["states"][name])
+    torch.set_rng_state(state["rng"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+    return state["facts"]
