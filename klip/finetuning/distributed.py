@@ -125,13 +125,11 @@ def add_gradients(weights: list[torch.nn.Parameter], copied: list[torch.nn.Param
     some = [float(weight.grad is not None) for weight in weights]
     some = torch.tensor(some, device=weights[0].device)
     distributed.all_reduce(some)
-    waiting = []
-    for weight, used in zip(weights, some.tolist(), strict=True):
-        if used:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            waiting.append(distributed.all_reduce(weight.grad, async_op=True))
-    for work in waiting:
+    used = [weight for weight, any_of in zip(weights, some.tolist(), strict=True) if any_of]
+    for weight in used:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    for work in [distributed.all_reduce(weight.grad, async_op=True) for weight in used]:
         work.wait()
     for weight in copied:
         if weight.grad is not None:

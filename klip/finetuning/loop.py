@@ -107,8 +107,7 @@ class Loop:
             self.average = AveragedModel(encoder.tower, multi_avg_fn=blend)
         self.low = blocks.freeze(encoder.tower, config.frozen_blocks)
         self.optimiser = prepare.optimiser_of(config, encoder.tower, head)
-        groups = self.optimiser.param_groups
-        self.weights = [weight for group in groups for weight in group["params"]]
+        self.weights = [w for group in self.optimiser.param_groups for w in group["params"]]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: rate_factor(step, len(self.batches), config.warmup)
         )
@@ -125,8 +124,7 @@ class Loop:
         config = self.config
         state = folder / "state.pt" if folder and config.save_every else None
         if distributed.agreed(state is not None and state.is_file()):
-            facts = run_cache.restore(state, self.stateful)
-            self.done, self.seconds, self.history = facts
+            self.done, self.seconds, self.history = run_cache.restore(state, self.stateful)
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
         with self.bar(progress) as bar:
@@ -142,8 +140,7 @@ class Loop:
                     top1 = validate(self.encoder, self.held, config.precision, config.workers)
                     self.history[-1]["val_top1"] = top1
                 if state and not last and self.due(config.save_every) and distributed.first():
-                    facts = [self.done, self.seconds, self.history]
-                    run_cache.save(state, self.stateful, facts)
+                    run_cache.save(state, self.stateful, [self.done, self.seconds, self.history])
                 started = time.perf_counter() - self.seconds  # without validating and saving
         self.encoder.checkpointing(False)
         self.encoder.eval()

@@ -166,6 +166,7 @@ class Watched(Loop):
     """klip's loop, with the time at the end of each step.  idle: steps do nothing."""
 
     idle = False
+    ends: list[float]
 
     def train_step(self, images: Tensor, labels: Tensor) -> float:
         loss = 0.0 if self.idle else super().train_step(images, labels)

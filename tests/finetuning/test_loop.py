@@ -218,6 +218,16 @@ def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp
         quiet(config, shop, cache=True)
 
 
+def test_the_key_of_a_run_covers_the_files_that_decide_it():
+    listed = {f"klip/{source}.py" for source in run_cache.SOURCES}
+    deciding = {f"klip/data/{name}.py" for name in ("images", "balance")}
+    for room in ("model", "finetuning"):
+        files = (paths.ROOT / "klip" / room).glob("*.py")
+        deciding |= {path.relative_to(paths.ROOT).as_posix() for path in files}
+    beside = {"model/__init__", "finetuning/__init__", "finetuning/run_cache", "finetuning/sweep"}
+    assert listed == deciding - {f"klip/{name}.py" for name in beside}
+
+
 def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs_of_the_same_images(
     config, shop, monkeypatch, tmp_path
 ):
