@@ -29,8 +29,6 @@ HARDER = 1.5
 """Strength of the augmentation of an image that comes back within an epoch, a factor (A)."""
 CENTRE_IMAGES = 4
 """Images per product whose mean embedding is the first centre of the product (A)."""
-
-
 NEUTRAL = {"workers", "save_every"}
 """Settings that change nothing in the result."""
 
