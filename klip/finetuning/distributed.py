@@ -1,11 +1,13 @@
-"""Data-parallel training: what the processes of one run say to each other, over torch.distributed.
+"""Data-parallel training: what the processes of one run say to each other.
 
     torchrun --standalone --nproc-per-node 2 -m klip finetune ...
 
-Every process draws the same plan and reads its share of each batch.  The embeddings of all of them go into one loss,
-the same in every process; only the rows of its own images carry a gradient there.  So the gradients of the tower add
-up to those of the whole batch, whatever the loss and however uneven the shares.  In a single process nothing is changed
-or copied.  Axes: B images of a batch, b of them in this process, D numbers per embedding.
+Every process draws the same plan and reads its share of each batch (`mine`, `together`).
+The embeddings of all go into one loss, the same in every process (`gathered`); only the
+rows of its own images carry a gradient there.  So the gradients of the tower add up to
+those of the whole batch (`add_gradients`), whatever the loss and however uneven the
+shares.  In a single process nothing is changed or copied.
+Axes: B images of a batch, b of them in this process, D numbers per embedding.
 """
 
 from __future__ import annotations
@@ -21,11 +23,9 @@ from torch import Tensor, distributed
 
 def count() -> int:
     """Number of processes of this run."""
-    return (
-        distributed.get_world_size()
-        if distributed.is_available() and distributed.is_initialized()
-        else 1
-    )
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
 
 
 def first() -> bool:
@@ -35,16 +35,21 @@ def first() -> bool:
 
 def mine(batch: Sequence) -> Sequence:
     """This process's images of a batch; few images leave some processes without any."""
-    return batch if count() == 1 else batch[distributed.get_rank() :: count()]
+    if count() == 1:
+        return batch
+    return batch[distributed.get_rank() :: count()]
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Inside, the processes that torchrun started are one group, each with a GPU of its own where there are GPUs."""
+    """Inside, the processes that torchrun started are one group, each with a GPU of its own
+    where there are GPUs."""
     if count() > 1 or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    backend = "gloo"
     if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
             raise ValueError(
@@ -52,7 +57,7 @@ def joined() -> Iterator[None]:
                 f"--nproc-per-node {gpus}"
             )
         torch.cuda.set_device(local)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group(backend)
     try:
         yield
     finally:
@@ -61,7 +66,8 @@ def joined() -> Iterator[None]:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """All processes leave this block, or none: an error in one is a ValueError in the others, which would wait."""
+    """All processes leave this block, or none: an error in one is a ValueError in the
+    others, which would wait."""
     failure: Exception | None = None
     try:
         yield
@@ -79,7 +85,7 @@ def together(device: torch.device) -> Iterator[None]:
 
 
 def agreed(value: Any) -> Any:
-    """The first process's value of a small object: what it found on its disk, for instance."""
+    """The first process's value of a small object, such as what it found on its disk."""
     box = [value]
     if count() > 1:
         distributed.broadcast_object_list(box, src=0)
@@ -95,12 +101,14 @@ def alike(tensors: Iterable[Tensor]) -> None:
 
 
 def gathered(rows: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, D) and labels (B,) of the whole batch, of b of them; the gradient stays with the own rows."""
+    """Embeddings (B, D) and labels (B,) of the whole batch, of b of them; the gradient
+    stays with the own rows."""
     if count() == 1:
         return rows, labels
     places = torch.tensor(mine(range(size)), dtype=torch.long, device=rows.device)
-    own = rows.new_zeros(size, rows.shape[1]).index_copy(0, places, rows)
-    others, names = own.detach().clone(), labels.new_zeros(size).index_copy(0, places, labels)
+    own = rows.new_zeros(size, rows.shape[1]).index_copy(0, places, rows)  # others' are 0
+    others = own.detach().clone()
+    names = labels.new_zeros(size).index_copy(0, places, labels)
     distributed.all_reduce(others)
     distributed.all_reduce(names)
     others[places] = 0
@@ -108,23 +116,24 @@ def gathered(rows: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def add_gradients(shared: list[torch.nn.Parameter], copied: list[torch.nn.Parameter]) -> None:
-    """Gradients of the whole batch: the sum over processes for `shared`, the mean for `copied`, the loss's own weights.
-    A parameter that has no gradient in any process keeps none, so that no weight decay touches it."""
+def add_gradients(weights: list[torch.nn.Parameter], copied: list[torch.nn.Parameter]) -> None:
+    """Gradients of the whole batch: the sum over processes; of `copied`, the loss's own
+    weights among them, the mean.  A weight that has no gradient in any process keeps none,
+    so that no weight decay touches it."""
     if count() == 1:
         return
-    every = [*shared, *copied]
-    has = torch.tensor([float(p.grad is not None) for p in every], device=every[0].device)
-    distributed.all_reduce(has)
-    used = [p for p, some in zip(every, has.tolist(), strict=True) if some]
-    for parameter in used:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    for work in [distributed.all_reduce(p.grad, async_op=True) for p in used]:
+    some = [float(weight.grad is not None) for weight in weights]
+    some = torch.tensor(some, device=weights[0].device)
+    distributed.all_reduce(some)
+    used = [weight for weight, any_of in zip(weights, some.tolist(), strict=True) if any_of]
+    for weight in used:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    for work in [distributed.all_reduce(weight.grad, async_op=True) for weight in used]:
         work.wait()
-    for parameter in copied:
-        if parameter.grad is not None:
-            parameter.grad /= count()
+    for weight in copied:
+        if weight.grad is not None:
+            weight.grad /= count()
 
 
 def wait() -> None:

@@ -1,6 +1,6 @@
-"""Runs on disk, CACHE/runs/<key>: encoder.safetensors, history.csv, last run.json; state.pt while training.
+"""Runs on disk: CACHE/runs/<key>, and beside them what the frozen encoder makes of images.
 
-The key covers everything that decides the weights: no run is made twice, and none is taken for another.
+The key covers all that decides the weights: no run is made twice, none taken for another.
 """
 
 from __future__ import annotations
@@ -14,34 +14,25 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from klip.data import images
 from klip.settings import paths
 from klip.settings.files import atomic, write_tensors
 
 SOURCES = (
-    "data/images",
-    "data/balance",
-    "model/augment",
-    "model/towers",
-    "model/device",
-    "model/weights",
-    "model/hub",
-    "model/imagenet",
-    "model/blocks",
-    "model/heads",
-    "model/triplet",
-    "model/encoder",
-    "finetuning/distributed",
-    "finetuning/validation",
-    "finetuning/loop",
+    *("data/images", "data/balance"),
+    *("model/augment", "model/towers", "model/device", "model/weights", "model/hub"),
+    *("model/imagenet", "model/blocks", "model/heads", "model/triplet", "model/encoder"),
+    *("finetuning/distributed", "finetuning/validation", "finetuning/prepare"),
+    *("finetuning/loop", "finetuning/finished"),
 )
-"""The modules whose code decides a run; those that list images do not, since what they list is hashed."""
+"""The modules whose code decides a run; those that list images do not: what they list is hashed."""
 
 
 def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
-    """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents of the images it uses,
-    frames of product and image with `attrs` root."""
+    """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents
+    of the images it uses, frames of product and image with `attrs` root."""
     digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
     for source in SOURCES:
         digest.update((Path(__file__).parents[1] / f"{source}.py").read_bytes())
@@ -61,33 +52,50 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
 
 
 def once(
-    facts: Any, used: Iterable[pd.DataFrame], compute: Callable[[], torch.Tensor]
-) -> torch.Tensor:
-    """What `compute` returns, kept beside the runs and found there when facts, code and images are the same."""
-    file = folder(facts, used).with_suffix(".safetensors")
+    what: str, start: list | None, used: Iterable[pd.DataFrame], compute: Callable[[], Tensor]
+) -> Tensor:
+    """What the frozen encoder makes of some images, the same for all runs from it: computed
+    by the first, kept beside the runs.
+
+    start: all that tells the encoder and how it computes (JSON); None: nothing is kept.
+    """
+    if start is None:
+        return compute()
+    file = folder([what, *start], used).with_suffix(".safetensors")
     if not file.is_file():
         write_tensors(file, {"value": compute()})
     return read(file)["value"]
 
 
-def write(path: Path, history: pd.DataFrame, facts: dict[str, Any]) -> None:
-    """Keep a finished run, whose encoder is there already; it counts from the moment run.json is there."""
-    atomic(path / "history.csv", lambda part: history.to_csv(part, index=False))
-    atomic(path / "run.json", lambda part: part.write_text(json.dumps(facts, indent=1)))
-    (path / "state.pt").unlink(missing_ok=True)
-
-
 def read(path: Path) -> dict[str, Any]:
-    """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if it is damaged."""
+    """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if
+    it is damaged."""
     try:
-        return (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, "cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         whole = path if path.parent == paths.CACHE / "runs" else path.parent
         raise ValueError(
             f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); delete {whole} to make "
             "it anew"
         ) from None
+
+
+def save(file: Path, stateful: dict[str, Any], facts: list) -> None:
+    """Write the state from which an interrupted run goes on; it has `facts` of its own."""
+    states = {name: part.state_dict() for name, part in stateful.items()}
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    state = {"states": states, "facts": facts, "rng": torch.get_rng_state(), "cuda": cuda}
+    atomic(file, lambda part: torch.save(state, part))
+
+
+def restore(file: Path, stateful: dict[str, Any]) -> list:
+    """Put what has a state into that of `save`, and give back its `facts`."""
+    state = read(file)
+    for name, part in stateful.items():
+        part.load_state_dict(state["states"][name])
+    torch.set_rng_state(state["rng"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+    return state["facts"]

@@ -1,4 +1,4 @@
-"""Sweeps: many fine-tuning runs of the same images, one after the other here, or as jobs of submitit."""
+"""Sweeps: many runs of the same images, one after the other here, or as jobs of submitit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from klip.finetuning import loop
+from klip.finetuning import finished, loop
+from klip.finetuning.finished import Run
 from klip.settings import paths
 from klip.settings.config import Executor, FinetuneConfig
 
@@ -20,18 +21,19 @@ def sweep(
     executor: str = "here",
     at_once: int = 0,
     **resources: Any,
-) -> Iterator[loop.Run]:
-    """The runs of `configs`, in their order, one at a time: not all of their weights are in memory together.
+) -> Iterator[Run]:
+    """The runs of `configs`, in their order, one at a time in memory.
 
-    executor: here, in this process; local, processes of this machine; slurm, jobs of a cluster that shares CACHE.
-    at_once: jobs that run at the same time; 0: one on this machine, all on a cluster.  resources: submitit's, such as
-    timeout_min (a day), gpus_per_node (slurm: 1), cpus_per_task, slurm_partition.
-    ValueError: an unknown executor, and what `loop.finetune` refuses; submitit's own error if a job fails.
+    executor: here, in this process; local, processes of this machine; slurm, jobs of a
+    cluster that shares CACHE.
+    at_once: jobs that run at the same time; 0: one on this machine, all on a cluster.
+    resources: submitit's: timeout_min (a day), gpus_per_node (slurm: 1), cpus_per_task ...
+    ValueError: an unknown executor, and what `loop.finetune` refuses; submitit's own error
+    if a job fails.
     """
-    if executor not in get_args(Executor):
-        raise ValueError(
-            f"sweep: executor must be one of {', '.join(get_args(Executor))}, got {executor!r}"
-        )
+    accepted = get_args(Executor)
+    if executor not in accepted:
+        raise ValueError(f"sweep: executor must be one of {', '.join(accepted)}, got {executor!r}")
     if at_once < 0:
         raise ValueError(
             f"sweep: at_once must be a number of jobs, 0 for as many as there are, got {at_once!r}"
@@ -41,18 +43,20 @@ def sweep(
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster=executor)
-    cluster = (
-        {"slurm_array_parallelism": at_once or len(configs), "gpus_per_node": 1}
-        if executor == "slurm"
-        else {}
-    )
-    pool.update_parameters(**{"timeout_min": 24 * 60, **cluster, **resources})
-    jobs = pool.map_array(_job, configs, [catalogue] * len(configs)) if executor == "slurm" else []
-    for config in configs[len(jobs) :]:
-        while sum(not job.done() for job in jobs) >= max(1, at_once):
-            time.sleep(0.1)
-        jobs.append(pool.submit(_job, config, catalogue))
-    return (loop.read(job.result(), config) for job, config in zip(jobs, configs, strict=True))
+    asked = {"timeout_min": 24 * 60}
+    if executor == "slurm":
+        asked |= {"slurm_array_parallelism": at_once or len(configs), "gpus_per_node": 1}
+    pool.update_parameters(**asked | resources)
+    if executor == "slurm":
+        jobs = pool.map_array(_job, configs, [catalogue] * len(configs))
+    else:
+        jobs = []
+        for config in configs:
+            while sum(not job.done() for job in jobs) >= max(1, at_once):
+                time.sleep(0.1)
+            jobs.append(pool.submit(_job, config, catalogue))
+    pairs = zip(jobs, configs, strict=True)
+    return (finished.read(job.result(), config) for job, config in pairs)
 
 
 def _job(config: FinetuneConfig, catalogue: pd.DataFrame) -> Path:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from klip.finetuning import loop
+from klip.finetuning.finished import Run
 from klip.model import encoder, heads
 from klip.model.encoder import Encoder
 from klip.recognise import evaluation, outcomes
@@ -161,7 +162,7 @@ def fit(
     cache: bool = True,
     features: Tensor | None = None,
     **given: Any,
-) -> loop.Run:
+) -> Run:
     """Train a row for one set, from `tower`, on `budget` images of each product.
 
     given: fields of FinetuneConfig.  features: those of `embed`, if they are there
@@ -187,7 +188,7 @@ def embed(tower: Encoder, rows: pd.DataFrame, how: FinetuneConfig) -> Tensor:
 
 def _fit_head(
     config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, features: Tensor
-) -> loop.Run:
+) -> Run:
     """A linear layer on features (N, D); its seconds are those of training alone."""
     labels, products = pd.factorize(rows["product"].astype(str), sort=True)
     labels = torch.from_numpy(np.repeat(labels, VIEWS))  # (N,)
@@ -213,12 +214,12 @@ def _fit_head(
         losses.append(loss.item())
     seconds, seen = time.perf_counter() - started, np.cumsum([len(batch) for batch in batches])
     history = pd.DataFrame({"step": range(1, len(batches) + 1), "images": seen, "loss": losses})
-    return loop.Run(tower, head, list(products), history, config, seconds, None)
+    return Run(tower, head, list(products), history, config, seconds, None)
 
 
 def answer(
     recipe: Recipe,
-    run: loop.Run,
+    run: Run,
     catalogue: pd.DataFrame,
     rule: str = "first",
     views: int = 8,
@@ -234,7 +235,7 @@ def answer(
 
 
 @torch.no_grad()
-def classify(run: loop.Run, queries: pd.DataFrame, **options: Any) -> pd.DataFrame:
+def classify(run: Run, queries: pd.DataFrame, **options: Any) -> pd.DataFrame:
     """Outcome frame of a linear head: its most probable products; `similarity` is a probability."""
     if run.head.loss != "softmax":
         raise ValueError(

@@ -1,7 +1,8 @@
 """Speed and memory of fine-tuning on this machine: klip's own step, and pytorch-metric-learning's trainer beside it.
 
-Nothing of the step is copied: `loop._Trainer` runs on synthetic JPEGs, watched by hooks.  B images of an optimiser
-step, S pixels a side.  Rates are medians; the first step of every series warms up and does not count.
+Nothing of the step is copied: `finetuning.loop.Loop` runs on synthetic JPEGs, watched by
+hooks.  B images of an optimiser step, S pixels a side.  Rates are medians; the first step
+of every series warms up and does not count.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from torch.utils.flop_counter import FlopCounterMode
 
-from klip.data import balance
-from klip.finetuning import loop
-from klip.model import blocks, encoder as encoders, heads
+from klip.finetuning import prepare
+from klip.finetuning.loop import Loop
+from klip.model import blocks, encoder as encoders
 from klip.model.device import autocast, default_device, resolve_precision
 from klip.scale import activations, memory
 from klip.settings.config import FinetuneConfig
@@ -59,98 +60,82 @@ def bench(
             f"bench: device must be auto, cpu, or cuda where there is a GPU, got {device!r}"
         )
     batch = batch or (64 if device == "cuda" else 4)
-    for name, value, least in (
-        ("steps", steps, 2),
-        ("batch", batch, 2),
-        ("accumulate", accumulate, 1),
-        ("products", products, 2),
-        ("workers", workers, 0),
-        ("rounds", rounds, 1),
-    ):
-        if value < least:
-            raise ValueError(f"bench: {name} must be at least {least}, got {value}")
+    settings = {"steps": steps, "batch_size": batch, "accumulate": accumulate}
+    settings |= {"checkpointing": checkpointing, "precision": precision}
+    settings |= {"products": products, "workers": workers, "rounds": rounds}
+    _check(settings)
     resolve_precision(precision, device)  # a wrong word is told before the work
     flops = step_flops(model)
-    with _trainer(
-        model, device, steps, batch, accumulate, checkpointing, precision, products, workers
-    ) as trainer:
-        precision = trainer.precision
-        rate = matrix_rate(device, precision)
-        synthetic = _synthetic(trainer, steps)
-        fed, loader = _loop(trainer), _loop(trainer, idle=True)
-        beside = _beside(trainer, rounds)
+    rest = accumulate, checkpointing, precision, products, workers
+    with _watched(model, device, steps, batch, *rest) as loop:
+        settings["precision"] = loop.precision
+        rate = matrix_rate(device, loop.precision)
+        synthetic = _synthetic(loop, steps)
+        fed, loader = _loop(loop), _loop(loop, idle=True)
+        beside = _beside(loop, rounds)
+    made = synthetic["images_per_s"]
     return {
         "model": model,
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "settings": {
-            "steps": steps,
-            "batch_size": batch,
-            "accumulate": accumulate,
-            "checkpointing": checkpointing,
-            "precision": precision,
-            "products": products,
-            "workers": workers,
-            "rounds": rounds,
-        },
+        "settings": settings,
         "matrix_flops_per_s": rate,
         "tower_flops_per_image": flops,
-        "share_of_matrix_rate": synthetic["images_per_s"] * flops / rate,
+        "share_of_matrix_rate": made * flops / rate,
         "synthetic": synthetic,
         "jpeg_fed": {
             "images_per_s": fed,
             "loader_alone_images_per_s": loader,
-            "load_wait_s": max(0.0, batch / fed - batch / synthetic["images_per_s"]),
-            "loader_bound": loader < synthetic["images_per_s"],
+            "load_wait_s": max(0.0, batch / fed - batch / made),
+            "loader_bound": loader < made,
         },
         "beside_metric_loss_only": beside,
     }
 
 
+def _check(settings: dict[str, Any]) -> None:
+    least = {"steps": 2, "batch_size": 2, "accumulate": 1, "products": 2, "workers": 0, "rounds": 1}
+    for name, lowest in least.items():
+        if settings[name] < lowest:
+            word = name.removesuffix("_size")
+            raise ValueError(f"bench: {word} must be at least {lowest}, got {settings[name]}")
+
+
 def text(found: dict[str, Any]) -> str:
     """The figures for people."""
     step, fed, beside = found["synthetic"], found["jpeg_fed"], found["beside_metric_loss_only"]
-    most = found["matrix_flops_per_s"] / 1e12
+    settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
+    share, most = found["share_of_matrix_rate"], found["matrix_flops_per_s"] / 1e12
+    parts = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in step["parts_s"].items())
+    bound = ", bound by the loader" if fed["loader_bound"] else ""
+    alone = fed["loader_alone_images_per_s"]
+    if beside["out_of_memory"]:
+        other = "ran out of memory"
+    else:
+        rate, ratio = beside["medians"]["metric_loss_only"], beside["ratio"]
+        other = f"{rate:9.1f} images/s; klip's is {ratio:.2f} times as fast"
     lines = [
-        f"{found['model']} on {found['device']}, {', '.join(f'{k} {v}' for k, v in found['settings'].items())}",
+        f"{found['model']} on {found['device']}, {settings}",
         f"  synthetic tensors   {step['images_per_s']:9.1f} images/s, "
-        f"{found['share_of_matrix_rate']:.1%} of the matrix rate, {most:.2f} TFLOP/s",
-        "  of a step           "
-        + ", ".join(f"{k} {1e3 * v:.1f} ms" for k, v in step["parts_s"].items()),
-        f"  fed with JPEGs      {fed['images_per_s']:9.1f} images/s"
-        + (", bound by the loader" if fed["loader_bound"] else "")
-        + f"; the loader alone gives {fed['loader_alone_images_per_s']:.1f}",
-        "  MetricLossOnly      "
-        + (
-            "ran out of memory"
-            if beside["out_of_memory"]
-            else f"{beside['medians']['metric_loss_only']:9.1f} images/s; klip's is "
-            f"{beside['ratio']:.2f} times as fast"
-        ),
+        f"{share:.1%} of the matrix rate, {most:.2f} TFLOP/s",
+        f"  of a step           {parts}",
+        f"  fed with JPEGs      {fed['images_per_s']:9.1f} images/s{bound}; "
+        f"the loader alone gives {alone:.1f}",
+        f"  MetricLossOnly      {other}",
     ]
     if "peak_reserved_bytes" in step:
-        lines.append(
-            f"  peak memory         {step['peak_allocated_bytes'] / 2**30:9.2f} GiB allocated, "
-            f"{step['peak_reserved_bytes'] / 2**30:.2f} GiB reserved"
-        )
+        taken, kept = step["peak_allocated_bytes"] / 2**30, step["peak_reserved_bytes"] / 2**30
+        lines.append(f"  peak memory         {taken:9.2f} GiB allocated, {kept:.2f} GiB reserved")
     return "\n".join(lines)
 
 
 def probe(plan: memory.Plan, steps: int = 4) -> float:
-    """Images/s of a plan's settings on the GPU here, by a few steps with few products and synthetic tensors."""
-    with _trainer(
-        plan.model,
-        "cuda",
-        steps,
-        plan.batch_size,
-        plan.accumulate,
-        plan.checkpointing,
-        plan.precision,
-        min(plan.products, 64),
-        workers=0,
-    ) as trainer:
-        return _synthetic(trainer, steps)["images_per_s"]
+    """Images/s of a plan's settings on the GPU here, by a few steps with few products and
+    synthetic tensors."""
+    rest = plan.accumulate, plan.checkpointing, plan.precision, min(plan.products, 64), 0
+    with _watched(plan.model, "cuda", steps, plan.batch_size, *rest) as loop:
+        return _synthetic(loop, steps)["images_per_s"]
 
 
 def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) -> float:
@@ -177,8 +162,21 @@ def step_flops(model: str) -> int:
     return counter.get_total_flops() // 2
 
 
+class Watched(Loop):
+    """klip's loop, with the time at the end of each step.  idle: steps do nothing."""
+
+    idle = False
+    ends: list[float]
+
+    def train_step(self, images: Tensor, labels: Tensor) -> float:
+        loss = 0.0 if self.idle else super().train_step(images, labels)
+        _wait(self.device)
+        self.ends.append(time.perf_counter())
+        return loss
+
+
 @contextlib.contextmanager
-def _trainer(
+def _watched(
     model: str,
     device: str,
     steps: int,
@@ -188,8 +186,9 @@ def _trainer(
     precision: str,
     products: int,
     workers: int,
-) -> Iterator[loop._Trainer]:
-    """klip's trainer with random weights on a folder of synthetic JPEGs, which goes with the context."""
+) -> Iterator[Watched]:
+    """klip's loop with random weights on a folder of synthetic JPEGs, which goes with the
+    context."""
     config, preprocess = activations.described(model)
     settings = FinetuneConfig(
         model=model,
@@ -205,10 +204,12 @@ def _trainer(
         torch.manual_seed(0)
         catalogue = photographs(Path(folder), products)
         encoder = encoders.build(config, preprocess, model).to(device)
-        plan = balance.plan(catalogue, settings.depth)
-        plan.rows.attrs["root"] = catalogue.attrs["root"]
-        head = heads.Head("arcface", products, encoder.dim, settings.margin_deg, settings.scale)
-        yield loop._Trainer(settings, encoder, head, plan, catalogue, None)
+        plan = prepare.plan_of(settings, catalogue)
+        head = prepare.head_of(settings, plan.products, encoder.dim)
+        prepare.put_centres(head, encoder, plan, settings)
+        loop = Watched(settings, encoder, head, plan, catalogue)
+        loop.ends = []
+        yield loop
 
 
 def photographs(root: Path, products: int) -> pd.DataFrame:
@@ -233,52 +234,48 @@ def photographs(root: Path, products: int) -> pd.DataFrame:
     return frame
 
 
-def _synthetic(trainer: loop._Trainer, steps: int) -> dict[str, Any]:
-    """klip's step on one batch of random numbers: a series for the rate, another for the parts."""
-    size, device = trainer.encoder.preprocess.size, trainer.device
-    images = torch.randn(trainer.config.batch_size, 3, size, size)
-    labels = torch.arange(len(images)) % trainer.head.products
+def _synthetic(loop: Watched, steps: int) -> dict[str, Any]:
+    """klip's step on one batch of random numbers: a series for the rate, another for the
+    parts."""
+    size, device = loop.encoder.preprocess.size, loop.device
+    images = torch.randn(loop.config.batch_size, 3, size, size)
+    labels = torch.arange(len(images)) % loop.head.products
     if device.type == "cuda":
         images = images.pin_memory()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    trainer.encoder.checkpointing(trainer.config.checkpointing)
-    trainer.encoder.train()
+    loop.encoder.checkpointing(loop.config.checkpointing)
+    loop.encoder.train()
 
     def one() -> float:
-        trainer.step = 0
-        return _seconds(device, lambda: trainer._step(images, labels))
+        return _seconds(device, lambda: loop.train_step(images, labels))
 
-    seconds = [one() for _ in range(steps)][1:]
-    parts = _parts(trainer, one, steps)
-    peak = (
-        {
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
-        }
-        if device.type == "cuda"
-        else {}
-    )
-    step_s = statistics.median(seconds)
-    return {"images_per_s": len(images) / step_s, "step_s": step_s, "parts_s": parts, **peak}
+    step_s = statistics.median([one() for _ in range(steps)][1:])
+    found = {"images_per_s": len(images) / step_s, "step_s": step_s}
+    found["parts_s"] = _parts(loop, one, steps)
+    if device.type == "cuda":
+        found["peak_allocated_bytes"] = torch.cuda.max_memory_allocated()
+        found["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
+    return found
 
 
-def _parts(trainer: loop._Trainer, one: Callable[[], float], steps: int) -> dict[str, float]:
-    """Seconds (medians) of the parts of a step `one`: copy to the device, forward with loss, backward, optimiser.
+def _parts(loop: Loop, one: Callable[[], float], steps: int) -> dict[str, float]:
+    """Seconds (medians) of the parts of a step `one`: copy to the device, forward with loss,
+    backward, optimiser.
 
-    Hooks tell where one passes to the next.  Clipping counts to backward, as do the copies of later micro-batches;
-    averaging counts to the optimiser.
+    Hooks tell where one passes to the next.  Clipping counts to backward, as do the copies
+    of later micro-batches; averaging counts to the optimiser.
     """
     marks = list[tuple[str, float]]()
 
     def mark(part: str) -> None:
-        _wait(trainer.device)
+        _wait(loop.device)
         marks.append((part, time.perf_counter()))
 
     with (
-        trainer.encoder.register_forward_pre_hook(lambda *_: mark("forward")),
-        trainer.head.register_forward_hook(lambda *_: mark("backward")),
-        trainer.optimiser.register_step_pre_hook(lambda *_: mark("optimiser")),
+        loop.encoder.register_forward_pre_hook(lambda *_: mark("forward")),
+        loop.head.register_forward_hook(lambda *_: mark("backward")),
+        loop.optimiser.register_step_pre_hook(lambda *_: mark("optimiser")),
     ):
         for _ in range(steps):
             mark("copy")
@@ -290,48 +287,34 @@ def _parts(trainer: loop._Trainer, one: Callable[[], float], steps: int) -> dict
     return sums.groupby("part", sort=False).median().to_dict()
 
 
-def _loop(trainer: loop._Trainer, idle: bool = False) -> float:
-    """Images/s of klip's whole loop, fed with JPEGs, from the end of the first step to the end of the last.
+def _loop(loop: Watched, idle: bool = False) -> float:
+    """Images/s of klip's whole loop, fed with JPEGs, from the end of the first step to the
+    end of the last.
 
     idle: the step does nothing, which is what the loader can give.
     """
-    step, ends = trainer._step, list[float]()
-
-    def watched(images: Tensor, labels: Tensor) -> float:
-        if idle:
-            trainer.step += 1
-        loss = 0.0 if idle else step(images, labels)
-        _wait(trainer.device)
-        ends.append(time.perf_counter())
-        return loss
-
-    trainer.step, trainer.seconds = 0, 0.0
-    trainer.history.clear()
-    trainer._step = watched
-    try:
-        trainer.run(None, progress=False)
-    finally:
-        del trainer._step  # that of the class again
-    return _rate(trainer, ends)
+    loop.done, loop.seconds, loop.history = 0, 0.0, []
+    loop.idle, loop.ends = idle, []
+    loop.run()
+    loop.idle = False
+    return _rate(loop, loop.ends)
 
 
-def _rate(trainer: loop._Trainer, ends: list[float]) -> float:
-    return trainer.config.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])
+def _rate(loop: Loop, ends: list[float]) -> float:
+    return loop.config.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])
 
 
-def _beside(trainer: loop._Trainer, rounds: int) -> dict[str, Any]:
+def _beside(loop: Watched, rounds: int) -> dict[str, Any]:
     """klip's loop and PML's `MetricLossOnly` by turns: same weights, images, batch, AdamW groups, precision and loader.
 
     PML takes the batch whole, so accumulation and checkpointing, which it has not, are left out on its side.
     """
     rates: dict[str, list[float]] = {"klip": [], "metric_loss_only": []}
     for _ in range(rounds):
-        rates["klip"].append(_loop(trainer))
+        rates["klip"].append(_loop(loop))
         try:
-            rates["metric_loss_only"].append(_metric_loss_only(trainer))
-        except (
-            torch.OutOfMemoryError
-        ):  # a second model and optimiser beside klip's, and the batch in one piece
+            rates["metric_loss_only"].append(_metric_loss_only(loop))
+        except torch.OutOfMemoryError:  # a second model, and the batch in one piece
             return {"out_of_memory": True, "images_per_s": rates, "medians": None, "ratio": None}
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
@@ -342,55 +325,46 @@ def _beside(trainer: loop._Trainer, rounds: int) -> dict[str, Any]:
     }
 
 
-def _metric_loss_only(trainer: loop._Trainer) -> float:
+def _metric_loss_only(loop: Watched) -> float:
     from pytorch_metric_learning.losses import ArcFaceLoss
     from pytorch_metric_learning.trainers import MetricLossOnly
 
-    config, encoder, ends = trainer.config, copy.deepcopy(trainer.encoder), list[float]()
-    encoder.forward = autocast(trainer.precision, trainer.device)(
-        encoder.forward
-    )  # PML has no switch for it
-    loss = ArcFaceLoss(
-        trainer.head.products, encoder.dim, margin=config.margin_deg, scale=config.scale
-    )
-    loss.to(trainer.device)
+    config, device, ends = loop.config, loop.device, list[float]()
+    encoder = copy.deepcopy(loop.encoder)
+    # PML has no switch for the precision
+    encoder.forward = autocast(loop.precision, device)(encoder.forward)
+    settings = {"margin": config.margin_deg, "scale": config.scale}
+    loss = ArcFaceLoss(loop.head.products, encoder.dim, **settings).to(device)
     groups = blocks.parameter_groups(
         encoder.tower, config.rates, config.top_lr, config.decay, config.weight_decay
     )
-    optimisers = {
-        "trunk_optimizer": torch.optim.AdamW(groups, fused=True),
-        "metric_loss_optimizer": torch.optim.AdamW(
-            loss.parameters(), lr=config.head_lr, fused=True
-        ),
-    }
+    trunk = torch.optim.AdamW(groups, fused=True)
+    top = torch.optim.AdamW(loss.parameters(), lr=config.head_lr, fused=True)
     everything = [*encoder.parameters(), *loss.parameters()]
-    images = Subset(
-        trainer.draws, [draw for batch in trainer.batches for draw in batch]
-    )  # as klip's loop draws them
+    images = Subset(loop.images, torch.cat(loop.batches).tolist())  # as klip's loop draws them
 
     def end(_: Any) -> None:
-        _wait(trainer.device)
+        _wait(device)
         ends.append(time.perf_counter())
 
-    with (
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):  # a progress bar without a switch
+    def clip() -> None:
+        nn.utils.clip_grad_norm_(everything, config.clip)
+
+    quiet = contextlib.redirect_stderr(io.StringIO())  # a progress bar without a switch
+    with quiet, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
         MetricLossOnly(
             models={"trunk": encoder},
-            optimizers=optimisers,
+            optimizers={"trunk_optimizer": trunk, "metric_loss_optimizer": top},
             batch_size=config.batch_size,
             loss_funcs={"metric_loss": loss},
             dataset=images,
-            data_device=trainer.device,
+            data_device=device,
             dataloader_num_workers=config.workers,
             end_of_iteration_hook=end,
-            gradient_clippers={
-                "trunk_grad_clipper": lambda: nn.utils.clip_grad_norm_(everything, config.clip)
-            },
+            gradient_clippers={"trunk_grad_clipper": clip},
         ).train(num_epochs=1)
-    return _rate(trainer, ends)
+    return _rate(loop, ends)
 
 
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from klip.data.images import read as read_image
-from klip.finetuning import distributed, loop
+from klip.finetuning import distributed, loop, prepare
 from klip.model import encoder
 from klip.settings import paths
 
@@ -127,9 +127,9 @@ def test_an_error_in_one_process_ends_both(config, shop, tmp_path, monkeypatch):
         return read(file, at_least)
 
     monkeypatch.setattr(
-        loop.encoders, "embed", lambda encoder, frame, **more: torch.ones(len(frame), encoder.dim)
+        encoder, "embed", lambda model, frame, **more: torch.ones(len(frame), model.dim)
     )
-    monkeypatch.setattr(loop, "read_image", fails_in_the_second)
+    monkeypatch.setattr(prepare, "read_image", fails_in_the_second)
     unseen = shop[shop["split"] == "train"]
     first, second = two_processes(tmp_path, unseen, {"damaged": config})
     assert second["damaged"] == "this image cannot be read"

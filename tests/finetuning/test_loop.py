@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from klip.finetuning import loop, run_cache
+from klip.finetuning import finished, loop, run_cache
 from klip.finetuning.validation import few_queries, held_out, validate
-from klip.model import blocks, encoder, heads
+from klip.model import augment, blocks, encoder, heads
 from klip.model.augment import Preprocess
 from klip.model.weights import save
 from klip.settings import paths
@@ -101,13 +101,13 @@ def test_the_caller_keeps_its_random_numbers(config, shop):
 def test_every_draw_is_seen_once_and_repeats_are_harder(
     config, shop, monkeypatch, balanced, strength, strengths
 ):
-    seen, original = [], loop.augment.training
+    seen, original = [], augment.training
 
     def spy(image, preprocess, rng, strength):
         seen.append((image.mean().round(6), rng.bit_generator.seed_seq.entropy, strength))
         return original(image, preprocess, rng, strength)
 
-    monkeypatch.setattr(loop.augment, "training", spy)
+    monkeypatch.setattr(augment, "training", spy)
     quiet(config.changed(balanced=balanced, images=24 if balanced else 28, strength=strength), shop)
     epoch = len(seen) // 2
     assert [entropy for _, entropy, _ in seen] == [(0, e, i) for e in (0, 1) for i in range(epoch)]
@@ -163,20 +163,20 @@ def test_micro_batches_and_checkpointing_change_memory_only(config, shop, monkey
 def test_an_interrupted_run_ends_as_if_it_had_not_been(config, shop, monkeypatch, ema):
     config = config.changed(save_every=2, validate_every=3, ema=ema)
     whole = quiet(config.changed(save_every=0), shop)
-    step = loop._Trainer._step
+    step = loop.Loop.train_step
 
     def fail_at_six(self, images, labels):
-        if self.step == 5:
+        if self.done == 5:
             raise KeyboardInterrupt
         return step(self, images, labels)
 
-    monkeypatch.setattr(loop._Trainer, "_step", fail_at_six)
+    monkeypatch.setattr(loop.Loop, "train_step", fail_at_six)
     with pytest.raises(KeyboardInterrupt):
         quiet(config, shop, cache=True)
     files = sorted(path.name for path in (paths.CACHE / "runs").glob("*/*"))
     assert files == ["state.pt"]
     monkeypatch.setattr(
-        loop._Trainer, "_step", lambda self, *b: step(self, *b) if self.step >= 4 else 1 / 0
+        loop.Loop, "train_step", lambda self, *b: step(self, *b) if self.done >= 4 else 1 / 0
     )
     resumed = quiet(config, shop, cache=True)
     assert same(whole, resumed)
@@ -204,7 +204,7 @@ def test_a_damaged_state_is_named(config, shop, monkeypatch):
 
 def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp_path):
     first = quiet(config, shop, cache=True)
-    monkeypatch.setattr(loop._Trainer, "run", lambda *given: 1 / 0)
+    monkeypatch.setattr(loop.Loop, "run", lambda *given: 1 / 0)
     again = quiet(config.changed(workers=1, save_every=5), shop, cache=True)
     assert same(first, again) and again.path == first.path and again.seconds == first.seconds
     assert again.encoder.name == first.encoder.name
@@ -216,6 +216,16 @@ def test_a_finished_run_is_found_again_by_content(config, shop, monkeypatch, tmp
     Image.new("RGB", (24, 24), "red").save(tmp_path / "dates0.png")
     with pytest.raises(ZeroDivisionError):
         quiet(config, shop, cache=True)
+
+
+def test_the_key_of_a_run_covers_the_files_that_decide_it():
+    listed = {f"klip/{source}.py" for source in run_cache.SOURCES}
+    deciding = {f"klip/data/{name}.py" for name in ("images", "balance")}
+    for room in ("model", "finetuning"):
+        files = (paths.ROOT / "klip" / room).glob("*.py")
+        deciding |= {path.relative_to(paths.ROOT).as_posix() for path in files}
+    beside = {"model/__init__", "finetuning/__init__", "finetuning/run_cache", "finetuning/sweep"}
+    assert listed == deciding - {f"klip/{name}.py" for name in beside}
 
 
 def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs_of_the_same_images(
@@ -253,15 +263,15 @@ def test_what_is_kept_lies_between_frozen_and_last_weights(config, shop):
         quiet(config.changed(ema=0.8), shop, cache=True),
         encoder.load(config.model, "squash"),
     )
-    assert same_tower(encoder.load(loop.keep(run, frozen)), run.encoder)
-    file = loop.keep(run, frozen, 0.25)
+    assert same_tower(encoder.load(finished.keep(run, frozen)), run.encoder)
+    file = finished.keep(run, frozen, 0.25)
     mixed, start = encoder.load(file).tower.state_dict(), frozen.tower.state_dict()
     for name, value in run.encoder.tower.state_dict().items():
         torch.testing.assert_close(mixed[name], 0.75 * start[name] + 0.25 * value)
-    assert file.parent == run.path and file == loop.keep(run, frozen, 0.25)
-    assert same_tower(encoder.load(loop.keep(run, frozen, 0.0)), frozen)
+    assert file.parent == run.path and file == finished.keep(run, frozen, 0.25)
+    assert same_tower(encoder.load(finished.keep(run, frozen, 0.0)), frozen)
     with pytest.raises(ValueError, match="cache=True"):
-        loop.keep(quiet(config, shop), frozen)
+        finished.keep(quiet(config, shop), frozen)
 
 
 @pytest.mark.parametrize("most", [0, 1, 3, 99])
@@ -286,14 +296,14 @@ def test_without_cache_nothing_is_written(config, shop):
 
 
 def test_moving_average_of_the_weights(config, shop, monkeypatch):
-    step, after = loop._Trainer._step, []
+    step, after = loop.Loop.train_step, []
 
     def spy(self, images, labels):
         loss = step(self, images, labels)
         after.append(self.encoder.tower.proj.detach().clone())
         return loss
 
-    monkeypatch.setattr(loop._Trainer, "_step", spy)
+    monkeypatch.setattr(loop.Loop, "train_step", spy)
     run = quiet(config.changed(ema=0.8), shop)
     average = after[0]
     for weight in after[1:]:
@@ -508,13 +518,13 @@ def test_steps_may_see_smaller_images_than_the_encoder_is_asked_with(
 ):
     network = {"embed_dim": 256, "timm": {"model_name": "test_efficientnet"}}
     small = encoder.build(network, Preprocess(64, (0.5,) * 3, (0.5,) * 3), "tiny")
-    seen, original = set(), loop.augment.training
+    seen, original = set(), augment.training
 
     def spy(image, preprocess, rng, strength):
         seen.add(preprocess.size)
         return original(image, preprocess, rng, strength)
 
-    monkeypatch.setattr(loop.augment, "training", spy)
+    monkeypatch.setattr(augment, "training", spy)
     run = quiet(config.changed(train_pixels=32), shop, base=small)
     assert seen == {32} and run.encoder.preprocess.size == 64
     with pytest.raises(ValueError, match="table of positions.*train_pixels 0"):

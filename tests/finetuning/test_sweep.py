@@ -2,7 +2,7 @@
 
 import pytest
 
-from klip.finetuning import sweep
+from klip.finetuning import loop, sweep
 from klip.model import encoder
 from klip.settings import paths
 
@@ -15,7 +15,7 @@ def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypa
     there = list(sweep.sweep(configs, shop, executor="local", at_once=2, timeout_min=1))
     assert [run.config.seed for run in there] == [0, 1] and len({run.path for run in there}) == 2
     monkeypatch.setattr(
-        sweep.train._Trainer, "run", lambda *given: 1 / 0
+        loop.Loop, "run", lambda *given: 1 / 0
     )  # found in the cache, not made again
     here = sweep.sweep(configs, shop)
     for one, other in zip(here, there, strict=True):

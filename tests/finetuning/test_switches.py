@@ -65,17 +65,17 @@ def test_a_run_interrupted_after_every_step_ends_as_if_it_had_not_been(
     config, shop, monkeypatch, change
 ):
     config = config.changed(save_every=1, **change)
-    whole, step, done = quiet(config.changed(save_every=0), shop), loop._Trainer._step, []
+    whole, step, done = quiet(config.changed(save_every=0), shop), loop.Loop.train_step, []
 
     def once(self, *batch):
-        if len(done) and done[-1] == self.step:  # it has gone on from the state before
+        if len(done) and done[-1] == self.done:  # it has gone on from the state before
             done.append(None)
-        elif self.step:
-            done.append(self.step)
+        elif self.done:
+            done.append(self.done)
             raise KeyboardInterrupt
         return step(self, *batch)
 
-    monkeypatch.setattr(loop._Trainer, "_step", once)
+    monkeypatch.setattr(loop.Loop, "train_step", once)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             quiet(config, shop, cache=True)

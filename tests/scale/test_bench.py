@@ -34,9 +34,9 @@ def tiny(tmp_path):
 
 
 def test_all_figures_of_a_tiny_tower(tiny, monkeypatch):
-    taken, step = [], loop._Trainer._step
+    taken, step = [], loop.Loop.train_step
     monkeypatch.setattr(
-        loop._Trainer, "_step", lambda self, *b: (taken.append(len(b[0])), step(self, *b))[1]
+        loop.Loop, "train_step", lambda self, *b: (taken.append(len(b[0])), step(self, *b))[1]
     )
     found = bench.bench(
         tiny,

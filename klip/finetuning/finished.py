@@ -1,0 +1,96 @@
+"""A finished run, in memory and in its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from klip.finetuning import prepare, run_cache
+from klip.model import encoder as encoders, heads
+from klip.model.encoder import Encoder
+from klip.model.weights import save
+from klip.settings.config import FinetuneConfig
+from klip.settings.files import atomic, write_tensors
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    head: the loss with the weights it owns; label i is products[i].
+    history: a row per step, of step, images, loss, lr_<group>, images_per_s, val_top1 (a
+    fraction, NaN where not validated); with validate_every, row 0 is the frozen encoder.
+    average: the encoder of the averaged weights, if config.ema.
+    """
+
+    encoder: Encoder
+    head: heads.Head
+    products: list[str]
+    history: pd.DataFrame
+    config: FinetuneConfig
+    seconds: float
+    path: Path | None
+    average: Encoder | None = None
+
+
+def write(run: Run, precision: str) -> None:
+    """Keep a run in its folder; it counts from the moment run.json is there."""
+    config = run.config.model_dump(mode="json")
+    facts = {"config": config, "seconds": run.seconds, "precision": precision}
+    save(run.encoder, run.path / "encoder.safetensors", **facts)
+    if run.average is not None:
+        save(run.average, run.path / "average.safetensors", **facts)
+    write_tensors(run.path / "head.safetensors", run.head.state_dict())
+    atomic(run.path / "history.csv", lambda part: run.history.to_csv(part, index=False))
+    text = json.dumps(facts | {"products": run.products}, indent=1)
+    atomic(run.path / "run.json", lambda part: part.write_text(text))
+    (run.path / "state.pt").unlink(missing_ok=True)
+
+
+def read(folder: Path, config: FinetuneConfig) -> Run:
+    """The finished run of `config` that `folder` holds."""
+    history = pd.read_csv(folder / "history.csv")
+    facts = json.loads((folder / "run.json").read_text())
+    products, seconds = facts["products"], facts["seconds"]
+    encoder = encoders.load(folder / "encoder.safetensors")
+    encoder.name = name(config)
+    average = None
+    if config.ema:
+        average = encoders.load(folder / "average.safetensors")
+        average.name = f"{encoder.name}, averaged weights"
+    head = prepare.head_of(config, products, encoder.dim)
+    head.load_state_dict(run_cache.read(folder / "head.safetensors"))
+    return Run(encoder, head, products, history, config, seconds, folder, average)
+
+
+def name(config: FinetuneConfig) -> str:
+    """What the encoder of a run is called."""
+    return f"{config.model} fine-tuned (depth {config.depth}, seed {config.seed})"
+
+
+def averaged(encoder: Encoder, tower: nn.Module) -> Encoder:
+    """The encoder of the averaged weights beside that of the last ones."""
+    title = f"{encoder.name}, averaged weights"
+    return Encoder(tower, encoder.preprocess, title, encoder.arch, encoder.config)
+
+
+def keep(run: Run, frozen: Encoder, wise: float = 1.0) -> Path:
+    """The file of what is kept of a cached run: last weights, mixed with the frozen ones.
+
+    wise: share of the fine-tuned weights (WiSE-FT, Wortsman et al. 2022); 1 mixes nothing.
+    ValueError: a run that was not cached, another architecture, a share outside 0 to 1.
+    """
+    if run.path is None:
+        raise ValueError(
+            "fine-tuning: only a run with a folder can be kept; call finetune with cache=True"
+        )
+    if wise == 1:
+        return run.path / "encoder.safetensors"
+    mixed = encoders.interpolate(frozen, run.encoder, wise)
+    file = run.path / f"encoder_wise_{wise:g}.safetensors"
+    config = run.config.model_dump(mode="json")
+    return save(mixed, file, wise=wise, config=config, seconds=run.seconds)
