@@ -13,6 +13,7 @@ from klip.companion import canvas
 from klip.companion.canvas import SPAN, colour, draws, look, panels, percent
 
 
+@draws()
 def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figure:
     """Images per product against rank, both logarithmic (paper §3).
 

@@ -214,6 +214,7 @@ def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
     [
         (lambda: grids.sheet({}), "no image"),
         (lambda: grids.confusions([]), "no image"),
+        (lambda: plots.rank_frequency(COUNTS.iloc[:0], PARTS, 1.5), "empty table"),
         (lambda: plots.depth_curve(DEPTHS.iloc[:0], DEPTHS, 4), "empty table"),
         (lambda: plots.depth_curve(DEPTHS.drop(columns="low"), DEPTHS, 4), "missing low"),
         (lambda: bars.rate_bars({}), "empty table"),
