@@ -186,9 +186,7 @@ def embed(tower: Encoder, rows: pd.DataFrame, how: FinetuneConfig) -> Tensor:
     return encoder.embed(tower, rows, views=VIEWS, unit=False, **options)
 
 
-def _fit_head(
-    config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, features: Tensor
-) -> Run:
+def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, features: Tensor) -> Run:
     """A linear layer on features (N, D); its seconds are those of training alone."""
     labels, products = pd.factorize(rows["product"].astype(str), sort=True)
     labels = torch.from_numpy(np.repeat(labels, VIEWS))  # (N,)

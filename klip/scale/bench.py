@@ -67,10 +67,10 @@ def bench(
     resolve_precision(precision, device)  # a wrong word is told before the work
     flops = step_flops(model)
     rest = accumulate, checkpointing, precision, products, workers
-    with _watched(model, device, steps, batch, *rest) as loop:
+    with watched(model, device, steps, batch, *rest) as loop:
         settings["precision"] = loop.precision
         rate = matrix_rate(device, loop.precision)
-        synthetic = _synthetic(loop, steps)
+        synthetic = synthetic(loop, steps)
         fed, loader = _loop(loop), _loop(loop, idle=True)
         beside = _beside(loop, rounds)
     made = synthetic["images_per_s"]
@@ -134,8 +134,8 @@ def probe(plan: memory.Plan, steps: int = 4) -> float:
     """Images/s of a plan's settings on the GPU here, by a few steps with few products and
     synthetic tensors."""
     rest = plan.accumulate, plan.checkpointing, plan.precision, min(plan.products, 64), 0
-    with _watched(plan.model, "cuda", steps, plan.batch_size, *rest) as loop:
-        return _synthetic(loop, steps)["images_per_s"]
+    with watched(plan.model, "cuda", steps, plan.batch_size, *rest) as loop:
+        return synthetic(loop, steps)["images_per_s"]
 
 
 def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) -> float:
@@ -176,7 +176,7 @@ class Watched(Loop):
 
 
 @contextlib.contextmanager
-def _watched(
+def watched(
     model: str,
     device: str,
     steps: int,
@@ -234,7 +234,7 @@ def photographs(root: Path, products: int) -> pd.DataFrame:
     return frame
 
 
-def _synthetic(loop: Watched, steps: int) -> dict[str, Any]:
+def synthetic(loop: Watched, steps: int) -> dict[str, Any]:
     """klip's step on one batch of random numbers: a series for the rate, another for the
     parts."""
     size, device = loop.encoder.preprocess.size, loop.device

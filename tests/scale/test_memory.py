@@ -165,18 +165,18 @@ def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, check
     """Of klip's own second step, by the allocations that PyTorch's profiler saw; weights and optimiser are there."""
     from klip.scale import bench
 
-    with bench._trainer(
+    with bench.watched(
         "nano-vit", "cpu", 2, batch, accumulate, checkpointing, "fp32", 16, 0
-    ) as trainer:
-        size = trainer.encoder.preprocess.size
+    ) as loop:
+        size = loop.encoder.preprocess.size
         step = torch.randn(batch, 3, size, size), torch.arange(batch) % 16
-        trainer.encoder.checkpointing(checkpointing)
-        trainer.encoder.train()
-        trainer._step(*step)
+        loop.encoder.checkpointing(checkpointing)
+        loop.encoder.train()
+        loop.train_step(*step)
         with torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
         ) as seen:
-            trainer._step(*step)
+            loop.train_step(*step)
     events = seen.profiler.kineto_results.events()
     changes = [
         event.nbytes()
@@ -199,8 +199,8 @@ def test_prediction_is_what_a_gpu_allocates(checkpointing):
     from klip.scale import bench
 
     precision = resolve_precision("auto", "cuda")
-    with bench._trainer("ViT-B-32", "cuda", 3, 32, 2, checkpointing, precision, 100, 0) as trainer:
-        found = bench._synthetic(trainer, 3)
+    with bench.watched("ViT-B-32", "cuda", 3, 32, 2, checkpointing, precision, 100, 0) as loop:
+        found = bench.synthetic(loop, 3)
     parts = activations.need("ViT-B-32", precision, 100).parts(16, 2, checkpointing)
     assert sum(parts.values()) == pytest.approx(found["peak_allocated_bytes"], rel=0.1)
 
