@@ -70,7 +70,7 @@ def bench(
     with watched(model, device, steps, batch, *rest) as loop:
         settings["precision"] = loop.precision
         rate = matrix_rate(device, loop.precision)
-        synthetic = synthetic(loop, steps)
+        synthetic = step_alone(loop, steps)
         fed, loader = _loop(loop), _loop(loop, idle=True)
         beside = _beside(loop, rounds)
     made = synthetic["images_per_s"]
@@ -135,7 +135,7 @@ def probe(plan: memory.Plan, steps: int = 4) -> float:
     synthetic tensors."""
     rest = plan.accumulate, plan.checkpointing, plan.precision, min(plan.products, 64), 0
     with watched(plan.model, "cuda", steps, plan.batch_size, *rest) as loop:
-        return synthetic(loop, steps)["images_per_s"]
+        return step_alone(loop, steps)["images_per_s"]
 
 
 def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) -> float:
@@ -234,7 +234,7 @@ def photographs(root: Path, products: int) -> pd.DataFrame:
     return frame
 
 
-def synthetic(loop: Watched, steps: int) -> dict[str, Any]:
+def step_alone(loop: Watched, steps: int) -> dict[str, Any]:
     """klip's step on one batch of random numbers: a series for the rate, another for the
     parts."""
     size, device = loop.encoder.preprocess.size, loop.device
