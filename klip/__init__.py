@@ -1,4 +1,5 @@
-"""klip: fine-tune a CLIP image tower on retail products and recognise unseen ones from one packshot each.
+"""klip: fine-tune a CLIP image tower on retail products and recognise unseen ones from one
+packshot each.
 
     load_catalogue   images and what they show: a table of product, image and split
     load_encoder     an image tower, shipped, published or fine-tuned

@@ -1,4 +1,6 @@
-"""The command line `klip`: every command is a few calls of the package; heavy imports wait until one is run."""
+"""The command line `klip`: every command is a few calls of the package; heavy imports wait
+until one is run.
+"""
 
 from klip.cli import gallery, run, sets  # noqa: F401  (they add their commands)
 from klip.cli.options import app

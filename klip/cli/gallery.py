@@ -93,7 +93,9 @@ def classify(
     unreadable: options.Unreadable = "fail",
     as_json: options.Json = False,
 ) -> None:
-    """Name the product on each photograph; one that is not in the gallery is unknown, if there is a threshold."""
+    """Name the product on each photograph; one that is not in the gallery is unknown, if
+    there is a threshold.
+    """
     gallery = gallery_of(file, model)
     how = rerank_of(rerank, weight, first, gallery.meta.get("rerank", {}))
     frame = gallery.classify(images_of(images, unreadable), k, top, unknown_below, score, how)
@@ -117,8 +119,9 @@ def calibrate(
 ) -> None:
     """Choose the threshold under which a product counts as unknown, and store it in the gallery.
 
-    SOURCE holds at least 4 validation products with several images each: of a plain folder the first is taken as
-    packshot.  Half of them join the gallery's own products, the others are unknown, in five draws.
+    SOURCE holds at least 4 validation products with several images each: of a plain folder
+    the first is taken as packshot.  Half of them join the gallery's own products, the
+    others are unknown, in five draws.
     """
     gallery = gallery_of(file, model)
     catalogue = catalogue_of(source, root, 0, unreadable)

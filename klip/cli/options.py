@@ -1,4 +1,6 @@
-"""What the commands share: the app, the options' words, and how a word becomes a set, an encoder or a gallery."""
+"""What the commands share: the app, the options' words, and how a word becomes a set, an
+encoder or a gallery.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""klip reproduce, report, finetune, evaluate; klip plan, bench: what fits a GPU, and how fast it is."""
+"""klip reproduce, report, finetune, evaluate; klip plan, bench: what fits a GPU, and how
+fast it is.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ def finetune(
     load: options.Load = None,
     values: options.Values = None,
 ) -> None:
-    """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of FinetuneConfig.
+    """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of
+    FinetuneConfig.
 
     On several GPUs: torchrun --standalone --nproc-per-node N -m klip finetune ...
     """
@@ -145,7 +148,9 @@ def plan(
         float, Option(help="Kept free for CUDA itself and fragments, GiB.")
     ] = 0.75,
 ) -> None:
-    """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where there is one."""
+    """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where
+    there is one.
+    """
     import torch
 
     from klip.scale import bench, memory

@@ -38,7 +38,8 @@ def fetch(
 def check(source: options.Source, root: options.Root = "", load: options.Load = None) -> None:
     """Count a set, read every image and list the damage; exit code 1 if there is any.
 
-    Says images and products per split, what the loader left out, and products that are only in training or test.
+    Says images and products per split, what the loader left out, and products that are only
+    in training or test.
     """
     catalogue = catalogue_of(source, root, 0, "keep", load)
     from klip.data import catalogue as data
@@ -72,7 +73,9 @@ def leaks(
     images: Annotated[int, Option(help="Images of each product that take part; 0: all.")] = 2,
     workers: options.Workers = 2,
 ) -> None:
-    """Products that two sets seem to share, by perceptual hash and by embedding; exit code 1 if there are any."""
+    """Products that two sets seem to share, by perceptual hash and by embedding; exit code
+    1 if there are any.
+    """
     from klip.data import longtail
 
     few = [catalogue_of(source) for source in (tuned, evaluated)]

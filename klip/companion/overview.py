@@ -90,7 +90,8 @@ def _ledger(profile: str) -> str:
 
 
 def readme(text: str) -> str:
-    """README's text with what stands between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->` made anew.
+    """README's text with what stands between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`
+    made anew.
 
     Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and
     `speed:all`, see `report.speeds`.

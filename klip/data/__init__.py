@@ -1,1 +1,3 @@
-"""Images and what they show: catalogues from folders and manifests, their sources, balance and long tail."""
+"""Images and what they show: catalogues from folders and manifests, their sources, balance
+and long tail.
+"""

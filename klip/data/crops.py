@@ -18,7 +18,8 @@ VERSION = b"1"
 
 
 def cut(name: str, root: Path, path: Path, table: pd.DataFrame) -> list[str]:
-    """Absolute paths of the crops, one a row of `table` (image below `root`, x1, y1, x2, y2 as text).
+    """Absolute paths of the crops, one a row of `table` (image below `root`, x1, y1, x2, y2
+    as text).
 
     A box is in pixels of the photograph turned as its EXIF says, x2 and y2 not
     included, broken numbers rounded; what lies outside is cut off, no pixel left is an

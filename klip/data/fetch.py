@@ -37,7 +37,8 @@ def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
 
 
 def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str]:
-    """Those of `names`, as `data.load` takes them, that are in their place, and one line on the others, or "".
+    """Those of `names`, as `data.load` takes them, that are in their place, and one line on
+    the others, or "".
 
     GroceryStore is downloaded where the network allows; rendered sets are always at
     hand.  root: the folder of all sets, else `paths.data_root()`.  FileNotFoundError:
@@ -66,7 +67,8 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
 
 
 def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
-    """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar on stderr).
+    """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar
+    on stderr).
 
     root: the set's own folder, else `paths.data_root()`/name.  Sets that klip may not
     download, a missing network, a folder or an archive with other content: one sentence

@@ -1,4 +1,5 @@
-"""Sets whose folders say what an image shows: a folder per product, RP2K, GroZi-120, GroceryStore, rendered shops.
+"""Sets whose folders say what an image shows: a folder per product, RP2K, GroZi-120,
+GroceryStore, rendered shops.
 
 Every parser takes the set's name and its folder and returns a catalogue (see `data`);
 `attrs` notes are sentences on what it left out or put together.
@@ -88,7 +89,8 @@ def only_packaged(catalogue: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def grozi(name: str, root: Path) -> pd.DataFrame:
-    """GroZi-120, any number of its products: web packshots as gallery candidates, video crops as queries.
+    """GroZi-120, any number of its products: web packshots as gallery candidates, video
+    crops as queries.
 
     Split "index", for the gallery rule of that name: inVitro/<product>/Index/* and
     Index/<product>.* (where that folder lies in the official archive could not be
@@ -134,7 +136,8 @@ def rp2k(name: str, root: Path, others: bool = False) -> pd.DataFrame:
 def folders(
     name: str, root: Path, mangled: bool = False, dropped: str = "", tops: list[Path] | None = None
 ) -> pd.DataFrame:
-    """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS (test = query).
+    """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
+    (test = query).
 
     mangled: decode the names, and do not mind folders without an image.  dropped: a
     folder that is no product.  tops: the folders of splits, where others lie beside
@@ -188,7 +191,8 @@ def _is_image(file: str) -> bool:
 
 
 def decoded(name: str) -> str:
-    """A Chinese name that was unpacked as if it were in code page 437, put right; any other name as it is.
+    """A Chinese name that was unpacked as if it were in code page 437, put right; any other
+    name as it is.
 
     RP2K's archive holds UTF-8 without the flag that says so, in copies GBK.  GBK is
     tried only on names with line drawings, which that reading makes of Chinese and

@@ -1,4 +1,5 @@
-"""How many images a product has, which products are the tail, and whether two sets share pictures (paper §3).
+"""How many images a product has, which products are the tail, and whether two sets share
+pictures (paper §3).
 
 Takes catalogues: frames with `image`, `product`, `split` and the folder in
 `attrs["root"]`.
@@ -14,7 +15,9 @@ import pandas as pd
 from klip.data import images
 
 HEAD, TAIL = 100, 20
-"""Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot", Liu et al. 2019)."""
+"""Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot",
+Liu et al. 2019).
+"""
 PARTS = ("head", "middle", "tail")
 BLOCK = 256
 """Images of the first catalogue compared at a time: memory is BLOCK x the second's images."""

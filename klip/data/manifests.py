@@ -97,7 +97,8 @@ def _rows(name: str, path: Path, root: Path, columns: Sequence[str], unsaid: str
 
 
 def products_10k(name: str, root: Path) -> pd.DataFrame:
-    """Products-10K: train.csv (name, class[, group]) with train/, and test_kaggletest.csv with test/ as queries.
+    """Products-10K: train.csv (name, class[, group]) with train/, and test_kaggletest.csv
+    with test/ as queries.
 
     Without a labelled test list there are training images only.  `group` is the set's
     own, where it has one.
@@ -138,7 +139,8 @@ def _classes(name: str, path: Path, folder: str, split: str) -> pd.DataFrame:
 
 
 def index_files(name: str, root: Path) -> pd.DataFrame:
-    """Stanford Online Products and Retail-786k: text files of image_id class_id super_class_id path, with that header.
+    """Stanford Online Products and Retail-786k: text files of image_id class_id
+    super_class_id path, with that header.
 
     A file's name tells its split (train, val, test); one that does not is left out, or
     all training if none does.  Where no test product is in the training list

@@ -1,4 +1,5 @@
-"""Images packed into tar files as WebDataset does: KEY.jpg beside KEY.json, some thousand images a file.
+"""Images packed into tar files as WebDataset does: KEY.jpg beside KEY.json, some thousand
+images a file.
 
 A few large files are quicker to store and send than a million small ones.  Balanced
 draws need any image at any time, so a catalogue names it by its place:
@@ -30,7 +31,8 @@ def pack(
     seed: int = 0,
     progress: bool = False,
 ) -> Path:
-    """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and an index; the folder.
+    """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and an index;
+    the folder.
 
     In a seeded random order, so that a reader from front to back meets all products.
     ValueError: a folder that holds something already, an image that cannot be read.

@@ -1,4 +1,5 @@
-"""Where the sets of real photographs come from: what they hold, where klip looks for them, licence and citation.
+"""Where the sets of real photographs come from: what they hold, where klip looks for them,
+licence and citation.
 
 `klip data list` prints this; an empty licence text would be a guess, so what nobody
 states is called "not stated".
@@ -11,7 +12,9 @@ from klip.settings import paths
 
 
 class Source(NamedTuple):
-    """Facts of one set.  place: how it gets to its folder, KLIP_DATA/<name>, by hand; the end of a sentence."""
+    """Facts of one set.  place: how it gets to its folder, KLIP_DATA/<name>, by hand; the
+    end of a sentence.
+    """
 
     holds: str
     place: str
@@ -81,7 +84,9 @@ SOURCES = {
 
 
 def folder_of(name: str, root: str | Path) -> Path:
-    """Where a set lies: `root`, else in its place; FileNotFoundError with what to do if it does not."""
+    """Where a set lies: `root`, else in its place; FileNotFoundError with what to do if it
+    does not.
+    """
     what = "a folder of products"
     if name == "manifest":
         what = "a CSV or Parquet file with columns image, product[, split]"

@@ -200,7 +200,9 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
 
 
 def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour, 0 after normalisation."""
+    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour, 0 after
+    normalisation.
+    """
     size, (height, width) = preprocess.size, view.shape[:2]
     top, left = (size - height) // 2, (size - width) // 2
     edges = top, size - height - top, left, size - width - left

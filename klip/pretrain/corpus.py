@@ -29,12 +29,16 @@ CORPUS_PIXELS = 176
 
 
 def preprocess(pixels: int) -> Preprocess:
-    """How the towers that learn from the corpus see: as the ImageNet weights want it, and true to shape."""
+    """How the towers that learn from the corpus see: as the ImageNet weights want it, and
+    true to shape.
+    """
     return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
 
 
 def _packshots(file: Path, start: int, products: list, seed: int) -> int:
-    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each view turned anew."""
+    """Render `products` into rows start.. of the packshot file (N, V, P, P, 4), each view
+    turned anew.
+    """
     rows = np.load(file, mmap_mode="r+")
     for row, product in enumerate(products, start):
         rng = np.random.default_rng((seed, row))
@@ -47,7 +51,9 @@ def _packshots(file: Path, start: int, products: list, seed: int) -> int:
 def corpus(
     config: Any, workers: int | None = None, progress: bool = True
 ) -> tuple[list, np.ndarray]:
-    """The N products of range `pretrain`, and their packshots (N, V, P, P, 4), uint8 RGBA in a file."""
+    """The N products of range `pretrain`, and their packshots (N, V, P, P, 4), uint8 RGBA
+    in a file.
+    """
     products = design("pretrain", config.lines, (1, 3), config.seed)
     key = f"{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}"
     file = paths.CACHE / "nano" / f"packshots_{key}.npy"
@@ -85,7 +91,9 @@ class Batches(torch.utils.data.Dataset):
         return self.config.steps
 
     def rows(self, rng: np.random.Generator) -> np.ndarray:
-        """B distinct products, a share of them as whole lines, whose flavours are hard to tell apart."""
+        """B distinct products, a share of them as whole lines, whose flavours are hard to
+        tell apart.
+        """
         chosen: list[int] = []
         while len(chosen) < self.config.siblings * self.config.batch and self.siblings:
             chosen += self.siblings[rng.integers(len(self.siblings))].tolist()
@@ -95,7 +103,9 @@ class Batches(torch.utils.data.Dataset):
     def pair(
         self, row: int, rows: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3) uint8 each."""
+        """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3)
+        uint8 each.
+        """
         config, product = self.config, self.products[row]
         one, other = self.packshots[row, rng.integers(config.views, size=2)]
         around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]

@@ -72,7 +72,9 @@ def seen(tower: Encoder, images: np.ndarray) -> Tensor:
 
 
 def contrastive(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's loss (Radford et al. 2021) of unit rows (B, D), row i of one belonging to row i of the other."""
+    """CLIP's loss (Radford et al. 2021) of unit rows (B, D), row i of one belonging to row
+    i of the other.
+    """
     return ClipLoss()(left, right, scale.exp().clamp(max=100))
 
 
@@ -83,8 +85,10 @@ def captioned(model: nn.Module, words: Tensor, target: Tensor) -> Tensor:
 
 
 def imitation(embedded: Tensor, target: Tensor) -> Tensor:
-    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and of their
-    similarities, which recognition uses (relational distillation, Park et al. 2019, with cosines)."""
+    """How far a pupil is from its teacher: 1 - cosine of the unit embeddings (2B, D), and
+    of their similarities, which recognition uses (relational distillation, Park et al.
+    2019, with cosines).
+    """
     apart = (embedded @ embedded.T - target @ target.T).square().mean()
     return (1 - (embedded * target).sum(1)).mean() + 10 * apart
 

@@ -254,7 +254,9 @@ def brisk_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.nda
 
 
 def intersections(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a histogram to its intersection with each packshot's (P,): Swain & Ballard 1991."""
+    """Function from a histogram to its intersection with each packshot's (P,): Swain &
+    Ballard 1991.
+    """
     every = np.stack(gallery)
     return lambda query: np.minimum(every, query).sum(axis=1)
 

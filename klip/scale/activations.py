@@ -28,7 +28,9 @@ SMALL, LARGE = 2, 4
 """The two batches from which bytes per image and bytes per step are told apart."""
 ATTENTION = nn.functional.scaled_dot_product_attention
 Storages = dict[int, tuple[Tensor, int]]
-"""Bytes by storage, with a tensor that keeps it alive: no other storage may take its place in memory."""
+"""Bytes by storage, with a tensor that keeps it alive: no other storage may take its place
+in memory.
+"""
 
 
 class Line(NamedTuple):
@@ -98,7 +100,9 @@ class Need:
 
 
 def need(model: str, precision: str = "auto", products: int = 6500, frozen_blocks: int = 0) -> Need:
-    """Count a model on fake tensors of a GPU; no weights are read, and none are needed for ARCH or ARCH:TAG."""
+    """Count a model on fake tensors of a GPU; no weights are read, and none are needed for
+    ARCH or ARCH:TAG.
+    """
     if precision == "auto" and not torch.cuda.is_available():
         precision = "bf16"  # which takes the memory that fp16 takes
     precision = resolve_precision(precision, "cuda")
@@ -127,14 +131,18 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
 
 
 def described(model: str) -> tuple[dict, Preprocess]:
-    """Config and preprocessing of a model; open_clip's ARCH alone will do, and weights play no part."""
+    """Config and preprocessing of a model; open_clip's ARCH alone will do, and weights play
+    no part.
+    """
     named = model in weights.NAMES or ":" in model or model.endswith(".safetensors")
     source = weights.source(model if named else f"{model}:none")
     return source.config, source.preprocess
 
 
 def fill(module: nn.Module) -> None:
-    """Put empty weights where a module was built on the meta device, in the current mode and on its device."""
+    """Put empty weights where a module was built on the meta device, in the current mode
+    and on its device.
+    """
     for part in module.modules():
         for name, value in list(part.named_parameters(recurse=False)):
             setattr(part, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
@@ -216,7 +224,9 @@ def _total(found: Storages) -> int:
 
 
 def _checkpointed(tower: nn.Module) -> list[nn.Module]:
-    """The modules that `Encoder.checkpointing` runs again; of an unknown tower none, as if it had no such switch."""
+    """The modules that `Encoder.checkpointing` runs again; of an unknown tower none, as if
+    it had no such switch.
+    """
     if isinstance(tower, VisionTransformer):
         return list(tower.transformer.resblocks)
     if isinstance(tower, ModifiedResNet):
@@ -238,8 +248,10 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
 def _fused_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *more: Any, **options: Any
 ) -> Tensor:
-    """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose the unfused product.
-    A mode cannot do it: PyTorch switches modes off inside nn.MultiheadAttention."""
+    """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose
+    the unfused product. A mode cannot do it: PyTorch switches modes off inside
+    nn.MultiheadAttention.
+    """
     if query.device.type != "cuda" or attn_mask is not None:
         return ATTENTION(query, key, value, attn_mask, *more, **options)
     return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]

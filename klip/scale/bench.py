@@ -1,4 +1,5 @@
-"""Speed and memory of fine-tuning on this machine: klip's own step, and pytorch-metric-learning's trainer beside it.
+"""Speed and memory of fine-tuning on this machine: klip's own step, and
+pytorch-metric-learning's trainer beside it.
 
 Nothing of the step is copied: `finetuning.loop.Loop` runs on synthetic JPEGs, watched by
 hooks.  B images of an optimiser step, S pixels a side.  Rates are medians; the first step
@@ -139,7 +140,9 @@ def probe(plan: memory.Plan, steps: int = 4) -> float:
 
 
 def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) -> float:
-    """FLOP/s of a square matrix product in the type of the precision, counted by PyTorch, median of `repeats`."""
+    """FLOP/s of a square matrix product in the type of the precision, counted by PyTorch,
+    median of `repeats`.
+    """
     side = side or (8192 if device == "cuda" else 768)
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     left, right = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
@@ -150,9 +153,11 @@ def matrix_rate(device: str, precision: str, side: int = 0, repeats: int = 9) ->
 
 
 def step_flops(model: str) -> int:
-    """FLOPs of one image forward and backward through the tower, counted by PyTorch on tensors without numbers.
+    """FLOPs of one image forward and backward through the tower, counted by PyTorch on
+    tensors without numbers.
 
-    The head and the work that checkpointing does again are left out, so that a share of the matrix rate is of use.
+    The head and the work that checkpointing does again are left out, so that a share of the
+    matrix rate is of use.
     """
     config, preprocess = activations.described(model)
     with torch.device("meta"):
@@ -213,7 +218,9 @@ def watched(
 
 
 def photographs(root: Path, products: int) -> pd.DataFrame:
-    """A catalogue of one JPEG per product, smooth colours under noise, so that they are as large as photographs."""
+    """A catalogue of one JPEG per product, smooth colours under noise, so that they are as
+    large as photographs.
+    """
     rng = np.random.default_rng(0)
     for number in range(products):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
@@ -305,9 +312,11 @@ def _rate(loop: Loop, ends: list[float]) -> float:
 
 
 def _beside(loop: Watched, rounds: int) -> dict[str, Any]:
-    """klip's loop and PML's `MetricLossOnly` by turns: same weights, images, batch, AdamW groups, precision and loader.
+    """klip's loop and PML's `MetricLossOnly` by turns: same weights, images, batch, AdamW
+    groups, precision and loader.
 
-    PML takes the batch whole, so accumulation and checkpointing, which it has not, are left out on its side.
+    PML takes the batch whole, so accumulation and checkpointing, which it has not, are left
+    out on its side.
     """
     rates: dict[str, list[float]] = {"klip": [], "metric_loss_only": []}
     for _ in range(rounds):

@@ -24,9 +24,11 @@ LINKS = 60_000
 
 
 def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
-    """A manifest of `rows` images in a folder per product, counts falling as 1/rank; its file is kept.
+    """A manifest of `rows` images in a folder per product, counts falling as 1/rank; its
+    file is kept.
 
-    The images of a product are names (hard links) of one small JPEG: many to look for, few to store.
+    The images of a product are names (hard links) of one small JPEG: many to look for, few
+    to store.
     """
     if not 1 <= products <= rows:
         got = f"{rows} images of {products} products"

@@ -14,7 +14,9 @@ from klip.settings.config import Settings
 
 GIB = 2**30
 RESERVE_GIB = 0.75
-"""Kept free for the CUDA context, the workspaces of its libraries and what the allocator cannot use (A19)."""
+"""Kept free for the CUDA context, the workspaces of its libraries and what the allocator
+cannot use (A19).
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Plan:
     micro: int
     parts: dict[str, float]
     largest: dict[bool, int]
-    """The largest micro-batch that fits without (False) and with (True) checkpointing; 0: none does."""
+    """The largest micro-batch that fits without (False) and with (True) checkpointing; 0:
+    none does.
+    """
     need: Need
     images: int
     products: int

@@ -35,7 +35,9 @@ class Settings(Checked):
 
     profile: Text = "nano"
     model: Text = "nano"
-    """A name that `klip.model.encoder.load` takes: nano, imagenet, a FILE written by klip, ARCH:TAG of open_clip ..."""
+    """A name that `klip.model.encoder.load` takes: nano, imagenet, a FILE written by klip,
+    ARCH:TAG of open_clip ...
+    """
     vit: Text = "nano-vit"
     """The tower of the comparisons in notebook 03."""
     resnext: Text = "imagenet"
@@ -62,7 +64,8 @@ class Settings(Checked):
     compare_queries: CountOrNone = 5
     """Queries of each product in the comparisons of notebook 03, a seeded choice; 0 means all."""
     baseline_images: Count = 300
-    """The most images that a run may see while the budget of a baseline of notebook 04 is chosen."""
+    """The most images that a run may see while the budget of a baseline of notebook 04 is chosen.
+    """
     baseline_seeds: Count = 1
     """Runs of each trained baseline."""
     seeds: Count = 3
@@ -74,7 +77,9 @@ class Settings(Checked):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the averaged weights that are kept beside the last ones (A); 0 means none."""
     wise: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the fine-tuned weights in what is kept, the rest are the frozen ones (WiSE-FT, A); 1 means none."""
+    """Share of the fine-tuned weights in what is kept, the rest are the frozen ones
+    (WiSE-FT, A); 1 means none.
+    """
     gallery_views: Count = 8
     resize: Resize = "pad"
     pixels: CountOrNone = 96
@@ -87,15 +92,23 @@ class Settings(Checked):
     ask_also: CountOrNone = 0
     """Side of a second view of each image there, see `encoder.load`; 0: none."""
     precision: Precision = "auto"
-    """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise convolutions on a CPU."""
+    """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise
+    convolutions on a CPU.
+    """
     workers: CountOrNone = 2
     checkpointing: bool = False
     accumulate: Count = 1
-    """Parts that the batch of a step is cut into: less memory, the same step.  `klip plan` tells what fits."""
+    """Parts that the batch of a step is cut into: less memory, the same step.  `klip plan`
+    tells what fits.
+    """
     frozen_blocks: CountOrNone = 5
-    """Low blocks, and the stem, not trained: no gradient, no optimiser state; the paper's rates hardly move them."""
+    """Low blocks, and the stem, not trained: no gradient, no optimiser state; the paper's
+    rates hardly move them.
+    """
     decode: Decode = "full"
-    """scaled: JPEGs at the smallest fraction of their sides that keeps twice the tower's: faster, other pixels."""
+    """scaled: JPEGs at the smallest fraction of their sides that keeps twice the tower's:
+    faster, other pixels.
+    """
     compile: bool = False
     """torch.compile: faster steps after a slow first one; needs a C++ compiler."""
     save_every: CountOrNone = 0
@@ -141,7 +154,9 @@ class Settings(Checked):
 
     @property
     def sets_folder(self) -> str:
-        """Folder of the real image sets, or empty for KLIP_DATA, where data_root is the range of one's own."""
+        """Folder of the real image sets, or empty for KLIP_DATA, where data_root is the
+        range of one's own.
+        """
         own = self.finetune_set in ("folder", "manifest", "shards") and not self.finetune_root
         return "" if own else self.data_root
 
@@ -187,7 +202,9 @@ class FinetuneConfig(Checked):
     batch_size: Count = 32
     accumulate: Count = 1
     loss: Literal["arcface", "softmax", "triplet"] = "arcface"
-    """arcface is the paper's; softmax (a linear layer) and triplet (DIHE's) are what it is compared with."""
+    """arcface is the paper's; softmax (a linear layer) and triplet (DIHE's) are what it is
+    compared with.
+    """
     margin_deg: Annotated[float, Field(ge=0, lt=90)] = 8.6
     """m = 0.15 rad (A); the usual 28.6 (0.5 rad) is too much for a run of a hundred steps."""
     scale: Positive = 20.0
@@ -200,12 +217,16 @@ class FinetuneConfig(Checked):
     """Rate of the top block (§4.1.2)."""
     decay: Decay = 0.7
     head_lr: Positive = 1e-3
-    """Rate of the class centres (A): five times the top block's; AdamW turns a centre by about 1 degree a step."""
+    """Rate of the class centres (A): five times the top block's; AdamW turns a centre by
+    about 1 degree a step.
+    """
     frozen_blocks: CountOrNone = 0
     proj: Literal["keep", "drop"] = "keep"
-    """CLIP's projection of the pooled token (A); without it an embedding is as wide as the tower."""
+    """CLIP's projection of the pooled token (A); without it an embedding is as wide as the tower.
+    """
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
-    """AdamW is the paper's (§4.1.1); adamw8bit needs bitsandbytes, which is not among klip's pins."""
+    """AdamW is the paper's (§4.1.1); adamw8bit needs bitsandbytes, which is not among klip's pins.
+    """
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps with a rising rate (A)."""
@@ -213,7 +234,9 @@ class FinetuneConfig(Checked):
     """Largest norm of the gradient (A); 0 means none."""
     balanced: bool = True
     strength: Annotated[float, Field(ge=0, le=2)] = 0.5
-    """Of the augmentation (A: the paper gives none); half as much again for an image that comes back in an epoch."""
+    """Of the augmentation (A: the paper gives none); half as much again for an image that
+    comes back in an epoch.
+    """
     precision: Precision = "auto"
     checkpointing: bool = False
     decode: Decode = "full"
