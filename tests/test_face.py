@@ -1,6 +1,8 @@
 """What a user meets first: the ten lines of the README, quick imports, and an ordinary install from a wheel."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -52,18 +54,14 @@ def test_the_package_and_its_help_wait_for_nothing_heavy():
 @pytest.mark.slow
 def test_a_wheel_installs_and_runs(tmp_path):
     """Built, and installed into a new environment that sees the dependencies of this one but not this checkout."""
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-    ]
-    subprocess.run([*build, str(paths.ROOT)], check=True, capture_output=True)
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    source = tmp_path / "source"  # what an earlier build left in the checkout stays out
+    shutil.copytree(paths.ROOT / "klip", source / "klip")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(paths.ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip"]
+    build = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*build, str(source)], check=True, capture_output=True, env=outside)
     (wheel,) = tmp_path.glob("klip-*.whl")
     venv.create(tmp_path / "new", with_pip=False)
     python = tmp_path / "new" / "bin" / "python"
@@ -71,18 +69,8 @@ def test_a_wheel_installs_and_runs(tmp_path):
     site = subprocess.run(
         [python, "-c", where], check=True, capture_output=True, text=True
     ).stdout.strip()
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    install = [*pip, "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True, env=outside)
     environment = {
         "PATH": str(python.parent),
         "PYTHONPATH": f"{site}:{sysconfig.get_path('purelib')}",
