@@ -60,8 +60,7 @@ def read(folder: Path, config: FinetuneConfig) -> Run:
     encoder.name = name(config)
     average = None
     if config.ema:
-        average = encoders.load(folder / "average.safetensors")
-        average.name = f"{encoder.name}, averaged weights"
+        average = averaged(encoder, encoders.load(folder / "average.safetensors").tower)
     head = prepare.head_of(config, products, encoder.dim)
     head.load_state_dict(run_cache.read(folder / "head.safetensors"))
     return Run(encoder, head, products, history, config, seconds, folder, average)

@@ -58,12 +58,8 @@ class PretrainConfig:
     decay: float = 0.85  # each earlier block has this times the rate
     frozen_blocks: int = 5  # low blocks that keep their ImageNet weights, the stem with them
     text_lr: float = 1e-3  # of the text tower, which starts from nothing, and of the temperatures
-    text_weight: float = (
-        0.1  # of the image-caption loss while both towers learn; that of pairs has 1
-    )
-    text_steps: int = (
-        120  # their pictures the text tower learns to name, the image tower being finished
-    )
+    text_weight: float = 0.1  # of the image-caption loss while both learn; that of pairs has 1
+    text_steps: int = 120  # whose pictures the text tower names when the image tower is finished
     text_passes: int = 8  # times that it goes through them
     weight_decay: float = 0.05
     warmup: int = 20  # steps

@@ -86,11 +86,24 @@ def evaluate(
     """
     chosen, asked = pick(catalogue, rule, seed, embeddings)
     gallery = Gallery.build(encoder, chosen, views, seed, precision, **options)
+    frame = answers(gallery, asked, embeddings, k, keep, **options)
+    frame.attrs |= {"gallery": rule, "k": k, "keep": keep}
+    return frame
+
+
+def answers(
+    gallery: Gallery,
+    asked: pd.DataFrame,
+    embeddings: Tensor | None = None,
+    k: int = 1,
+    keep: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
+    """`outcome` of queries that are embedded first, if they are not; attrs tell the gallery."""
     if embeddings is None:
         embeddings = gallery.embed(asked, **options)
     frame = outcome(gallery, asked, embeddings, k, keep)
-    frame.attrs |= {"gallery": rule, "views": views, "seed": seed, "k": k, "keep": keep}
-    frame.attrs["fingerprint"] = gallery.meta["fingerprint"]
+    frame.attrs |= {key: gallery.meta[key] for key in ("views", "seed", "fingerprint")}
     return frame
 
 

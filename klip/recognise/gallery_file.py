@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from klip.settings.files import atomic
+from klip.settings.files import write_tensors
 
 FORMAT = "klip-gallery-1"
 
@@ -23,13 +22,13 @@ def write(
 ) -> None:
     """Write it whole or not at all."""
     head = {"format": FORMAT, "gallery": json.dumps(told, ensure_ascii=False)}
-    tensors = {"embeddings": embeddings.contiguous()}
+    tensors = {"embeddings": embeddings}
     if descriptors is not None:
         none = torch.zeros(0, 130, dtype=torch.uint8)  # there may be no packshot
         tensors["descriptors"] = torch.cat([none, *map(torch.from_numpy, descriptors)])
         counts = [len(rows) for rows in descriptors]
         tensors["keypoints"] = torch.tensor(counts, dtype=torch.int32)
-    atomic(path, lambda part: safetensors.torch.save_file(tensors, part, head))
+    write_tensors(path, tensors, head)
 
 
 def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:

@@ -70,11 +70,8 @@ def evaluate(
     out, known = open_frames.kept_out(chosen, asked, seed)
     shown = chosen[~chosen["product"].isin(out)]
     gallery = Gallery.build(encoder, shown, views, seed, precision, **options)
-    if embeddings is None:
-        embeddings = gallery.embed(asked, **options)
-    frame = evaluation.outcome(gallery, asked, embeddings).assign(known=known)
-    made = {"views": views, "seed": seed, "fingerprint": gallery.meta["fingerprint"]}
-    frame.attrs |= {"gallery": rule, **made}
+    frame = evaluation.answers(gallery, asked, embeddings, **options).assign(known=known)
+    frame.attrs["gallery"] = rule
     return frame
 
 
