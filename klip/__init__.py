@@ -1,7 +1,7 @@
 """klip: fine-tune a CLIP image tower on retail products and recognise unseen ones from one
 packshot each.
 
-    load_catalogue   images and what they show: a table of product, image and split
+    load_catalogue   images and what they show: product, image and split
     load_encoder     an image tower, shipped, published or fine-tuned
     FinetuneConfig   the settings of a fine-tuning run
     finetune         fine-tuning with ArcFace and block-wise rates (paper 4.1)
@@ -16,7 +16,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _FACE = {
-    "load_catalogue": ("klip.data.catalogue", "load"),
+    "load_catalogue": ("klip.data.loading", "load_catalogue"),
     "load_encoder": ("klip.model.encoder", "load"),
     "FinetuneConfig": ("klip.settings.config", "FinetuneConfig"),
     "finetune": ("klip.finetuning.loop", "finetune"),

@@ -41,12 +41,11 @@ def build(
     """Embed the packshots of a folder, each with its views, and write the gallery."""
     options.writable(file)
     catalogue = catalogue_of(source, "", seed, unreadable)
-    from klip.recognise.evaluation import packshots
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
 
     encoder = encoder_of(model, resize, pixels, also)
-    gallery = Gallery.build(encoder, packshots(catalogue), views, seed, keypoints=keypoints)
+    gallery = Gallery.build(encoder, catalogue.packshots(), views, seed, keypoints=keypoints)
     if Path(model).is_file():  # to be found from another folder too
         model = str(Path(model).resolve())
     gallery.meta |= {"model": model, "resize": resize, "pixels": pixels, "also": also}

@@ -13,8 +13,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from klip.data.catalogue import Catalogue
     from klip.model.encoder import Encoder
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
@@ -105,19 +104,26 @@ def pairs_of(values: Pairs, option: str = "--set") -> dict[str, str]:
 
 def catalogue_of(
     source: str, root: str = "", seed: int = 0, unreadable: str = "fail", options: Pairs = None
-) -> pd.DataFrame:
+) -> Catalogue:
     """Catalogue of a set known by name, else of a folder or a manifest."""
-    from klip.data import catalogue as data
+    from klip.data.catalogue import SHOPS
+    from klip.data.loading import load_catalogue
+    from klip.data.sources import SOURCES
 
-    known = source.partition(":")[0] in {*data.SHOPS, *data.WHERE}
+    known = source.partition(":")[0] in {*SHOPS, *SOURCES}
     if not root and source.endswith((".csv", ".parquet")):
         source, root = "manifest", source
     elif not root and not known and (Path(source).is_dir() or "/" in source):
-        packed = any(Path(source).glob("*.tar"))
-        source, root = "shards" if packed else "folder", source
+        listed = Path(source, "manifest.csv").is_file()
+        if not listed and any(Path(source).glob("*.tar")):
+            raise ValueError(
+                f"{source} holds tar files and no manifest.csv of their images; run `klip data "
+                f"index {source}`"
+            )
+        source, root = "manifest" if listed else "folder", source
     truth = {"true": True, "false": False}
     given = {name: truth.get(value, value) for name, value in pairs_of(options, "--load").items()}
-    return data.load(source, root, seed, unreadable=unreadable, **given)
+    return load_catalogue(source, root, seed=seed, unreadable=unreadable, **given)
 
 
 def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encoder:
@@ -178,11 +184,11 @@ def _sound(images: list[str]) -> list[str]:
     """Those that can be read, with a note on the others."""
     import pandas as pd
 
-    from klip.data import catalogue as data
+    from klip.data import damage
+    from klip.data.catalogue import Catalogue
 
     frame = pd.DataFrame({"image": images, "product": ""})
-    frame.attrs["root"] = ""
-    damaged = data.check(frame)["image"].tolist()
+    damaged = damage.check(Catalogue(frame))["image"].tolist()
     if damaged:
         warnings.warn(f"{len(damaged)} images left out: {', '.join(damaged)}", stacklevel=2)
     return [image for image in images if image not in damaged]

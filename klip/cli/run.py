@@ -70,7 +70,7 @@ def finetune(
     from klip.finetuning import distributed, loop
     from klip.model.weights import save as save_encoder
 
-    val = catalogue[catalogue["split"] == "val"]
+    val = catalogue.split("val")
     with distributed.joined():
         run = loop.finetune(config, catalogue, validation=val if len(val) else None)
         first = distributed.first()
@@ -112,6 +112,7 @@ def evaluate(
     how = rerank_of(rerank, weight, first, {})
     catalogue = catalogue_of(set_name, root, seed, unreadable, load)
     encoder = encoder_of(model, resize, pixels, also)
+    from klip.model.encoder import fingerprint
     from klip.recognise import evaluation
     from klip.settings.files import atomic
 
@@ -119,12 +120,12 @@ def evaluate(
     frame = evaluation.evaluate(encoder, catalogue, gallery, views, seed, **work)
     figures = scores.figures_of(frame, seed)
     figures |= {"set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model}
-    figures["model_fingerprint"] = frame.attrs["fingerprint"]
+    figures["model_fingerprint"] = fingerprint(encoder)
     figures["preprocess"] = encoder.preprocess.to_dict()
     if also:
         figures["also"] = also
     if how:
-        figures["rerank"] = scores.reranked(encoder, frame, how, workers, seed)
+        figures["rerank"] = scores.reranked(encoder, catalogue, frame, how, workers, seed)
     if json_file:
         atomic(json_file, lambda part: part.write_text(json.dumps(figures, indent=2) + "\n"))
     scores.tell(figures)

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from klip.data.catalogue import Catalogue
     from klip.model.encoder import Encoder
     from klip.recognise.rerank import Rerank
 
@@ -33,21 +34,28 @@ def figures_of(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
 
 
 def reranked(
-    encoder: Encoder, frame: pd.DataFrame, how: Rerank, workers: int, seed: int
+    encoder: Encoder,
+    catalogue: Catalogue,
+    frame: pd.DataFrame,
+    how: Rerank,
+    workers: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Settings, figures, what they gain on cosine alone, and milliseconds per query (medians)."""
     from klip.recognise import rerank
     from klip.stats import metrics
 
-    (found,) = rerank.evaluate([frame], how, max(1, workers), progress=True)
+    root = catalogue.root
+    voted = rerank.votes(root, [frame], [how.first], max(1, workers), progress=True)
+    found = rerank.outcome(frame, voted.shares[0][how.first], how.weight)
     gain = metrics.paired_difference(found, frame, "top1", seed=seed)
-    took = {name: found.attrs[f"{name}_ms"] for name in ("keypoints", "votes")}
+    took = {"keypoints": voted.keypoints_ms, "votes": voted.votes_ms}
     told = {"method": "keypoints", **asdict(how), **figures_of(found, seed)}
     told |= {"difference": gain.value, "difference_interval": [gain.low, gain.high]}
-    return told | {"milliseconds": took | {"embedding": _embedding_ms(encoder, frame)}}
+    return told | {"milliseconds": took | {"embedding": _embedding_ms(encoder, root, frame)}}
 
 
-def _embedding_ms(encoder: Encoder, frame: pd.DataFrame) -> float:
+def _embedding_ms(encoder: Encoder, root: Path, frame: pd.DataFrame) -> float:
     """Median of the first 20 images, each read and embedded by itself."""
     from klip.model import encoder as encoders
     from klip.model.device import at_work
@@ -56,8 +64,7 @@ def _embedding_ms(encoder: Encoder, frame: pd.DataFrame) -> float:
     with at_work(encoder):
         for image in frame["image"].head(20):
             began = time.perf_counter()
-            file = Path(frame.attrs["root"], image)
-            encoders.embed(encoder, [file], precision="fp32")
+            encoders.embed(encoder, [root / image], precision="fp32")
             took.append(1000 * (time.perf_counter() - began))
     return statistics.median(took)
 

@@ -14,8 +14,7 @@ from klip.cli import options
 from klip.cli.options import app, catalogue_of, encoder_of, group, pairs_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from klip.data.catalogue import Catalogue
     from klip.shop.sets import ShopPlan
 
 data_app, shop_app = group(), group()
@@ -42,23 +41,24 @@ def check(source: options.Source, root: options.Root = "", load: options.Load = 
     in training or test.
     """
     catalogue = catalogue_of(source, root, 0, "keep", load)
-    from klip.data import catalogue as data
+    from klip.data import damage
+    from klip.data.loading import summary
 
-    for split, images, products in data.summary(catalogue).itertuples(index=False):
+    for split, images, products in summary(catalogue).itertuples(index=False):
         typer.echo(f"{split:<8}{images:>9} images of {products:>6} products")
-    for note in catalogue.attrs.get("notes", ()):
+    for note in catalogue.notes:
         typer.echo(f"note: {note}")
     what = ("never asked for (no query)", "only in test (no packshot)")
-    for reason, products in zip(what, data.one_sided(catalogue), strict=True):
+    for reason, products in zip(what, damage.one_sided(catalogue), strict=True):
         if products:
             typer.echo(f"{len(products)} products {reason}: {', '.join(products)}")
-    damage = data.check(catalogue)
-    if len(damage):
-        typer.echo(damage.to_string(index=False))
-    missing = int(damage["problem"].eq("missing").sum())
-    told = f"{len(damage)} damaged" + (f" ({missing} missing)" if missing else "")
+    problems = damage.check(catalogue)
+    if len(problems):
+        typer.echo(problems.to_string(index=False))
+    missing = int(problems["problem"].eq("missing").sum())
+    told = f"{len(problems)} damaged" + (f" ({missing} missing)" if missing else "")
     typer.echo(f"{source}: {_size(catalogue)}, {told}")
-    raise typer.Exit(1 if len(damage) else 0)
+    raise typer.Exit(1 if len(problems) else 0)
 
 
 @data_app.command()
@@ -80,14 +80,15 @@ def leaks(
 
     few = [catalogue_of(source) for source in (tuned, evaluated)]
     if images:
-        few = [rows.groupby("product", sort=False).head(images) for rows in few]
-    places: list[Any] = [None, None]
+        few = [rows.of(rows.frame.groupby("product", sort=False).head(images)) for rows in few]
+    places = None
     if model != "none":
         from klip.model import encoder
 
         tower, how = encoder_of(model, ""), {"workers": workers, "progress": True}
-        places = [encoder.embed(tower, rows, **how).numpy() for rows in few]
-    found = longtail.suspects(longtail.leak_audit(*few, *places, workers=workers))
+        places = tuple(encoder.embed(tower, rows, **how).numpy() for rows in few)
+    pairs = longtail.leak_audit(*few, embeddings=places, workers=workers)
+    found = longtail.suspects(pairs)
     names = sorted({*few[0]["product"]} & {*few[1]["product"]})
     if len(found):
         typer.echo(found.to_string(index=False, float_format="{:.3f}".format))
@@ -106,11 +107,19 @@ def pack(
     load: options.Load = None,
 ) -> None:
     """Pack a set into tar files (WebDataset's convention), which klip reads like a folder."""
-    from klip.data import shards
+    from klip.scale import shards
 
     catalogue = catalogue_of(source, root, seed, "fail", load)
-    shards.pack(catalogue, out, per_shard, seed, progress=True)
+    shards.pack(catalogue, out, per_shard=per_shard, seed=seed, progress=True)
     typer.echo(f"{out}: {_size(catalogue)} in {len(list(out.glob('*.tar')))} tar files")
+
+
+@data_app.command()
+def index(folder: Annotated[Path, Argument(help="A folder of tar files.")]) -> None:
+    """Write the manifest.csv of tar files that others packed (WebDataset's convention)."""
+    from klip.scale import shards
+
+    typer.echo(str(shards.index(folder)))
 
 
 @data_app.command(name="list")
@@ -161,7 +170,7 @@ def render(
         typer.echo(f"{name:<14}{len(catalogue):>7} images of {products:>5} products")
 
 
-def _size(catalogue: pd.DataFrame) -> str:
+def _size(catalogue: Catalogue) -> str:
     return f"{len(catalogue)} images of {catalogue['product'].nunique()} products"
 
 

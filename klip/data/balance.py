@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from klip.data.catalogue import Catalogue
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -20,8 +22,8 @@ class Plan:
     breadth: int
     seed: int
     balanced: bool
-    rows: pd.DataFrame
-    """Images used: `row` (place in the catalogue), `product`, `image`; by product, row."""
+    rows: Catalogue
+    """Images used: `row` (place in the set), `product`, `image`; by product, row."""
 
     @property
     def products(self) -> list[str]:
@@ -65,16 +67,9 @@ class Plan:
             for index, (row, repeat) in enumerate(draws.tolist()):
                 yield number, index, row, repeat
 
-    def table(self) -> pd.DataFrame:
-        """Per product the images used, the draws of an epoch, and how many are repeats."""
-        used = self.rows.groupby("product", sort=True).size()
-        draws = pd.Series(self.depth, used.index) if self.balanced else used
-        columns = {"images": used, "draws": draws, "repeats": (draws - used).clip(lower=0)}
-        return pd.DataFrame(columns).reset_index()
-
 
 def plan(
-    catalogue: pd.DataFrame, depth: int, breadth: int = 0, seed: int = 0, balanced: bool = True
+    catalogue: Catalogue, depth: int, *, breadth: int = 0, seed: int = 0, balanced: bool = True
 ) -> Plan:
     """Plan of the split `train` (paper §4.1.3): `breadth` products (0: all) at `depth` images each.
 
@@ -86,7 +81,7 @@ def plan(
     _whole("breadth", breadth, 0, " (0: all products)")
     _whole("seed", seed, 0)
     row = np.flatnonzero(catalogue["split"] == "train")
-    training = catalogue[["image", "product"]].iloc[row]
+    training = catalogue.frame[["image", "product"]].iloc[row]
     if training.empty:
         have = sorted(set(catalogue["split"]))
         raise ValueError(f"balance plan: no image has split 'train'; the catalogue has {have}")
@@ -108,8 +103,8 @@ def plan(
         "product": names.to_numpy()[label[kept]],
         "image": training["image"].to_numpy()[kept],
     }
-    rows = pd.DataFrame(columns).sort_values(["product", "row"], ignore_index=True)
-    return Plan(depth, len(chosen), seed, balanced, rows)
+    rows = pd.DataFrame(columns).sort_values(["product", "row"])
+    return Plan(depth, len(chosen), seed, balanced, catalogue.of(rows))
 
 
 def _all_named(training: pd.DataFrame) -> None:

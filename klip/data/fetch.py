@@ -18,7 +18,8 @@ from urllib.request import urlopen
 
 from tqdm import tqdm
 
-from klip.data import catalogue as data
+from klip.data.loading import load_catalogue
+from klip.data.sources import SOURCES
 from klip.settings import paths
 
 COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
@@ -37,7 +38,7 @@ def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
 
 
 def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str]:
-    """Those of `names`, as `data.load` takes them, that are in their place, and one line on
+    """Those of `names`, as `load_catalogue` takes them, that are in their place, and one line on
     the others, or "".
 
     GroceryStore is downloaded where the network allows; rendered sets are always at
@@ -47,7 +48,7 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
     folder = Path(root).expanduser() if root else paths.data_root()
     lost: dict[str, str] = {}
     for name in dict.fromkeys(full.partition(":")[0] for full in names):
-        if name not in data.WHERE or _filled(folder / name):
+        if name not in SOURCES or _filled(folder / name):
             continue
         if name != "grocery-store":
             lost[name] = "not at hand"
@@ -74,10 +75,10 @@ def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
     download, a missing network, a folder or an archive with other content: one sentence
     that says what to put where.
     """
-    if name not in data.WHERE:
-        raise ValueError(f"fetch: no set is called {name!r}; there are {', '.join(data.WHERE)}")
+    if name not in SOURCES:
+        raise ValueError(f"fetch: no set is called {name!r}; there are {', '.join(SOURCES)}")
     target = Path(root).expanduser() if root else paths.data_root() / name
-    hint = f"{data.WHERE[name]} (the folder is {target})"
+    hint = f"{SOURCES[name].place} (the folder is {target})"
     if name != "grocery-store":
         if target.is_dir():
             return target
@@ -125,9 +126,9 @@ def _unpack(folder: Path, timeout: float) -> None:
 
 def _verify(folder: Path, what: str, remedy: str) -> None:
     """Raise unless the lists and images below a folder are those of the pinned commit."""
-    catalogue = data.load("grocery-store", folder)
+    catalogue = load_catalogue("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
-    found = fingerprint(catalogue.attrs["root"], [*lists, *catalogue["image"]])
+    found = fingerprint(catalogue.root, [*lists, *catalogue["image"]])
     if found != CONTENT:
         raise ValueError(
             f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "

@@ -1,29 +1,29 @@
 """Sets whose folders say what an image shows: a folder per product, RP2K, GroZi-120,
 GroceryStore, rendered shops.
 
-Every parser takes the set's name and its folder and returns a catalogue (see `data`);
-`attrs` notes are sentences on what it left out or put together.
+Every parser takes the set's name and its folder and returns a `Catalogue`.
 """
 
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from klip.data.catalogue import Catalogue
 from klip.data.images import IMAGES, files_in
 from klip.data.sources import SOURCES
+from klip.data.words import named, natural
 from klip.settings import paths
 
 SPLITS = ("train", "val", "test", "gallery", "query")
 COLUMNS = ["image", "product", "split"]
 
 
-def shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.DataFrame:
+def shop(name: str, root: Path, *, workers: int = 2, progress: bool = True) -> Catalogue:
     """The default shop, rendered if need be; or the shop that is in a folder of one's own."""
     from klip.shop import sets
 
@@ -31,9 +31,8 @@ def shop(name: str, root: Path, workers: int = 2, progress: bool = True) -> pd.D
         found = sets.catalogues(root)
     else:
         found = sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
-    catalogue = found["finetune" if name == "shop" else name.replace("-", "_")]
-    catalogue["group"] = catalogue["product"].map(_shelf)
-    return catalogue
+    frame = found["finetune" if name == "shop" else name.replace("-", "_")]
+    return Catalogue(frame.assign(group=frame["product"].map(_shelf)), root, name)
 
 
 def _shelf(product: str) -> str:
@@ -49,7 +48,7 @@ def _shelf(product: str) -> str:
     return f"{shelf}/{kind}/{brand}-{number}"
 
 
-def grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFrame:
+def grocery_store(name: str, root: Path, *, packaged: bool = False) -> Catalogue:
     """GroceryStore: iconic packshots are the gallery, test photos the queries."""
     root = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
     lists = [root / "classes.csv", *(root / f"{split}.txt" for split in ("train", "val", "test"))]
@@ -73,22 +72,15 @@ def grocery_store(name: str, root: Path, packaged: bool = False) -> pd.DataFrame
                     f"classes.csv, got {line!r}"
                 )
             rows.append((image, products[product], split))
-    catalogue = frame(root, pd.DataFrame(rows, columns=COLUMNS))
-    catalogue["image"] = catalogue["image"].str.lstrip("/")
-    catalogue["packaged"] = catalogue["image"].str.contains("/Packages/")
-    catalogue["group"] = catalogue["product"].map(dict(zip(names, groups, strict=True)))
-    return only_packaged(catalogue, name) if packaged else catalogue
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table["image"] = table["image"].str.lstrip("/")
+    table["packaged"] = table["image"].str.contains("/Packages/")
+    table["group"] = table["product"].map(dict(zip(names, groups, strict=True)))
+    catalogue = Catalogue(table, root, name)
+    return catalogue.part("packaged") if packaged else catalogue
 
 
-def only_packaged(catalogue: pd.DataFrame, name: str) -> pd.DataFrame:
-    if "packaged" not in catalogue:
-        raise ValueError(
-            f"{name}: this set does not say which products are packaged; grocery-store does"
-        )
-    return catalogue[catalogue["packaged"].to_numpy(bool)].reset_index(drop=True)
-
-
-def grozi(name: str, root: Path) -> pd.DataFrame:
+def grozi(name: str, root: Path) -> Catalogue:
     """GroZi-120, any number of its products: web packshots as gallery candidates, video
     crops as queries.
 
@@ -107,7 +99,7 @@ def grozi(name: str, root: Path) -> pd.DataFrame:
             rows.append((path, int(product), "index", 0))
     table = pd.DataFrame(rows, columns=[*COLUMNS, "packshot"]).astype({"product": str})
     table["image"] = [path.relative_to(root).as_posix() for path in table["image"]]
-    return frame(root, table)
+    return Catalogue(table, root, name)
 
 
 def _numbered(name: str, root: Path, pattern: str) -> list[tuple[int, int, Path]]:
@@ -124,7 +116,7 @@ def _numbered(name: str, root: Path, pattern: str) -> list[tuple[int, int, Path]
     return sorted((product, number, path) for (product, number), path in found.items())
 
 
-def rp2k(name: str, root: Path, others: bool = False) -> pd.DataFrame:
+def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
     """RP2K: all/train/ and all/test/, names decoded where unpacking has mangled them.
     Left out are empty folders and, unless `others`, the folder of that name, which
     holds what no product name fits."""
@@ -134,8 +126,13 @@ def rp2k(name: str, root: Path, others: bool = False) -> pd.DataFrame:
 
 
 def folders(
-    name: str, root: Path, mangled: bool = False, dropped: str = "", tops: list[Path] | None = None
-) -> pd.DataFrame:
+    name: str,
+    root: Path,
+    *,
+    mangled: bool = False,
+    dropped: str = "",
+    tops: list[Path] | None = None,
+) -> Catalogue:
     """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
     (test = query).
 
@@ -162,18 +159,18 @@ def folders(
             f"{name}: {root} must hold one folder of images per product, found {len(names_of)} "
             "product folders and no image in them"
         )
-    catalogue = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
     if not mangled:
-        shown = set(catalogue["product"])
-        catalogue.attrs["empty"] = [product for product in names_of if product not in shown]
-        return frame(root, catalogue)
+        shown = set(table["product"])
+        bare = tuple(product for product in names_of if product not in shown)
+        return Catalogue(table, root, name, empty=bare)
     notes = [f"{product}/ left out, {count} images" for product, count in left_out.items()]
     if empty:
         notes.append(f"{len(empty)} folders are empty: {named(empty)}")
     twice = [product for product, names in names_of.items() if len(names) > 1]
     if twice:
         notes.append(f"{len(twice)} products have folders of several names: {named(twice)}")
-    return frame(root, catalogue, notes)
+    return Catalogue(table, root, name, notes=tuple(notes))
 
 
 def _product_folders(root: Path, tops: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -205,26 +202,8 @@ def decoded(name: str) -> str:
     return name
 
 
-def frame(root: Path, table: pd.DataFrame, notes: Sequence[str] = ()) -> pd.DataFrame:
-    """A table as catalogue of a folder, with notes on what was left out or put together."""
-    table.attrs.update(root=str(root), notes=list(notes))
-    return table
-
-
 def inner(folder: Path) -> list[Path]:
     """The folders in a folder, 2 before 10, without hidden ones."""
     found = [path for path in folder.iterdir() if path.is_dir()]
     shown = [path for path in found if not path.name.startswith((".", "__"))]
     return sorted(shown, key=lambda path: natural(path.name))
-
-
-def natural(text: str) -> list[Any]:
-    """Sorting key under which numbers inside names count as numbers: 2 before 10."""
-    pieces = re.findall(r"\d+|\D+", text)
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
-
-
-def named(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -1,8 +1,6 @@
 """How many images a product has, which products are the tail, and whether two sets share
 pictures (paper §3).
 
-Takes catalogues: frames with `image`, `product`, `split` and the folder in
-`attrs["root"]`.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from klip.data import images
+from klip.data.catalogue import Catalogue
 
 HEAD, TAIL = 100, 20
 """Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot",
@@ -23,9 +22,9 @@ BLOCK = 256
 """Images of the first catalogue compared at a time: memory is BLOCK x the second's images."""
 
 
-def counts(catalogue: pd.DataFrame, split: str = "train") -> pd.Series:
+def counts(catalogue: Catalogue, split: str = "train") -> pd.Series:
     """Images per product of one split, most first, ties by name."""
-    rows = catalogue[catalogue["split"] == split]
+    rows = catalogue.frame[catalogue["split"] == split]
     if rows.empty:
         have = sorted(set(catalogue["split"]))
         raise ValueError(f"counts: no image has split {split!r}; the catalogue has {have}")
@@ -54,10 +53,10 @@ def zipf_exponent(sizes: pd.Series) -> float:
 
 
 def leak_audit(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    embeddings_a: np.ndarray | None = None,
-    embeddings_b: np.ndarray | None = None,
+    a: Catalogue,
+    b: Catalogue,
+    *,
+    embeddings: tuple[np.ndarray, np.ndarray] | None = None,
     max_distance: int = 6,
     min_cosine: float = 0.97,
     workers: int = 0,
@@ -69,20 +68,20 @@ def leak_audit(
     a cosine of at least `min_cosine`.  Columns: image_a, product_a, image_b, product_b,
     distance (bits), cosine (NaN without embeddings), reason (pHash | embedding | both).
     """
-    rows = [None if e is None else len(e) for e in (embeddings_a, embeddings_b)]
-    given = rows == [len(a), len(b)]
-    if not given and rows != [None, None]:
+    if embeddings and [len(rows) for rows in embeddings] != [len(a), len(b)]:
         raise ValueError(
-            "leak audit: embeddings must be given for both catalogues, one row per image, or "
-            f"for neither, got {rows[0]} and {rows[1]} rows for {len(a)} and {len(b)} images"
+            "leak audit: embeddings must have one row per image, got "
+            f"{len(embeddings[0])} and {len(embeddings[1])} rows for {len(a)} and {len(b)} images"
         )
     hashes, others = phashes(a, workers), phashes(b, workers)
-    names_a, names_b = a[["image", "product"]].to_numpy(), b[["image", "product"]].to_numpy()
+    names_a, names_b = (own.frame[["image", "product"]].to_numpy() for own in (a, b))
     found = []
     for start in range(0, len(a), BLOCK):
         part = slice(start, start + BLOCK)
         distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)  # (BLOCK, len(b))
-        cosine = embeddings_a[part] @ embeddings_b.T if given else np.full(distance.shape, np.nan)
+        cosine = np.full(distance.shape, np.nan)
+        if embeddings:
+            cosine = embeddings[0][part] @ embeddings[1].T
         near, alike = distance <= max_distance, cosine >= min_cosine
         for i, j in np.argwhere(near | alike):
             reason = "pHash" if near[i, j] else "embedding"
@@ -109,9 +108,9 @@ def _sorted(found: pd.DataFrame, *names: str) -> pd.DataFrame:
     return found.sort_values(list(order), ascending=list(order.values()), ignore_index=True)
 
 
-def phashes(catalogue: pd.DataFrame, workers: int = 0) -> np.ndarray:
+def phashes(catalogue: Catalogue, workers: int = 0) -> np.ndarray:
     """64-bit perceptual hash of every image, (N,) uint64; workers: processes beside this."""
-    files = [Path(catalogue.attrs.get("root", ""), name) for name in catalogue["image"]]
+    files = catalogue.files
     if not workers:
         return np.array([_phash(file) for file in files], np.uint64)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

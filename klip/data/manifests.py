@@ -12,15 +12,17 @@ from pathlib import Path
 import pandas as pd
 
 from klip.data import crops
-from klip.data.folders import SPLITS, folders, frame, inner, named
+from klip.data.catalogue import Catalogue
+from klip.data.folders import SPLITS, folders, inner
 from klip.data.sources import SOURCES
+from klip.data.words import named
 
 INDEX = ["image_id", "class_id", "super_class_id", "path"]
 TEXT = dict(dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
 """How text is read: as it stands, nothing of it a number or missing."""
 
 
-def manifest(name: str, root: Path) -> pd.DataFrame:
+def manifest(name: str, root: Path) -> Catalogue:
     """A CSV or Parquet file (or a folder's manifest.csv or manifest.parquet): image,
     relative to it, product and, if wanted, split.  Parquet needs the package pyarrow,
     which klip does not install."""
@@ -42,10 +44,10 @@ def manifest(name: str, root: Path) -> pd.DataFrame:
             f"{name}: {twice.sum()} duplicate rows of {path} left out: {images}", stacklevel=4
         )
         table = table[~twice]
-    return frame(path.parent, table)
+    return Catalogue(table, path.parent, name)
 
 
-def capg_gp(name: str, root: Path, boxes: str = "") -> pd.DataFrame:
+def capg_gp(name: str, root: Path, *, boxes: str = "") -> Catalogue:
     """CAPG-GP: train/<product>/ and test/<product>/, the crops (`crops.cut`) of a CSV
     file of boxes (image, x1, y1, x2, y2, product[, split, else query]), or both."""
     path = root / (boxes or "boxes.csv")
@@ -55,14 +57,12 @@ def capg_gp(name: str, root: Path, boxes: str = "") -> pd.DataFrame:
         return folders(name, root)
     table = _rows(name, path, root, ("image", *crops.SIDES, "product"), "query")
     table["image"] = crops.cut(name, root, path, table)
-    cut = frame(root, table[["image", "product", "split"]])
+    cut = table[["image", "product", "split"]]
     tops = [folder for folder in inner(root) if folder.name.lower() in SPLITS]
     if not tops:
-        return cut
+        return Catalogue(cut, root, name)
     packshots = folders(name, root, tops=tops)
-    both = pd.concat([packshots, cut], ignore_index=True)
-    both.attrs = packshots.attrs
-    return both
+    return packshots.of(pd.concat([packshots.frame, cut]))
 
 
 def _rows(name: str, path: Path, root: Path, columns: Sequence[str], unsaid: str) -> pd.DataFrame:
@@ -82,7 +82,8 @@ def _rows(name: str, path: Path, root: Path, columns: Sequence[str], unsaid: str
     table["split"] = split.replace({"": unsaid, "test": "query"})
     rooted = image.str.match("/|[A-Za-z]:")
     outside = image.eq("") | rooted | image.str.contains(r"(?:^|/)\.\.(?:/|$)")
-    wrong = outside | table["product"].eq("") | ~table["split"].isin(SPLITS)
+    unknown = ~table["split"].isin([*SPLITS, "index"])
+    wrong = outside | table["product"].eq("") | unknown
     if not wrong.any():
         return table
     row = int(wrong.to_numpy().argmax())
@@ -96,7 +97,7 @@ def _rows(name: str, path: Path, root: Path, columns: Sequence[str], unsaid: str
     raise ValueError(f"{name}: row {row + 1} of {path} has {problem}")
 
 
-def products_10k(name: str, root: Path) -> pd.DataFrame:
+def products_10k(name: str, root: Path) -> Catalogue:
     """Products-10K: train.csv (name, class[, group]) with train/, and test_kaggletest.csv
     with test/ as queries.
 
@@ -106,19 +107,19 @@ def products_10k(name: str, root: Path) -> pd.DataFrame:
     train, test = root / "train.csv", root / "test_kaggletest.csv"
     if not train.is_file():
         raise FileNotFoundError(f"{name}: {train} is missing; {SOURCES[name].place}")
-    table, notes = _classes(name, train, "train/", "train"), []
+    table, notes = _classes(name, train, "train/", "train"), ()
     if test.is_file():
         asked = _classes(name, test, "test/", "query")
         table = pd.concat([table, asked], ignore_index=True)
     else:
-        notes = [f"{test.name} is missing: no queries"]
+        notes = (f"{test.name} is missing: no queries",)
     # The test list may have no groups: a product's is that of its first row with one.
     first = table[table["group"] != ""].drop_duplicates("product").set_index("product")
     if first.empty:
         table = table.drop(columns="group")
     else:
         table["group"] = table["product"].map(first["group"]).fillna("")
-    return frame(root, table, notes)
+    return Catalogue(table, root, name, notes=notes)
 
 
 def _classes(name: str, path: Path, folder: str, split: str) -> pd.DataFrame:
@@ -138,7 +139,7 @@ def _classes(name: str, path: Path, folder: str, split: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def index_files(name: str, root: Path) -> pd.DataFrame:
+def index_files(name: str, root: Path) -> Catalogue:
     """Stanford Online Products and Retail-786k: text files of image_id class_id
     super_class_id path, with that header.
 
@@ -171,7 +172,7 @@ def index_files(name: str, root: Path) -> pd.DataFrame:
         )
     group = table["super_class_id"]
     columns = {"image": table["path"], "product": product, "split": split, "group": group}
-    return frame(root, pd.DataFrame(columns), notes)
+    return Catalogue(pd.DataFrame(columns), root, name, notes=tuple(notes))
 
 
 def _index(name: str, path: Path) -> pd.DataFrame | None:

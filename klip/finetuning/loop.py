@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from klip.data import balance
+from klip.data.catalogue import Catalogue
 from klip.finetuning import distributed, finished, prepare, run_cache
 from klip.finetuning.finished import Run
 from klip.finetuning.validation import Held, held_out, validate
@@ -32,8 +33,8 @@ from klip.settings.config import FinetuneConfig
 
 def finetune(
     config: FinetuneConfig,
-    catalogue: pd.DataFrame,
-    validation: pd.DataFrame | None = None,
+    catalogue: Catalogue,
+    validation: Catalogue | None = None,
     progress: bool = True,
     cache: bool = True,
     base: Encoder | None = None,
@@ -90,7 +91,7 @@ class Loop:
         encoder: Encoder,
         head: heads.Head,
         plan: balance.Plan,
-        catalogue: pd.DataFrame,
+        catalogue: Catalogue,
         held: Held | None = None,
     ) -> None:
         self.config, self.encoder, self.head, self.held = config, encoder, head, held

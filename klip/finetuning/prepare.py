@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from klip.data import balance
+from klip.data.catalogue import Catalogue
 from klip.data.images import read as read_image
 from klip.finetuning import distributed, run_cache
 from klip.finetuning.validation import Held, validate
@@ -49,7 +50,7 @@ def encoder_of(config: FinetuneConfig, base: Encoder | None) -> Encoder:
     return encoder
 
 
-def plan_of(config: FinetuneConfig, catalogue: pd.DataFrame) -> balance.Plan:
+def plan_of(config: FinetuneConfig, catalogue: Catalogue) -> balance.Plan:
     """Which images are drawn when."""
     even = config.depth % 2 == 0 and config.batch_size % 2 == 0
     if config.loss == "triplet" and not (even and config.balanced):
@@ -57,18 +58,17 @@ def plan_of(config: FinetuneConfig, catalogue: pd.DataFrame) -> balance.Plan:
             "fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
             f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}"
         )
-    plan = balance.plan(catalogue, config.depth, config.breadth, config.seed, config.balanced)
-    plan.rows.attrs["root"] = catalogue.attrs["root"]
-    return plan
+    drawn = {"breadth": config.breadth, "seed": config.seed, "balanced": config.balanced}
+    return balance.plan(catalogue, config.depth, **drawn)
 
 
 def head_of(
-    config: FinetuneConfig, products: list[str], dim: int, catalogue: pd.DataFrame | None = None
+    config: FinetuneConfig, products: list[str], dim: int, catalogue: Catalogue | None = None
 ) -> heads.Head:
     """The loss.  A column `group` of the catalogue is the hierarchy of the triplet loss."""
     kin = None
-    if config.loss == "triplet" and catalogue is not None and "group" in catalogue:
-        groups = catalogue.drop_duplicates("product").set_index("product")["group"]
+    if config.loss == "triplet" and catalogue is not None and "group" in catalogue.frame:
+        groups = catalogue.frame.drop_duplicates("product").set_index("product")["group"]
         kin = torch.from_numpy(triplet.kinship(groups.loc[products].tolist()))
     settings = config.margin_deg, config.scale, config.entropy
     with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
@@ -76,7 +76,7 @@ def head_of(
 
 
 def place(
-    config: FinetuneConfig, base: Encoder, head: heads.Head, used: list[pd.DataFrame]
+    config: FinetuneConfig, base: Encoder, head: heads.Head, used: list[Catalogue]
 ) -> tuple[list, Path]:
     """What tells the frozen encoder and how it computes, and the folder of the run."""
     device = default_device()
@@ -122,7 +122,7 @@ def put_centres(
     """
     if head.wants_pairs:  # a triplet loss has none
         return
-    few = plan.rows.groupby("product").head(CENTRE_IMAGES)
+    few = plan.rows.of(plan.rows.frame.groupby("product").head(CENTRE_IMAGES))
     how = {"workers": config.workers, "precision": config.precision}
     rows = run_cache.once("centres", start, [few], lambda: encoders.embed(encoder, few, **how))
     labels = torch.as_tensor(pd.factorize(few["product"])[0])
@@ -148,21 +148,21 @@ class Draws(Dataset):
     def __init__(
         self,
         plan: balance.Plan,
-        catalogue: pd.DataFrame,
+        catalogue: Catalogue,
         preprocess: augment.Preprocess,
         config: FinetuneConfig,
     ) -> None:
         self.seed, self.strength = plan.seed, config.strength
         self.preprocess = replace(preprocess, size=config.train_pixels or preprocess.size)
         self.at_least = self.preprocess.size if config.decode == "scaled" else 0
-        self.root, self.names = Path(catalogue.attrs["root"]), catalogue["image"].tolist()
+        self.files = catalogue.files
         labels = pd.factorize(plan.rows["product"])[0].tolist()
         self.labels = dict(zip(plan.rows["row"], labels, strict=True))
 
     def __getitem__(self, draw: list[int]) -> tuple[Tensor, int]:
         epoch, index, row, repeat = draw
         rng = np.random.default_rng((self.seed, epoch, index))
-        pixels = read_image(self.root / self.names[row], self.at_least)
+        pixels = read_image(self.files[row], self.at_least)
         strength = self.strength
         if repeat:
             strength = min(2.0, HARDER * strength)

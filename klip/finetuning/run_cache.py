@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from klip.data import images
+from klip.data.catalogue import Catalogue
 from klip.settings import paths
 from klip.settings.files import atomic, write_tensors
 
@@ -30,20 +30,19 @@ SOURCES = (
 """The modules whose code decides a run; those that list images do not: what they list is hashed."""
 
 
-def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
+def folder(facts: Any, used: Iterable[Catalogue]) -> Path:
     """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents
-    of the images it uses, frames of product and image with `attrs` root."""
+    of the images it uses."""
     digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
     for source in SOURCES:
         digest.update((Path(__file__).parents[1] / f"{source}.py").read_bytes())
-    for frame in used:
-        root = Path(frame.attrs["root"])
-        for product, image in zip(frame["product"], frame["image"], strict=True):
+    for catalogue in used:
+        for product, file in zip(catalogue["product"], catalogue.files, strict=True):
             try:
-                content = images.content(root / image)
+                content = images.content(file)
             except OSError as error:
                 raise FileNotFoundError(
-                    f"fine-tuning: image {root / image} of product {product!r} cannot be read "
+                    f"fine-tuning: image {file} of product {product!r} cannot be read "
                     f"({error.strerror}); `klip data check` lists all such images"
                 ) from None
             digest.update(f"{product}\n".encode() + hashlib.sha256(content).digest())
@@ -52,7 +51,7 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
 
 
 def once(
-    what: str, start: list | None, used: Iterable[pd.DataFrame], compute: Callable[[], Tensor]
+    what: str, start: list | None, used: Iterable[Catalogue], compute: Callable[[], Tensor]
 ) -> Tensor:
     """What the frozen encoder makes of some images, the same for all runs from it: computed
     by the first, kept beside the runs.

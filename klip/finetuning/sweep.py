@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import pandas as pd
-
+from klip.data.catalogue import Catalogue
 from klip.finetuning import finished, loop
 from klip.finetuning.finished import Run
 from klip.settings import paths
@@ -17,7 +16,7 @@ from klip.settings.config import Executor, FinetuneConfig
 
 def sweep(
     configs: Sequence[FinetuneConfig],
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     executor: str = "here",
     at_once: int = 0,
     **resources: Any,
@@ -59,6 +58,6 @@ def sweep(
     return (finished.read(job.result(), config) for job, config in pairs)
 
 
-def _job(config: FinetuneConfig, catalogue: pd.DataFrame) -> Path:
+def _job(config: FinetuneConfig, catalogue: Catalogue) -> Path:
     """The folder of the run: only that travels, not the weights."""
     return loop.finetune(config, catalogue, progress=False).path

@@ -6,30 +6,30 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from klip.data import catalogue as data
+from klip.data.catalogue import Catalogue
 from klip.model import encoder as encoders
 from klip.model.encoder import Encoder
 
-Held = tuple[pd.DataFrame, pd.DataFrame]
+Held = tuple[Catalogue, Catalogue]
 
 
-def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
+def held_out(catalogue: Catalogue, validation: Catalogue | None = None) -> Held | None:
     """Gallery and queries of the validation (paper §4.1.3); None if there is no query.
 
     Queries: `validation` but for its split `gallery`, or else the catalogue's split `val`;
     of each product as many as the poorest has.  Gallery: the first image of a product in
     split `gallery` of `validation`, or else in training.
     """
-    source = catalogue[catalogue["split"] == "val"] if validation is None else validation
-    is_packshot = source["split"] == "gallery"
-    queries, packshots = source[~is_packshot], source[is_packshot]
-    if queries.empty:
+    source = catalogue.split("val") if validation is None else validation
+    packshots, queries = source.split("gallery"), source.where(source["split"] != "gallery")
+    if not len(queries):
         return None
-    if packshots.empty:
-        packshots = catalogue[catalogue["split"] == "train"]
-    queries = queries.groupby("product").head(queries["product"].value_counts().min())
+    if not len(packshots):
+        packshots = catalogue.split("train")
+    poorest = queries["product"].value_counts().min()
+    queries = queries.of(queries.frame.groupby("product").head(poorest))
     asked = packshots["product"].isin(queries["product"])
-    gallery = packshots[asked].drop_duplicates("product")
+    gallery = packshots.of(packshots.frame[asked].drop_duplicates("product"))
     lost = sorted(set(queries["product"]) - set(gallery["product"]))
     if lost:
         raise ValueError(
@@ -39,7 +39,7 @@ def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) ->
     return gallery, queries
 
 
-def validation_set(finetuning: pd.DataFrame, products: int = 300, seed: int = 0) -> pd.DataFrame:
+def validation_set(finetuning: Catalogue, products: int = 300, seed: int = 0) -> Catalogue:
     """An evaluation set of `products` seeded validation products, or all if they are fewer:
     of each a packshot (split gallery) and its held-out photographs (query).
 
@@ -53,28 +53,26 @@ def validation_set(finetuning: pd.DataFrame, products: int = 300, seed: int = 0)
     gallery, queries = held
     rng = np.random.default_rng(seed)
     names = rng.permutation(sorted(gallery["product"]))[:products]
-    frame = pd.concat([gallery.assign(split="gallery"), queries.assign(split="query")])
-    frame = frame[frame["product"].isin(names)]
-    frame.attrs = finetuning.attrs
-    return frame
+    shown, asked = gallery.frame.assign(split="gallery"), queries.frame.assign(split="query")
+    frame = pd.concat([shown, asked])
+    return finetuning.of(frame[frame["product"].isin(names)])
 
 
-def few_queries(catalogue: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFrame:
-    """A set with one packshot per product (`data.pick_gallery`) and at most `most` seeded
+def few_queries(catalogue: Catalogue, most: int, seed: int = 0) -> Catalogue:
+    """A set with one packshot per product (`Catalogue.pick`) and at most `most` seeded
     queries of each; 0: all."""
-    picked = data.pick_gallery(catalogue)
-    asked = picked[picked["split"] == "query"]
+    gallery, queries = catalogue.pick()
+    asked = queries.frame
     if most:
-        asked = asked.sample(frac=1, random_state=seed).groupby("product").head(most)
-    kept = (picked["split"] == "gallery") | picked.index.isin(asked.index)
-    return picked[kept].reset_index(drop=True)
+        asked = asked.sample(frac=1, random_state=seed).groupby("product").head(most).sort_index()
+    return catalogue.of(pd.concat([gallery.frame, asked]))
 
 
 def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
     """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one
     of its product?"""
     gallery, queries = held
-    files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
+    files = [*gallery.files, *queries.files]
     rows = encoders.embed(encoder, files, precision=precision, workers=workers)
     packshots, asked = rows[: len(gallery)], rows[len(gallery) :]
     nearest = (asked @ packshots.T).argmax(dim=1).numpy()  # (queries,)

@@ -6,15 +6,15 @@ Axes: B images, S pixels a side, D numbers per embedding, N images, K views.
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
@@ -202,14 +202,10 @@ def one_sentence() -> Iterator[None]:
         raise type(error)(str(error).strip().splitlines()[-1].split(": ", 1)[-1]) from None
 
 
-def image_files(catalogue: pd.DataFrame) -> list[Path]:
-    return [Path(catalogue.attrs["root"], image) for image in catalogue["image"]]
-
-
 @torch.no_grad()
 def embed(
     encoder: Encoder,
-    images: Sequence | pd.DataFrame,
+    images: Any,
     batch_size: int = 64,
     workers: int = 0,
     precision: str = "auto",
@@ -220,12 +216,11 @@ def embed(
 ) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; of views, the plain one comes first.
 
-    images: a catalogue, or paths or (H, W, 3) uint8 arrays.  For one seed every image
+    images: a `Catalogue`, or paths or (H, W, 3) uint8 arrays.  For one seed every image
     gets the same views, whatever its neighbours.  Gallery and queries want one
     precision: bf16 and fp32 differ.  unit=False: as the tower gives them.
     """
-    if isinstance(images, pd.DataFrame):
-        images = image_files(images)
+    images = getattr(images, "files", images)
     loader = DataLoader(
         images,
         max(1, batch_size // max(1, views)),

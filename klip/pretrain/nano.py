@@ -24,7 +24,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from klip.data import catalogue as data
+from klip.data.catalogue import Catalogue
+from klip.data.loading import load_catalogue
 from klip.finetuning.validation import few_queries
 from klip.model import blocks, encoder, hub, imagenet
 from klip.model.device import default_device
@@ -87,7 +88,7 @@ def pretrain(
     out: str | Path,
     progress: bool = True,
     log_every: int = 50,
-    sets: dict[str, pd.DataFrame] | None = None,
+    sets: dict[str, Catalogue] | None = None,
 ) -> pd.DataFrame:
     """Train `config.arch` and write `out` (safetensors, fp16); the history of its losses.
 
@@ -208,25 +209,23 @@ def write(
     write_tensors(Path(out), tensors, told)
 
 
-def judges() -> dict[str, pd.DataFrame]:
+def judges() -> dict[str, Catalogue]:
     """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA
     has them: GroZi-120 with at most 10 seeded crops of each product, and 500 of
     GroceryStore's *training* photographs."""
     found = {}
     if (paths.data_root() / "grozi-120").is_dir():
-        found["grozi-120 web1"] = few_queries(data.load("grozi-120"), 10)
+        found["grozi-120 web1"] = few_queries(load_catalogue("grozi-120"), 10)
     if (paths.data_root() / "grocery-store").is_dir():
-        grocery = data.load("grocery-store")
-        shown = grocery[grocery["split"] == "gallery"]
-        train = grocery[grocery["split"] == "train"]
+        grocery = load_catalogue("grocery-store")
+        train = grocery.split("train").frame
         asked = train.sample(min(500, len(train)), random_state=0).assign(split="query")
-        both = pd.concat([shown, asked], ignore_index=True)
-        both.attrs = grocery.attrs
-        found["grocery-store, training photographs"] = both
+        both = pd.concat([grocery.split("gallery").frame, asked])
+        found["grocery-store, training photographs"] = grocery.of(both)
     return found
 
 
-def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> list[dict]:
+def choices(before: Encoder, after: Encoder, sets: dict[str, Catalogue]) -> list[dict]:
     """Top-1 (a fraction) of each judge, one packshot, one view, at each resolution and
     share of the trained weights."""
     rows = []

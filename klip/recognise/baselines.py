@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from klip.data.catalogue import Catalogue
 from klip.finetuning import loop
 from klip.finetuning.finished import Run
 from klip.model import encoder, heads
@@ -131,31 +132,31 @@ def under_frozen(own: Mapping[str, Sequence[pd.DataFrame]], bare: Mapping[str, s
     return [one.row for one in trained if level[one.row] < level.get(bare[one.tower], 0)]
 
 
-def missing(recipe: Recipe, catalogue: pd.DataFrame) -> str:
+def missing(recipe: Recipe, catalogue: Catalogue) -> str:
     """Why a row cannot be filled for a set; empty if it can."""
     lacks = recipe.split == "train" and not catalogue["split"].eq("train").any()
     return "the set has no training images" if lacks else ""
 
 
 def training_images(
-    recipe: Recipe, catalogue: pd.DataFrame, rule: str = "first", seed: int = 0
-) -> pd.DataFrame:
+    recipe: Recipe, catalogue: Catalogue, rule: str = "first", seed: int = 0
+) -> Catalogue:
     """The catalogue that a row is trained on, all of it split `train`.
 
     The packshots picked, or the training split with all candidates of the gallery,
     since a product may have no other image.
     """
     if recipe.split == "train":
-        rows = catalogue[catalogue["split"].isin(["train", "gallery"])]
+        rows = catalogue.split("train", "gallery")
     else:
-        rows, _ = evaluation.pick(catalogue, rule, seed)
-    return rows.assign(split="train").reset_index(drop=True)
+        rows, _ = catalogue.pick(rule, seed)
+    return rows.of(rows.frame.assign(split="train"))
 
 
 def fit(
     recipe: Recipe,
     tower: Encoder,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     budget: int,
     rule: str = "first",
     progress: bool = True,
@@ -180,13 +181,13 @@ def fit(
     return _fit_head(task, tower, rows, features)
 
 
-def embed(tower: Encoder, rows: pd.DataFrame, how: FinetuneConfig) -> Tensor:
+def embed(tower: Encoder, rows: Catalogue, how: FinetuneConfig) -> Tensor:
     """VIEWS augmented views of each image as the tower gives them, (N, D); its first is plain."""
     options = {"workers": how.workers, "precision": how.precision, "seed": how.seed}
     return encoder.embed(tower, rows, views=VIEWS, unit=False, **options)
 
 
-def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, features: Tensor) -> Run:
+def _fit_head(config: FinetuneConfig, tower: Encoder, rows: Catalogue, features: Tensor) -> Run:
     """A linear layer on features (N, D); its seconds are those of training alone."""
     labels, products = pd.factorize(rows["product"].astype(str), sort=True)
     labels = torch.from_numpy(np.repeat(labels, VIEWS))  # (N,)
@@ -218,7 +219,7 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: pd.DataFrame, featur
 def answer(
     recipe: Recipe,
     run: Run,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     rule: str = "first",
     views: int = 8,
     seed: int = 0,
@@ -228,12 +229,12 @@ def answer(
     """Outcome frame of a trained row on the queries of its set (see `evaluation.evaluate`)."""
     options |= {"precision": precision}
     if recipe.by_head:
-        return classify(run, evaluation.pick(catalogue, rule, seed)[1], **options)
+        return classify(run, catalogue.pick(rule, seed)[1], **options)
     return evaluation.evaluate(run.encoder, catalogue, rule, views, seed, **options)
 
 
 @torch.no_grad()
-def classify(run: Run, queries: pd.DataFrame, **options: Any) -> pd.DataFrame:
+def classify(run: Run, queries: Catalogue, **options: Any) -> pd.DataFrame:
     """Outcome frame of a linear head: its most probable products; `similarity` is a probability."""
     if run.head.loss != "softmax":
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from klip.data.catalogue import Catalogue
 from klip.finetuning.validation import validation_set
 from klip.model.encoder import Encoder
 from klip.recognise import baselines
@@ -21,23 +22,19 @@ LEAST, LONGEST = 2, 512
 """Images of a product to begin with; the most for a linear layer, whose features are there."""
 
 
-def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> pd.DataFrame:
+def validation(finetuning: Catalogue, products: int = 60, seed: int = 0) -> Catalogue:
     """A set to choose budgets on: `products` seeded validation products of the fine-tuning set.
 
     Each has a packshot (split gallery), held-out photographs (query) and its other
     images (train); the fine-tuning set was loaded with `validation`.
     """
     judged = validation_set(finetuning, products, seed)
-    others = finetuning[(finetuning["split"] == "train") & ~finetuning.index.isin(judged.index)]
-    others = others[others["product"].isin(judged["product"])]
-    frame = pd.concat([judged, others], ignore_index=True)
-    frame.attrs = finetuning.attrs
-    return frame
+    train = finetuning.split("train").frame
+    others = train[train["product"].isin(judged["product"]) & ~train["image"].isin(judged["image"])]
+    return finetuning.of(pd.concat([judged.frame, others]))
 
 
-def curve(
-    recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given: Any
-) -> pd.DataFrame:
+def curve(recipe: Recipe, tower: Encoder, held: Catalogue, most: int, **given: Any) -> pd.DataFrame:
     """Held-out top-1 of a row against its budget: 2, 4, 8 ... images per product, each a run.
 
     It ends when two doublings in a row have brought no rise, or before a run would see
@@ -45,7 +42,7 @@ def curve(
     LONGEST per product.  Columns: row, budget, images, mean (top-1, a fraction), low,
     high, chosen (the smallest of the best) and rising (was it the last one tried?).
     """
-    products = held.loc[held["split"] == "gallery", "product"].nunique()
+    products = held.split("gallery")["product"].nunique()
     features = None
     if recipe.changes["rates"] == "frozen":
         how = FinetuneConfig(**{"depth": LEAST} | given)

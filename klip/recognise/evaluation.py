@@ -10,46 +10,14 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from klip.data import catalogue as data
+from klip.data.catalogue import Catalogue
 from klip.model.encoder import Encoder
 from klip.recognise import outcomes
 from klip.recognise.gallery import Gallery
 
 
-def queries(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """The query images of a set, the same for every gallery rule."""
-    if not catalogue["split"].eq("query").any():
-        raise ValueError(
-            f"evaluate: set {catalogue.attrs.get('name', '')!r} has no queries of its own; which they are "
-            "depends on the gallery"
-        )
-    return _part(data.pick_gallery(catalogue), "query")
-
-
-def packshots(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """What a gallery can be built of: images of split gallery, or of train if there are none."""
-    return _part(catalogue, "gallery" if catalogue["split"].eq("gallery").any() else "train")
-
-
-def pick(
-    catalogue: pd.DataFrame, rule: str = "first", seed: int = 0, embeddings: Tensor | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One packshot per product by `rule`, and the queries (`data.pick_gallery`).
-
-    `embeddings` (Q, D), if there are any already, are those of `queries(catalogue)`.
-    """
-    if embeddings is not None:
-        count = len(queries(catalogue))
-        if len(embeddings) != count:
-            raise ValueError(
-                f"evaluate: one embedding per query is needed, got {len(embeddings)} for {count} queries"
-            )
-    picked = data.pick_gallery(catalogue, rule, seed)
-    return _part(picked, "gallery"), _part(picked, "query")
-
-
 def outcome(
-    gallery: Gallery, asked: pd.DataFrame, embeddings: Tensor, k: int = 1, keep: int = 0
+    gallery: Gallery, asked: Catalogue, embeddings: Tensor, k: int = 1, keep: int = 0
 ) -> pd.DataFrame:
     """What the gallery answers to the queries `asked` with these embeddings (Q, D).
 
@@ -69,7 +37,7 @@ def outcome(
 
 def evaluate(
     encoder: Encoder,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     rule: str = "first",
     views: int = 8,
     seed: int = 0,
@@ -81,31 +49,21 @@ def evaluate(
 ) -> pd.DataFrame:
     """Classify a set's queries against one packshot per product (§4.2), as `outcome` does.
 
-    `embeddings` (Q, D) of `queries(catalogue)` in the same precision spare embedding
+    `embeddings` (Q, D) of `catalogue.queries()` in the same precision spare embedding
     them anew for another rule or seed.
     """
-    chosen, asked = pick(catalogue, rule, seed, embeddings)
+    chosen, asked = catalogue.pick(rule, seed)
+    check_rows(embeddings, asked)
     gallery = Gallery.build(encoder, chosen, views, seed, precision, **options)
-    frame = answers(gallery, asked, embeddings, k, keep, **options)
-    frame.attrs |= {"gallery": rule, "k": k, "keep": keep}
-    return frame
-
-
-def answers(
-    gallery: Gallery,
-    asked: pd.DataFrame,
-    embeddings: Tensor | None = None,
-    k: int = 1,
-    keep: int = 0,
-    **options: Any,
-) -> pd.DataFrame:
-    """`outcome` of queries that are embedded first, if they are not; attrs tell the gallery."""
     if embeddings is None:
         embeddings = gallery.embed(asked, **options)
-    frame = outcome(gallery, asked, embeddings, k, keep)
-    frame.attrs |= {key: gallery.meta[key] for key in ("views", "seed", "fingerprint")}
-    return frame
+    return outcome(gallery, asked, embeddings, k, keep)
 
 
-def _part(catalogue: pd.DataFrame, split: str) -> pd.DataFrame:
-    return catalogue[catalogue["split"] == split].reset_index(drop=True)
+def check_rows(embeddings: Tensor | None, asked: Catalogue) -> None:
+    """Embeddings that were made before are those of these queries, as far as one can tell."""
+    if embeddings is not None and len(embeddings) != len(asked):
+        raise ValueError(
+            "evaluate: one embedding per query is needed, got "
+            f"{len(embeddings)} for {len(asked)} queries"
+        )

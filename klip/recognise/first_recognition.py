@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from klip.model import encoder as encoders
+from klip.data.catalogue import Catalogue
 from klip.model.device import at_work
 from klip.model.encoder import Encoder
-from klip.recognise.evaluation import pick
 from klip.recognise.gallery import Gallery
 
 
 def arrivals(
     encoder: Encoder,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     number: int = 20,
     rule: str = "first",
     views: int = 8,
@@ -30,20 +29,20 @@ def arrivals(
     with all views), asked (queries until one is right, one at a time), seconds (both;
     NaN: none).
     """
-    packshots, queries = pick(catalogue, rule, seed)
-    packshots = packshots.assign(file=encoders.image_files(packshots))
-    queries = queries.assign(file=encoders.image_files(queries))
-    known = packshots["product"].isin(queries["product"])
-    order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
+    packshots, queries = catalogue.pick(rule, seed)
+    shown = packshots.frame.assign(file=packshots.files)
+    asked = queries.frame.assign(file=queries.files)
+    known = shown["product"].isin(asked["product"])
+    order = np.random.default_rng(seed).permutation(shown.index[known])[:number]
     rows = []
     with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
         full = Gallery.build(encoder, packshots, views, seed, **options)
-        for product, packshot in packshots.loc[order, ["product", "file"]].itertuples(index=False):
+        for product, packshot in shown.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()
             gallery.add(product, [packshot])
             added, asked, seconds = time.perf_counter() - started, 0, np.nan
-            for query in queries.loc[queries["product"] == product, "file"]:
+            for query in asked.loc[asked["product"] == product, "file"]:
                 asked += 1
                 if gallery.classify([query], top=1)["product"][0] == product:
                     seconds = time.perf_counter() - started

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from klip.model.encoder import Encoder, embed, fingerprint, image_files
+from klip.data.catalogue import Catalogue
+from klip.model.encoder import Encoder, embed, fingerprint
 from klip.recognise import gallery_file, nearest, outcomes, rerank as by_print
 from klip.recognise.keypoints import describe
 from klip.recognise.rerank import Rerank
@@ -60,7 +61,7 @@ class Gallery:
     def build(
         cls,
         encoder: Encoder,
-        packshots: pd.DataFrame,
+        packshots: Catalogue,
         views: int = 8,
         seed: int = 0,
         precision: str = "fp32",
@@ -73,7 +74,7 @@ class Gallery:
         same on every machine.  `keypoints` keeps descriptors to re-rank by.  `options`
         go to `embed`.
         """
-        if packshots.empty or views < 1:
+        if not len(packshots) or views < 1:
             raise ValueError(
                 "gallery: at least one packshot and one view of each are needed, got "
                 f"{len(packshots)} packshots and {views!r} views"
@@ -82,7 +83,7 @@ class Gallery:
         meta = {"fingerprint": fingerprint(encoder), "encoder": encoder.name, **made}
         rows = embed(encoder, packshots, **made, **options)
         owners, images = packshots["product"].repeat(views), packshots["image"].repeat(views)
-        described = describe(image_files(packshots)) if keypoints else None
+        described = describe(packshots.files) if keypoints else None
         return cls(rows, owners, images, meta, encoder, described)
 
     @property
@@ -130,7 +131,7 @@ class Gallery:
         rows = self.embeddings[keep]
         return Gallery(rows, owners, images, self.meta, self.encoder, described)
 
-    def embed(self, images: Sequence[str | Path] | pd.DataFrame, **options: Any) -> Tensor:
+    def embed(self, images: Sequence[str | Path] | Catalogue, **options: Any) -> Tensor:
         """`encoder.embed` by the encoder that made the gallery, in its precision."""
         if self.encoder is None:
             raise ValueError(

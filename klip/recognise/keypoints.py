@@ -19,7 +19,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from klip.data import catalogue as data
+from klip.data.catalogue import Catalogue
 from klip.data.images import read
 from klip.recognise import outcomes
 
@@ -49,7 +49,7 @@ TURN, GROWTH = 21, 12
 
 
 def evaluate(
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     method: str = "sift",
     rule: str = "first",
     seed: int = 0,
@@ -71,25 +71,21 @@ def evaluate(
     if method not in methods:
         raise ValueError(f"keypoints: method must be one of {', '.join(methods)}, got {method!r}")
     look_at_packshot, look, compare = methods[method]
-    picked, root = data.pick_gallery(catalogue, rule, seed), Path(catalogue.attrs["root"])
-    packshots = picked[picked["split"] == "gallery"]
-    asked = picked[picked["split"] == "query"].reset_index(drop=True)
+    packshots, asked = catalogue.pick(rule, seed)
     names = packshots["product"].to_numpy(object)
     with threads(workers) as pool:
-        seen = pool.map(lambda image: look_at_packshot(read(root / image)), packshots["image"])
+        seen = pool.map(lambda file: look_at_packshot(read(file)), packshots.files)
         scores_of = compare(list(seen))
 
-        def answer(image: str) -> tuple[list[str], np.ndarray]:
-            scores = scores_of(look(read(root / image)))
+        def answer(file: Path) -> tuple[list[str], np.ndarray]:
+            scores = scores_of(look(read(file)))
             best = np.argsort(-scores, kind="stable")[:5]
             return names[best].tolist(), scores[best]
 
-        found = pool.map(answer, asked["image"])
+        found = pool.map(answer, asked.files)
         found = list(tqdm(found, method, len(asked), disable=not progress))
     products, scores = zip(*found, strict=True)
-    frame = outcomes.frame(asked, products, np.array(scores))
-    frame.attrs |= {"gallery": rule, "seed": seed, "method": method}
-    return frame
+    return outcomes.frame(asked, products, np.array(scores))
 
 
 def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from klip.data.catalogue import Catalogue
+
 FEWEST = 4
 """Products needed: half of them known, and a margin needs two."""
 
@@ -20,7 +22,7 @@ def check_share(accepts: float) -> None:
         raise ValueError(f"open set: accepts is a share above 0 and at most 1, got {accepts!r}")
 
 
-def kept_out(chosen: pd.DataFrame, asked: pd.DataFrame, seed: int) -> tuple[set[str], pd.Series]:
+def kept_out(chosen: Catalogue, asked: Catalogue, seed: int) -> tuple[set[str], pd.Series]:
     """A seeded half of the products shown and asked for, and which queries stay known."""
     shown = set(chosen["product"])
     products = sorted(shown & set(asked["product"]))

@@ -21,6 +21,7 @@ from klip.stats import metrics
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from klip.data.catalogue import Catalogue
     from klip.model.encoder import Encoder
     from klip.recognise.gallery import Gallery
 
@@ -50,7 +51,7 @@ class Rates(NamedTuple):
 
 def evaluate(
     encoder: Encoder,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     rule: str = "first",
     views: int = 8,
     seed: int = 0,
@@ -66,18 +67,19 @@ def evaluate(
     from klip.recognise import evaluation
     from klip.recognise.gallery import Gallery
 
-    chosen, asked = evaluation.pick(catalogue, rule, seed, embeddings)
+    chosen, asked = catalogue.pick(rule, seed)
+    evaluation.check_rows(embeddings, asked)
     out, known = open_frames.kept_out(chosen, asked, seed)
-    shown = chosen[~chosen["product"].isin(out)]
+    shown = chosen.where(~chosen["product"].isin(out))
     gallery = Gallery.build(encoder, shown, views, seed, precision, **options)
-    frame = evaluation.answers(gallery, asked, embeddings, **options).assign(known=known)
-    frame.attrs["gallery"] = rule
-    return frame
+    if embeddings is None:
+        embeddings = gallery.embed(asked, **options)
+    return evaluation.outcome(gallery, asked, embeddings).assign(known=known)
 
 
 def calibrate(
     gallery: Gallery,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     score: str = "similarity",
     accepts: float = 0.95,
     draws: int = 5,
@@ -97,7 +99,7 @@ def calibrate(
     open_frames.check_share(accepts)  # before the work, not after it
     if score not in SCORES:
         raise ValueError(f"open set: score must be {' or '.join(SCORES)}, got {score!r}")
-    chosen, asked = evaluation.pick(catalogue)
+    chosen, asked = catalogue.pick()
     halves = [open_frames.kept_out(chosen, asked, draw) for draw in range(draws)]
     embeddings, meta = gallery.embed(asked, **options), gallery.meta
     made = {key: meta[key] for key in ("views", "seed", "precision")}
@@ -109,7 +111,7 @@ def calibrate(
     for out, known in halves:
         frame = evaluation.outcome(whole.without(out), asked, embeddings)
         frames.append(frame.assign(known=known))
-    told = {"set": catalogue.attrs["name"], "beside": len(others.products)}
+    told = {"set": catalogue.name, "beside": len(others.products)}
     return choose(frames, score, accepts) | told
 
 

@@ -7,21 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from klip.data.catalogue import Catalogue
+
 
 def frame(
-    asked: pd.DataFrame,
+    asked: Catalogue | pd.DataFrame,
     products: Sequence[Sequence[str]],
     scores: np.ndarray,
     packshots: Sequence[Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """image, product (the true one), predicted, top1, top5 (bool), similarity.
 
-    asked: a catalogue's queries, whose attrs stay; products and scores (Q, T): distinct
+    asked: the queries, or an outcome frame of them; products and scores (Q, T): distinct
     products for each, the best first.  With their packshots also margin, packshot (of
     the predicted product).
     """
     truth = list(zip(products, asked["product"], strict=True))
-    table = asked[["image", "product"]].assign(
+    columns = {"image": asked["image"], "product": asked["product"]}
+    table = pd.DataFrame(columns).assign(
         predicted=[names[0] for names in products],
         top1=[names[0] == product for names, product in truth],
         top5=[product in names[:5] for names, product in truth],

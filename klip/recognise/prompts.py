@@ -18,6 +18,7 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
+from klip.data.catalogue import Catalogue
 from klip.model import encoder, hub
 from klip.model.encoder import Encoder
 from klip.recognise import evaluation
@@ -35,7 +36,7 @@ def words(product: str) -> str:
     return " ".join(part for part in parts if part and not part.isdecimal())
 
 
-def missing(catalogue: pd.DataFrame) -> str:
+def missing(catalogue: Catalogue) -> str:
     """Why a set cannot be asked by name: its products have numbers only; empty if it can."""
     if all(map(words, catalogue["product"].unique())):
         return ""
@@ -101,20 +102,19 @@ def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
 def evaluate(
     tower: Encoder,
     model: str,
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     embeddings: Tensor | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Outcome frame of a set by its product names; `tower` is the image tower of `model`.
 
-    embeddings (Q, D) of `evaluation.queries(catalogue)` spare embedding them anew.
+    embeddings (Q, D) of `catalogue.queries()` spare embedding them anew.
     """
     reason = missing(catalogue)
     if reason:
-        raise ValueError(
-            f"prompts: {catalogue.attrs.get('name', 'the set')} cannot be asked by name: {reason}"
-        )
-    _, asked = evaluation.pick(catalogue, embeddings=embeddings)
+        raise ValueError(f"prompts: {catalogue.name} cannot be asked by name: {reason}")
+    _, asked = catalogue.pick()
+    evaluation.check_rows(embeddings, asked)
     if embeddings is None:
         embeddings = encoder.embed(tower, asked, **options)
     products = sorted(set(asked["product"]))

@@ -88,15 +88,19 @@ def order(cosine: np.ndarray, shares: np.ndarray, weight: float) -> tuple[np.nda
 
 
 def votes(
+    root: Path,
     frames: Sequence[pd.DataFrame],
     firsts: Iterable[int] = (Rerank.first,),
     workers: int = 2,
     progress: bool = False,
 ) -> Votes:
-    """Shares of the votes for several frames (of encoders or seeds) that ask the same queries."""
+    """Shares of the votes for several frames (of encoders or seeds) that ask the same queries.
+
+    root: the folder of their images, `Catalogue.root`.
+    """
     firsts = sorted(set(firsts), reverse=True)  # the most first
     _check(frames, firsts)
-    asked, root = frames[0]["image"], Path(frames[0].attrs["root"])
+    asked = frames[0]["image"]
     names = sorted({name for frame in frames for own in frame["packshots"] for name in own})
     described = keypoints.describe([root / name for name in names], workers)  # each once
     prints = dict(zip(names, map(keypoints.prepared, described), strict=True))
@@ -137,23 +141,18 @@ def outcome(frame: pd.DataFrame, shares: np.ndarray, weight: float) -> pd.DataFr
         np.take_along_axis(np.array(frame[column].tolist(), object), places, axis=1).tolist()
         for column in ("products", "packshots")
     )
-    result = outcomes.frame(frame, products, scores, packshots)
-    result.attrs |= {"weight": weight, "first": shares.shape[1]}
-    return result
+    return outcomes.frame(frame, products, scores, packshots)
 
 
 def evaluate(
+    root: Path,
     frames: Sequence[pd.DataFrame],
     how: Rerank = Rerank(),  # noqa: B008 (frozen)
     workers: int = 2,
     progress: bool = False,
 ) -> list[pd.DataFrame]:
-    """Each frame re-ranked, one keypoint pass for all; attrs tell weight, first and the times."""
-    voted = votes(frames, [how.first], workers, progress)
-    found = _reranked(frames, voted, how)
-    for frame in found:
-        frame.attrs |= {"keypoints_ms": voted.keypoints_ms, "votes_ms": voted.votes_ms}
-    return found
+    """Each frame re-ranked, one keypoint pass for all."""
+    return reranked(frames, votes(root, frames, [how.first], workers, progress), how)
 
 
 def sensitivity(
@@ -166,7 +165,7 @@ def sensitivity(
     rows = []
     for weight in sorted(set(weights)):
         for first in sorted(voted.shares[0]):
-            pooled = pd.concat(_reranked(frames, voted, Rerank(weight, first)))
+            pooled = pd.concat(reranked(frames, voted, Rerank(weight, first)))
             interval = metrics.bootstrap_products(pooled)
             rows.append((weight, first, metrics.score(pooled).top1, *interval))
     return pd.DataFrame(rows, columns=["weight", "first", "top1", "low", "high"])
@@ -216,7 +215,7 @@ def rows_of(
     return np.take_along_axis(rows, places, axis=1), scores
 
 
-def _reranked(frames: Sequence[pd.DataFrame], voted: Votes, how: Rerank) -> list[pd.DataFrame]:
+def reranked(frames: Sequence[pd.DataFrame], voted: Votes, how: Rerank) -> list[pd.DataFrame]:
     pairs = zip(frames, voted.shares, strict=True)
     return [outcome(frame, own[how.first], how.weight) for frame, own in pairs]
 
@@ -229,7 +228,7 @@ def _check(frames: Sequence[pd.DataFrame], firsts: list[int]) -> None:
             f"{len(frames)} frames and {firsts}"
         )
     for frame in frames:
-        kept = frame.attrs.get("keep", 0)
+        kept = len(frame["packshots"].iloc[0]) if "packshots" in frame and len(frame) else 0
         if kept < firsts[0]:
             raise ValueError(
                 f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "

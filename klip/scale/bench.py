@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from torch.utils.flop_counter import FlopCounterMode
 
+from klip.data.catalogue import Catalogue
 from klip.finetuning import prepare
 from klip.finetuning.loop import Loop
 from klip.model import blocks, encoder as encoders
@@ -217,7 +218,7 @@ def watched(
         yield loop
 
 
-def photographs(root: Path, products: int) -> pd.DataFrame:
+def photographs(root: Path, products: int) -> Catalogue:
     """A catalogue of one JPEG per product, smooth colours under noise, so that they are as
     large as photographs.
     """
@@ -237,8 +238,7 @@ def photographs(root: Path, products: int) -> pd.DataFrame:
             "split": "train",
         }
     )
-    frame.attrs.update(root=str(root), name="bench")
-    return frame
+    return Catalogue(frame, root, "bench")
 
 
 def step_alone(loop: Watched, steps: int) -> dict[str, Any]:

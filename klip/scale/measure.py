@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from klip.data import balance, catalogue as data
+from klip.data import balance
 from klip.data.images import read
+from klip.data.loading import load_catalogue
 from klip.settings.files import atomic
 
 DEPTH, BATCH = 16, 64
@@ -77,12 +78,12 @@ def here(file: str | Path) -> dict[str, Any]:
     Times in seconds; before_mib and peak_mib: `peak_mib` at the start and at the end.
     """
     before, started = peak_mib(), time.perf_counter()
-    catalogue = data.load("manifest", file)
+    catalogue = load_catalogue("manifest", file)
     loaded = time.perf_counter()
     plan = balance.plan(catalogue, DEPTH)
     planned = time.perf_counter()
     for _, _, row, _ in plan.draws(BATCH):
-        read(Path(catalogue.attrs["root"], catalogue["image"].iat[row]))
+        read(catalogue.root / catalogue["image"].iat[row])
     drawn = time.perf_counter()
     return {
         "rows": len(catalogue),

@@ -2,8 +2,8 @@
 images a file.
 
 A few large files are quicker to store and send than a million small ones.  Balanced
-draws need any image at any time, so a catalogue names it by its place:
-FILE.tar@OFFSET+SIZE (`images`), found by one look at the headers.
+draws need any image at any time, so manifest.csv names it by its place,
+FILE.tar@OFFSET+SIZE (`images`): a packed set is loaded as any manifest.
 """
 
 import io
@@ -17,27 +17,27 @@ import pandas as pd
 from tqdm import tqdm
 
 from klip.data import images
+from klip.data.catalogue import Catalogue
 from klip.settings.files import atomic
 
 COLUMNS = ["image", "product", "split", "group"]
-INDEX = "index.csv"
-"""What `pack` writes beside the tar files: no header need be read again."""
 
 
 def pack(
-    catalogue: pd.DataFrame,
+    catalogue: Catalogue,
     out: str | Path,
+    *,
     per_shard: int = 1000,
     seed: int = 0,
     progress: bool = False,
 ) -> Path:
-    """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and an index;
-    the folder.
+    """Write the images of a catalogue, bytes unchanged, as out/000000.tar ... and their
+    manifest.csv; the folder.
 
     In a seeded random order, so that a reader from front to back meets all products.
     ValueError: a folder that holds something already, an image that cannot be read.
     """
-    out, root = Path(out), catalogue.attrs["root"]
+    out = Path(out)
     if per_shard < 1:
         raise ValueError(f"shards: per_shard must be at least 1 image, got {per_shard!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -46,64 +46,23 @@ def pack(
     order = np.random.default_rng(seed).permutation(len(catalogue))
     with tqdm(total=len(order), unit="img", desc="pack", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(order), per_shard)):
-            rows = catalogue.iloc[order[start : start + per_shard]]
-            write = partial(_write, rows=rows, root=root, bar=bar)
+            rows = catalogue.frame.iloc[order[start : start + per_shard]]
+            write = partial(_write, rows=rows, root=catalogue.root, bar=bar)
             atomic(out / f"{number:06}.tar", write)
-    found = _scan(out)
-    atomic(out / INDEX, lambda part: found.to_csv(part, index=False))
+    index(out)
     return out
 
 
-def shards(name: str, root: Path) -> pd.DataFrame:
-    """Catalogue of a folder of tar files, by its index or else by their headers.
+def index(folder: str | Path) -> Path:
+    """Write the manifest.csv of a folder of tar files, by their headers; its path.
 
     An image's product stands in its .json ({"product": ..., "split": ...}) or is the
     text of its .cls or .txt.
+    ValueError: no tar file, a torn one, an image without a product.
     """
-    table = _indexed(root / INDEX) if (root / INDEX).is_file() else _scan(root)
-    if table.empty:
-        raise ValueError(
-            f"{name}: {root} must hold tar files of images, each with a .json that names its "
-            "product; `klip data pack` writes such"
-        )
-    table.attrs["root"] = str(root)
-    return table
-
-
-def _indexed(path: Path) -> pd.DataFrame:
-    """What `_scan` found when the set was packed."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if table.empty or table[COLUMNS[:3]].eq("").any(axis=None):
-            raise ValueError("rows or values are missing")
-        return table
-    except (ValueError, KeyError) as error:  # empty, torn, other columns, not UTF-8
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"shards: {path} is no list of {', '.join(COLUMNS[:3])} ({reason}); delete it, then "
-            "the tar files' own headers are read"
-        ) from None
-
-
-def _write(path: Path, rows: pd.DataFrame, root: str, bar: tqdm) -> None:
-    with tarfile.open(path, "w") as tar:
-        for key, row in rows.filter(COLUMNS).iterrows():
-            suffix = PurePosixPath(row["image"].partition(".tar@")[0]).suffix.lower()
-            if suffix not in images.IMAGES:  # it comes out of another shard
-                suffix = ".jpg"
-            content = images.content(Path(root, row["image"]))
-            facts = json.dumps(row.drop("image").to_dict(), ensure_ascii=False).encode()
-            for ending, text in ((suffix, content), (".json", facts)):
-                member = tarfile.TarInfo(f"{key:09}{ending}")
-                member.size = len(text)
-                tar.addfile(member, io.BytesIO(text))
-            bar.update()
-
-
-def _scan(root: Path) -> pd.DataFrame:
-    """image, product, split and perhaps group of every image, by the tar files' headers."""
+    folder = Path(folder)
     rows = []
-    for path in sorted(root.glob("*.tar")):
+    for path in sorted(folder.glob("*.tar")):
         try:
             places, facts = _members(path)
         except (tarfile.TarError, ValueError) as error:
@@ -117,8 +76,32 @@ def _scan(root: Path) -> pd.DataFrame:
                 f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of "
                 f'{len(places)} images); a .json with "product", a .cls or a .txt does'
             )
-        rows += [{"image": place, "split": "train", **facts[key]} for key, place in places.items()]
-    return pd.DataFrame(rows).filter(COLUMNS).fillna("").astype(str)
+        for key, place in places.items():
+            rows.append({"image": place, "split": "train", **facts[key]})
+    if not rows:
+        raise ValueError(
+            f"shards: {folder} must hold tar files of images, each with a .json that names its "
+            "product; `klip data pack` writes such"
+        )
+    table = pd.DataFrame(rows).filter(COLUMNS).fillna("").astype(str)
+    manifest = folder / "manifest.csv"
+    atomic(manifest, lambda part: table.to_csv(part, index=False))
+    return manifest
+
+
+def _write(path: Path, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
+    with tarfile.open(path, "w") as tar:
+        for key, row in rows.filter(COLUMNS).iterrows():
+            suffix = PurePosixPath(row["image"].partition(".tar@")[0]).suffix.lower()
+            if suffix not in images.IMAGES:  # it comes out of another shard
+                suffix = ".jpg"
+            content = images.content(Path(root, row["image"]))
+            facts = json.dumps(row.drop("image").to_dict(), ensure_ascii=False).encode()
+            for ending, text in ((suffix, content), (".json", facts)):
+                member = tarfile.TarInfo(f"{key:09}{ending}")
+                member.size = len(text)
+                tar.addfile(member, io.BytesIO(text))
+            bar.update()
 
 
 def _members(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
