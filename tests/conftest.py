@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from klip.data.catalogue import Catalogue  # noqa: E402
 from klip.settings import paths  # noqa: E402
 
 TINY_VIT = {
@@ -87,8 +88,7 @@ def shop(tmp_path):
             Image.fromarray(pixels).save(tmp_path / f"{product}{i}.png")
             rows.append((f"{product}{i}.png", product, "train" if i < 4 else "val"))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(tmp_path), name="shop")
-    return frame
+    return Catalogue(frame, tmp_path, "shop")
 
 
 @pytest.fixture

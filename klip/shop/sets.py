@@ -207,21 +207,14 @@ def source_hash(without: tuple[str, ...] = ()) -> str:
 
 
 def catalogues(root: str | Path) -> dict[str, pd.DataFrame]:
-    """Set name -> catalogue of a finished render: columns image, product, split; attrs
-    root, name, fingerprint.
-    """
+    """Set name -> table of a finished render: image (path below `root`), product, split."""
     root = Path(root)
     if not (root / "plan.json").is_file():
         raise FileNotFoundError(
             f"shop: {root} holds no finished render (no plan.json); call render first"
         )
-    mark = (root / "fingerprint.txt").read_text().strip()
-    frames = {}
-    for name in SETS:
-        frame = pd.read_csv(root / name / "catalogue.csv", dtype=str, keep_default_na=False)
-        frame.attrs.update(root=str(root), name=name, fingerprint=mark)
-        frames[name] = frame
-    return frames
+    text = {"dtype": str, "keep_default_na": False}
+    return {name: pd.read_csv(root / name / "catalogue.csv", **text) for name in SETS}
 
 
 def render(

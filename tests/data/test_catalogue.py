@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from klip.data import catalogue as data
-from klip.data.folders import natural
+from klip.data import damage
+from klip.data.catalogue import SHOPS
 from klip.data.images import read as read_image
+from klip.data.loading import load_catalogue
+from klip.data.words import natural
 from klip.settings import paths
 
 
 def by_split(catalogue):
-    return catalogue.groupby("split").size().to_dict()
+    return catalogue.frame.groupby("split").size().to_dict()
 
 
 @pytest.fixture
@@ -70,28 +72,29 @@ def grozi(tmp_path, picture):
 
 
 def test_grocery_store(grocery):
-    catalogue = data.load("grocery-store", grocery)
+    catalogue = load_catalogue("grocery-store", grocery)
     assert by_split(catalogue) == {"gallery": 3, "query": 6, "train": 9, "val": 3}
     assert catalogue["product"].unique().tolist() == ["Golden-Delicious", "Oatly-Oat-Milk", "Leek"]
-    assert catalogue.attrs["root"] == str(grocery) and catalogue.attrs["name"] == "grocery-store"
-    leek = catalogue[(catalogue["product"] == "Leek") & (catalogue["split"] == "query")]
+    assert catalogue.root == grocery and catalogue.name == "grocery-store"
+    leek = catalogue.split("query").frame.query("product == 'Leek'")
     assert leek["image"].tolist() == [f"test/Vegetables/Leek/Leek_00{n}.jpg" for n in (0, 1)]
-    packaged = data.load("grocery-store", grocery, packaged=True)
+    packaged = load_catalogue("grocery-store", grocery, packaged=True)
     assert set(packaged["product"]) == {"Oatly-Oat-Milk"} and len(packaged) == 7
-    pd.testing.assert_frame_equal(packaged, data.load("grocery-store:packaged", grocery))
-    assert data.check(catalogue).empty
+    part = load_catalogue("grocery-store:packaged", grocery)
+    pd.testing.assert_frame_equal(packaged.frame, part.frame)
+    assert damage.check(catalogue).empty
 
 
 def test_grocery_store_where_it_is_looked_for(grocery, monkeypatch):
     monkeypatch.setenv("KLIP_DATA", str(grocery.parent))
-    assert len(data.load("grocery-store")) == 21
+    assert len(load_catalogue("grocery-store")) == 21
     (grocery.parent / "clone").mkdir()
     shutil.move(grocery, grocery.parent / "clone" / "dataset")  # a clone of the repository
-    assert data.load("grocery-store", grocery.parent / "clone").attrs["root"].endswith("dataset")
+    assert load_catalogue("grocery-store", grocery.parent / "clone").root.name == "dataset"
     with pytest.raises(
         FileNotFoundError, match="missing; run `klip data fetch grocery-store`, or put"
     ):
-        data.load("grocery-store")
+        load_catalogue("grocery-store")
 
 
 def test_grocery_store_damage(grocery):
@@ -99,33 +102,33 @@ def test_grocery_store_damage(grocery):
     with pytest.raises(
         ValueError, match=r"1 damaged in .*Leek_001.jpg \(missing\); put them right"
     ):
-        data.load("grocery-store", grocery)
-    kept = data.check(data.load("grocery-store", grocery, unreadable="keep"))
+        load_catalogue("grocery-store", grocery)
+    kept = damage.check(load_catalogue("grocery-store", grocery, unreadable="keep"))
     assert kept[["product", "problem"]].values.tolist() == [["Leek", "missing"]]
     with (grocery / "val.txt").open("a") as lines:
         lines.write("val/x.jpg, 99, 4\n")
     with pytest.raises(ValueError, match="line 4 of .*val.txt wants .* got 'val/x.jpg, 99, 4'"):
-        data.load("grocery-store", grocery)
+        load_catalogue("grocery-store", grocery)
     (grocery / "val.txt").unlink()
     with pytest.raises(FileNotFoundError, match="val.txt is missing; put the contents of dataset/"):
-        data.load("grocery-store", grocery)
+        load_catalogue("grocery-store", grocery)
 
 
 def test_grozi(grozi):
-    catalogue = data.load("grozi-120", grozi)
+    catalogue = load_catalogue("grozi-120", grozi)
     assert by_split(catalogue) == {"gallery": 6, "query": 9}
     assert catalogue["product"].unique().tolist() == ["1", "2", "10"]  # numbers, not words
-    gallery = catalogue[catalogue["split"] == "gallery"]
+    gallery = catalogue.split("gallery")
     assert gallery["packshot"].tolist() == [1, 2, 10, 2, 3, 1]
     assert not catalogue["image"].str.contains("PNG|masks|txt").any()
-    crops = catalogue.loc[catalogue["product"].eq("10") & catalogue["split"].eq("query"), "image"]
-    assert crops.tolist() == [f"inSitu/10/video/video{n}.png" for n in (1, 2, 11)]
-    assert data.check(catalogue).empty
+    crops = catalogue.split("query").frame.query("product == '10'")
+    assert crops["image"].tolist() == [f"inSitu/10/video/video{n}.png" for n in (1, 2, 11)]
+    assert damage.check(catalogue).empty
 
 
 def test_grozi_counts_a_crop_once_that_is_there_twice(grozi, picture):
     picture(grozi / "inSitu/1/video/video1.png")
-    crops = data.load("grozi-120", grozi).query("split == 'query' and product == '1'")
+    crops = load_catalogue("grozi-120", grozi).frame.query("split == 'query' and product == '1'")
     assert crops["image"].tolist() == [
         "inSitu/1/video/video1.png",
         "inSitu/1/video/video2.jpg",
@@ -138,7 +141,7 @@ def test_grozi_without_crops(grozi):
     with pytest.raises(
         FileNotFoundError, match=r"no image inSitu/.* unpack inVitro.zip and inSitu.zip"
     ):
-        data.load("grozi-120", grozi)
+        load_catalogue("grozi-120", grozi)
 
 
 @pytest.mark.parametrize(
@@ -150,22 +153,22 @@ def test_grozi_without_crops(grozi):
     ],
 )
 def test_gallery_rules(grozi, rule, images):
-    picked = data.pick_gallery(data.load("grozi-120", grozi), rule)
-    gallery = picked[picked["split"] == "gallery"]
+    gallery, queries = load_catalogue("grozi-120", grozi).pick(rule)
     assert gallery["product"].tolist() == ["1", "2", "10"]
     assert [image.rpartition("/")[2][:-4] for image in gallery["image"]] == images
-    assert (picked["split"] == "query").sum() == 9 and picked.attrs["name"] == "grozi-120"
+    assert by_split(gallery) == {"gallery": 3} and by_split(queries) == {"query": 9}
+    assert gallery.name == queries.name == "grozi-120" and gallery.root == grozi
 
 
 def test_random_gallery_is_seeded(grozi):
-    catalogue = data.load("grozi-120", grozi)
-    picks = [data.pick_gallery(catalogue, "random", seed)["image"][0] for seed in range(20)]
+    catalogue = load_catalogue("grozi-120", grozi)
+    picks = [catalogue.pick("random", seed)[0]["image"][0] for seed in range(20)]
     assert set(picks) == {f"inVitro/1/web/JPEG/web{n}.jpg" for n in (1, 2, 10)}
-    assert picks == [data.pick_gallery(catalogue, "random", seed)["image"][0] for seed in range(20)]
+    assert picks == [catalogue.pick("random", seed)[0]["image"][0] for seed in range(20)]
     with pytest.raises(
         ValueError, match="must be one of first, web1, largest, random, index, got 'best'"
     ):
-        data.pick_gallery(catalogue, "best")
+        catalogue.pick("best")
 
 
 def test_gallery_of_training_images_and_products_without_packshot(tmp_path, picture):
@@ -179,27 +182,27 @@ def test_gallery_of_training_images_and_products_without_packshot(tmp_path, pict
         picture(tmp_path / "rp2k" / "all" / image)
     picture(tmp_path / "rp2k/all/train/others/1.jpg")
     (tmp_path / "rp2k/all/train/empty").mkdir()
-    catalogue = data.load("rp2k", tmp_path / "rp2k")
+    catalogue = load_catalogue("rp2k", tmp_path / "rp2k")
     assert by_split(catalogue) == {"train": 3, "query": 2} and "others" not in set(
         catalogue["product"]
     )
-    dropped = data.load("rp2k", tmp_path / "rp2k", test_only="drop")
+    dropped = load_catalogue("rp2k", tmp_path / "rp2k", test_only="drop")
     with pytest.warns(UserWarning, match="rp2k: 1 queries left out, there is no packshot of b"):
-        picked = data.pick_gallery(dropped)
-    assert picked[["image", "split"]].values.tolist() == [
-        ["train/a/1.jpg", "gallery"],
-        ["train/c/1.jpg", "gallery"],
-        ["test/a/1.jpg", "query"],
-    ]
+        gallery, queries = dropped.pick()
+    assert gallery["image"].tolist() == ["train/a/1.jpg", "train/c/1.jpg"]
+    assert queries["image"].tolist() == ["test/a/1.jpg"]
 
 
 def test_plain_folder(shop_root):
-    catalogue = data.load("folder", shop_root)
+    catalogue = load_catalogue("folder", shop_root)
     assert by_split(catalogue) == {"train": 13}
     assert catalogue["product"].value_counts().to_dict() == {"red": 6, "green": 4, "blue": 3}
-    picked = data.pick_gallery(catalogue)  # no queries: one packshot each, all others are asked
-    assert by_split(picked) == {"gallery": 3, "query": 10}
-    assert picked["image"].is_unique and picked["image"][0] == "blue/1.jpg"
+    gallery, queries = catalogue.pick()  # no queries: one packshot each, all others are asked
+    assert by_split(gallery) == {"gallery": 3} and by_split(queries) == {"query": 10}
+    assert not set(gallery["image"]) & set(queries["image"])
+    assert gallery["image"][0] == "blue/1.jpg"
+    with pytest.raises(ValueError, match="set 'folder' has no queries of its own"):
+        catalogue.queries()
 
 
 def test_folder_names_and_endings(tmp_path, picture):
@@ -215,14 +218,14 @@ def test_folder_names_and_endings(tmp_path, picture):
     ):
         picture(tmp_path / image)
     (tmp_path / cafe / "Thumbs.db").write_bytes(b"x")
-    catalogue = data.load("folder", tmp_path)
+    catalogue = load_catalogue("folder", tmp_path)
     assert catalogue["product"].unique().tolist() == [
         "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
         "\N{CJK UNIFIED IDEOGRAPH-5C0F}",
         "9",
         "10",
     ]
-    assert catalogue["image"][0].endswith("2.PNG") and data.check(catalogue).empty
+    assert catalogue["image"][0].endswith("2.PNG") and damage.check(catalogue).empty
 
 
 def test_folder_seeks_products(tmp_path, picture):
@@ -230,16 +233,16 @@ def test_folder_seeks_products(tmp_path, picture):
     with pytest.raises(
         ValueError, match="one folder of images per product, found 0 product folders"
     ):
-        data.load("folder", tmp_path)
+        load_catalogue("folder", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="found 1 product folders and no image in them"):
-        data.load("folder", tmp_path)
+        load_catalogue("folder", tmp_path)
     with pytest.raises(
         FileNotFoundError, match="nowhere is missing; it has to be a folder of products"
     ):
-        data.load("folder", tmp_path / "nowhere")
+        load_catalogue("folder", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="folder: no root was given"):
-        data.load("folder")
+        load_catalogue("folder")
 
 
 def test_damage_is_fatal_or_skipped(shop_root):
@@ -247,24 +250,24 @@ def test_damage_is_fatal_or_skipped(shop_root):
     with pytest.raises(
         ValueError, match=r"folder: 1 damaged in .*: yellow/ \(no image in its folder\)"
     ):
-        data.load("folder", shop_root)
+        load_catalogue("folder", shop_root)
     (shop_root / "red/2.jpg").write_bytes(b"no picture")
     (shop_root / "red/3.jpg").write_bytes((shop_root / "red/4.jpg").read_bytes()[:300])
     (shop_root / "blue/1.jpg").write_bytes(b"")
     words = "folder: 4 left out: yellow/ .*blue/1.jpg .*red/2.jpg .*red/3.jpg"
     with pytest.warns(UserWarning, match=words) as told:
-        catalogue = data.load("folder", shop_root, unreadable="skip")
+        catalogue = load_catalogue("folder", shop_root, unreadable="skip")
     assert len(told) == 1 and str(shop_root) not in str(told[0].message)
-    assert len(catalogue) == 10 and catalogue.index.tolist() == list(range(10))
-    with pytest.raises(ValueError, match="unreadable must be fail, skip or keep, got 'maybe'"):
-        data.load("folder", shop_root, unreadable="maybe")
+    assert len(catalogue) == 10 and catalogue.frame.index.tolist() == list(range(10))
+    with pytest.raises(ValueError, match="unreadable must be one of fail, skip, keep, got 'maybe'"):
+        load_catalogue("folder", shop_root, unreadable="maybe")
     for image in shop_root.glob("*/*.jpg"):
         image.write_bytes(b"no picture")
     with (
         pytest.warns(UserWarning, match="and 9 more"),
         pytest.raises(ValueError, match="no image in .* can"),
     ):
-        data.load("folder", shop_root, unreadable="skip")
+        load_catalogue("folder", shop_root, unreadable="skip")
 
 
 def manifest(folder, text):
@@ -277,16 +280,16 @@ def test_manifest(shop_root):
         "\N{BYTE ORDER MARK}image, product ,split,note\nred/1.jpg, 007 ,Gallery,a\n"
         '"red/2.jpg",007, test,b\nred\\3.jpg,NA,,\n./blue/1.jpg,"a, b",val,c\n'
     )
-    catalogue = data.load("manifest", manifest(shop_root, text))
-    assert catalogue[["image", "product", "split", "note"]].values.tolist() == [
+    catalogue = load_catalogue("manifest", manifest(shop_root, text))
+    assert catalogue.frame[["image", "product", "split", "note"]].values.tolist() == [
         ["red/1.jpg", "007", "gallery", "a"],
         ["red/2.jpg", "007", "query", "b"],
         ["red/3.jpg", "NA", "train", ""],
         ["./blue/1.jpg", "a, b", "val", "c"],
     ]
-    assert catalogue.attrs["root"] == str(shop_root)
+    assert catalogue.root == shop_root
     (shop_root / "images.csv").rename(shop_root / "manifest.csv")
-    assert len(data.load("manifest", shop_root)) == 4
+    assert len(load_catalogue("manifest", shop_root)) == 4
 
 
 @pytest.mark.parametrize(
@@ -317,7 +320,7 @@ def test_manifest(shop_root):
 )
 def test_manifest_refuses(shop_root, text, words):
     with pytest.raises(ValueError, match=words) as caught:
-        data.load("manifest", manifest(shop_root, text))
+        load_catalogue("manifest", manifest(shop_root, text))
     assert "\n" not in str(caught.value)
 
 
@@ -325,56 +328,58 @@ def test_manifest_other_ways(shop_root):
     with pytest.raises(
         FileNotFoundError, match="it has to be a CSV or Parquet file with columns image, product"
     ):
-        data.load("manifest", shop_root / "none.csv")
+        load_catalogue("manifest", shop_root / "none.csv")
     with pytest.raises(FileNotFoundError, match="manifest.csv is missing; it has columns"):
-        data.load("manifest", shop_root)
+        load_catalogue("manifest", shop_root)
     with pytest.warns(UserWarning, match="1 duplicate rows of .* left out: red/1.jpg"):
-        catalogue = data.load(
+        catalogue = load_catalogue(
             "manifest", manifest(shop_root, "image,product\n" + 2 * "red/1.jpg,a\n")
         )
     assert len(catalogue) == 1
     (shop_root / "images.csv").write_bytes("image,product\nred/1.jpg,é\n".encode("latin-1"))
     with pytest.raises(ValueError, match="is no CSV file in UTF-8"):
-        data.load("manifest", shop_root / "images.csv")
+        load_catalogue("manifest", shop_root / "images.csv")
 
 
 def test_halves_are_disjoint_and_whole(grozi):
     halves = [
-        set(data.load(f"grozi-120:{part}", grozi)["product"]) for part in ("tuned", "held-out")
+        set(load_catalogue(f"grozi-120:{part}", grozi)["product"]) for part in ("tuned", "held-out")
     ]
     assert halves == [{"1", "10"}, {"2"}]
     with pytest.raises(ValueError, match="does not say which products are packaged"):
-        data.load("grozi-120:packaged", grozi)
+        load_catalogue("grozi-120:packaged", grozi)
     with pytest.raises(ValueError, match="no set is called 'grozi-120:other'; there are shop, "):
-        data.load("grozi-120:other", grozi)
+        load_catalogue("grozi-120:other", grozi)
 
 
 def test_validation_has_equal_numbers(shop_root, grocery):
-    split = data.load("folder", shop_root, seed=1, validation=3)  # blue has no more than 3
+    split = load_catalogue("folder", shop_root, seed=1, validation=3)  # blue has no more than 3
     assert by_split(split) == {"train": 7, "val": 6}
-    assert split[split["split"] == "val"]["product"].value_counts().to_dict() == {
+    assert split.split("val")["product"].value_counts().to_dict() == {
         "red": 3,
         "green": 3,
     }
-    pd.testing.assert_frame_equal(split, data.load("folder", shop_root, seed=1, validation=3))
-    assert not split["split"].equals(data.load("folder", shop_root, seed=2, validation=3)["split"])
+    again = load_catalogue("folder", shop_root, seed=1, validation=3)
+    pd.testing.assert_frame_equal(split.frame, again.frame)
+    assert not split["split"].equals(
+        load_catalogue("folder", shop_root, seed=2, validation=3)["split"]
+    )
     (grocery / "val.txt").write_text(
         "".join(sorted((grocery / "val.txt").read_text().splitlines(True))[:2])
     )
-    own = data.load("grocery-store", grocery, validation=1)
+    own = load_catalogue("grocery-store", grocery, validation=1)
     assert by_split(own) == {"gallery": 3, "query": 6, "train": 9, "val": 2}
 
 
 def test_every_rendered_set_has_a_name():
     from klip.shop import sets
 
-    assert {"finetune", *(name.replace("-", "_") for name in data.SHOPS[1:])} == set(sets.SETS)
+    assert {"finetune", *(name.replace("-", "_") for name in SHOPS[1:])} == set(sets.SETS)
 
 
 def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
     def catalogues(root):
         frame = pd.DataFrame({"image": [], "product": [], "split": []}, dtype=str)
-        frame.attrs.update(root=str(root), name="x")
         return {"finetune": frame, "grozi_like": frame}
 
     calls = []
@@ -387,11 +392,12 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
     )
     monkeypatch.setitem(sys.modules, "klip.shop.sets", sets)
     monkeypatch.setattr("klip.shop.sets", sets, raising=False)
-    assert data.load("shop", workers=1).attrs == {"root": str(paths.CACHE / "shop"), "name": "shop"}
-    data.load("grozi-like", tmp_path)
+    shop = load_catalogue("shop", workers=1)
+    assert shop.root == paths.CACHE / "shop" and shop.name == "shop" and not shop.photographs
+    load_catalogue("grozi-like", tmp_path)
     assert calls == [("plan", paths.CACHE / "shop", 1), ("plan", tmp_path, 2)]
     (tmp_path / "plan.json").write_text("another plan")
-    data.load("grozi-like", tmp_path)
+    load_catalogue("grozi-like", tmp_path)
     assert len(calls) == 2
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klip.data import catalogue as data
+from klip.data import damage
 from klip.data.images import read
+from klip.data.loading import load_catalogue
 from klip.settings import paths
 
 HEADER = "image,x1,y1,x2,y2,product,split\n"
@@ -25,8 +26,8 @@ def shelf(tmp_path):
 
 def test_boxes_are_cut_out(shelf):
     root, pixels = shelf
-    catalogue = data.load("capg-gp", root)
-    assert catalogue[["product", "split"]].values.tolist() == [
+    catalogue = load_catalogue("capg-gp", root)
+    assert catalogue.frame[["product", "split"]].values.tolist() == [
         ["tea", "query"],
         ["coke", "query"],
         ["tea", "train"],
@@ -34,17 +35,17 @@ def test_boxes_are_cut_out(shelf):
     cuts = [read(image) for image in catalogue["image"]]
     for cut, wanted in zip(cuts, (pixels[2:5, 1:4], pixels[1:6, 0:2], pixels), strict=True):
         assert np.array_equal(cut, wanted)
-    assert data.check(catalogue).empty and not list((paths.CACHE / "crops").glob(".*"))
+    assert damage.check(catalogue).empty and not list((paths.CACHE / "crops").glob(".*"))
 
 
 def test_crops_are_cut_once_and_by_content(shelf):
     root, pixels = shelf
-    first = data.load("capg-gp", root)["image"].tolist()
+    first = load_catalogue("capg-gp", root)["image"].tolist()
     times = [(paths.CACHE / image).stat().st_mtime_ns for image in first]
-    assert data.load("capg-gp", root)["image"].tolist() == first
+    assert load_catalogue("capg-gp", root)["image"].tolist() == first
     assert [(paths.CACHE / image).stat().st_mtime_ns for image in first] == times
     Image.fromarray(255 - pixels).save(root / "store1_1.png")
-    again = data.load("capg-gp", root)["image"].tolist()
+    again = load_catalogue("capg-gp", root)["image"].tolist()
     assert again[0] != first[0] and np.array_equal(read(again[2]), 255 - pixels)
 
 
@@ -52,21 +53,21 @@ def test_folders_and_boxes_together(shelf, picture):
     root, _ = shelf
     picture(root / "train/tea/1.jpg")
     picture(root / "shelves/not_a_product.jpg")
-    catalogue = data.load("capg-gp", root)
+    catalogue = load_catalogue("capg-gp", root)
     assert catalogue["product"].tolist() == ["tea", "tea", "coke", "tea"]
-    assert catalogue["image"][0] == "train/tea/1.jpg" and catalogue.attrs["root"] == str(root)
+    assert catalogue["image"][0] == "train/tea/1.jpg" and catalogue.root == root
     with pytest.warns(UserWarning, match="1 queries left out, there is no packshot of coke"):
-        assert len(data.pick_gallery(catalogue)) == 2
+        assert [len(part) for part in catalogue.pick()] == [1, 1]
     (root / "boxes.csv").rename(root / "other.csv")
     picture(root / "test/tea/1.jpg")
     (root / "shelves/not_a_product.jpg").unlink()
     (root / "shelves").rmdir()
     assert (
-        len(data.load("capg-gp", root)) == 2
-        and len(data.load("capg-gp", root, boxes="other.csv")) == 5
+        len(load_catalogue("capg-gp", root)) == 2
+        and len(load_catalogue("capg-gp", root, boxes="other.csv")) == 5
     )
     with pytest.raises(FileNotFoundError, match="boxes.csv is missing; put the product crops"):
-        data.load("capg-gp", root, boxes="boxes.csv")
+        load_catalogue("capg-gp", root, boxes="boxes.csv")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,6 @@ def test_boxes_refused_leave_nothing(shelf, rows, words):
     root, _ = shelf
     (root / "boxes.csv").write_text(HEADER + rows)
     with pytest.raises(ValueError, match=words) as caught:
-        data.load("capg-gp", root)
+        load_catalogue("capg-gp", root)
     assert "\n" not in str(caught.value)
     assert not (paths.CACHE / "crops").exists() or not list((paths.CACHE / "crops").iterdir())

@@ -5,7 +5,8 @@ import zipfile
 
 import pytest
 
-from klip.data import catalogue as data, fetch
+from klip.data import fetch
+from klip.data.loading import load_catalogue
 from klip.settings import paths
 
 
@@ -65,7 +66,7 @@ def test_fetches_checks_and_is_done(archive, workspace, monkeypatch):
     archive()
     folder = fetch.fetch("grocery-store")
     assert folder == paths.data_root() / "grocery-store"
-    assert len(data.load("grocery-store")) == 4 and not (folder / "README.md").exists()
+    assert len(load_catalogue("grocery-store")) == 4 and not (folder / "README.md").exists()
     assert [path.parent for path in workspace.rglob("escaped.txt")] == [folder]  # kept inside
     assert [path.name for path in folder.parent.iterdir()] == ["grocery-store"]
     monkeypatch.setattr(fetch, "URL", "file:///nowhere.zip")
@@ -138,7 +139,7 @@ def test_what_is_at_hand_and_what_was_left_out(archive, no_network, tmp_path, mo
     assert found == names[:2] and line.startswith("left out: grocery-store (cannot be downloaded);")
     archive()
     assert fetch.at_hand(names, tmp_path) == (names, "")  # fetched
-    assert len(data.load("grocery-store", tmp_path / "grocery-store")) == 4
+    assert len(load_catalogue("grocery-store", tmp_path / "grocery-store")) == 4
     monkeypatch.setattr(fetch, "URL", "file:///nowhere.zip")
     assert fetch.at_hand(names, tmp_path) == (names, "")  # it is there now
 

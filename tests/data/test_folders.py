@@ -2,7 +2,8 @@
 
 import pytest
 
-from klip.data import catalogue as data, folders
+from klip.data import damage, folders
+from klip.data.loading import load_catalogue
 
 TEA, COLA = "冰红茶", "可乐(罐装)"
 
@@ -43,8 +44,8 @@ def test_names_are_decoded_and_right_ones_left_alone(name):
 
 
 def test_rp2k(rp2k):
-    catalogue = data.load("rp2k", rp2k)
-    assert catalogue.groupby(["product", "split"]).size().to_dict() == {
+    catalogue = load_catalogue("rp2k", rp2k)
+    assert catalogue.frame.groupby(["product", "split"]).size().to_dict() == {
         (TEA, "train"): 3,
         (TEA, "query"): 1,
         (COLA, "train"): 1,
@@ -53,12 +54,12 @@ def test_rp2k(rp2k):
         ("新品", "query"): 1,
     }
     assert (
-        catalogue["image"].is_unique and data.check(catalogue).empty
+        catalogue["image"].is_unique and damage.check(catalogue).empty
     )  # paths are as they are on disk
-    assert data.one_sided(catalogue) == (["café"], ["新品"])
-    notes = "\n".join(catalogue.attrs["notes"])
+    assert damage.one_sided(catalogue) == (["café"], ["新品"])
+    notes = "\n".join(catalogue.notes)
     assert "others/ left out, 2 images" in notes and "1 folders are empty: train/" in notes
-    several = catalogue.attrs["notes"][-1]
+    several = catalogue.notes[-1]
     assert (
         several.startswith("2 products have folders of several names: ")
         and TEA in several
@@ -67,28 +68,25 @@ def test_rp2k(rp2k):
 
 
 def test_rp2k_others_by_choice_and_other_places(rp2k):
-    kept = data.load("rp2k", rp2k, others=True)
-    assert (kept["product"] == "others").sum() == 2 and "left out" not in "".join(
-        kept.attrs["notes"]
-    )
-    plain = data.load("rp2k", rp2k)["image"].tolist()
-    assert data.load("rp2k", rp2k / "all")["image"].tolist() == plain
+    kept = load_catalogue("rp2k", rp2k, others=True)
+    assert (kept["product"] == "others").sum() == 2 and "left out" not in "".join(kept.notes)
+    plain = load_catalogue("rp2k", rp2k)["image"].tolist()
+    assert load_catalogue("rp2k", rp2k / "all")["image"].tolist() == plain
     (rp2k.parent / "outer").mkdir()
     rp2k.rename(rp2k.parent / "outer" / "rp2k_dataset")
-    assert data.load("rp2k", rp2k.parent / "outer")["image"].tolist() == plain
+    assert load_catalogue("rp2k", rp2k.parent / "outer")["image"].tolist() == plain
 
 
 def test_products_only_in_test_count_or_are_dropped(rp2k):
     with pytest.warns(
         UserWarning, match="rp2k: 1 queries count as wrong, there is no packshot of 新品"
     ):
-        counted = data.pick_gallery(data.load("rp2k", rp2k))
+        _, counted = load_catalogue("rp2k", rp2k).pick()
     with pytest.warns(UserWarning, match="rp2k: 1 queries left out, there is no packshot of 新品"):
-        dropped = data.pick_gallery(data.load("rp2k", rp2k, test_only="drop"))
-    queries = [picked[picked["split"] == "query"]["product"] for picked in (counted, dropped)]
-    assert len(queries[0]) == 3 and len(queries[1]) == 2 and "新品" not in set(queries[1])
-    with pytest.raises(ValueError, match="test_only must be count or drop, got 'keep'"):
-        data.load("rp2k", rp2k, test_only="keep")
+        _, dropped = load_catalogue("rp2k", rp2k, test_only="drop").pick()
+    assert len(counted) == 3 and len(dropped) == 2 and "新品" not in set(dropped["product"])
+    with pytest.raises(ValueError, match="test_only must be one of count, drop, got 'keep'"):
+        load_catalogue("rp2k", rp2k, test_only="keep")
 
 
 @pytest.fixture
@@ -102,22 +100,23 @@ def grozi(tmp_path, picture):
 
 @pytest.mark.parametrize("place", ["inVitro/{}/Index/{}.jpg", "Index/{0}.png"])
 def test_grozi_index_is_a_gallery_by_choice(grozi, picture, place):
-    before = data.load("grozi-120", grozi)
+    before = load_catalogue("grozi-120", grozi)
     for product in (1, 2, 10):
         picture(grozi / place.format(product, "front"))
     (grozi / place.format(1, "x")).with_name("notes.txt").write_text("no image")
-    catalogue = data.load("grozi-120", grozi)
-    gallery = data.pick_gallery(catalogue, "index").query("split == 'gallery'")
+    catalogue = load_catalogue("grozi-120", grozi)
+    gallery, _ = catalogue.pick("index")
     assert (
         gallery["product"].tolist() == ["1", "2", "10"]
         and gallery["image"].str.contains("Index/").all()
     )
     for rule in ("first", "largest", "random"):  # the other rules see what they saw
-        assert data.pick_gallery(catalogue, rule).equals(data.pick_gallery(before, rule))
+        for now, then in zip(catalogue.pick(rule), before.pick(rule), strict=True):
+            assert now.frame.equals(then.frame)
 
 
 def test_grozi_without_index(grozi):
     with pytest.raises(
         ValueError, match="rule index wants pictures in Index/ .* take first, largest or random"
     ):
-        data.pick_gallery(data.load("grozi-120", grozi), "index")
+        load_catalogue("grozi-120", grozi).pick("index")

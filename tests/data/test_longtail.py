@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
+from klip.data.catalogue import Catalogue
 from klip.data.longtail import counts, leak_audit, parts, phashes, summary, suspects, zipf_exponent
 
 
-def catalogue(sizes: dict[str, int], split: str = "train") -> pd.DataFrame:
+def catalogue(sizes: dict[str, int], split: str = "train") -> Catalogue:
     rows = [
         (f"{product}/{i}.jpg", product, split) for product, n in sizes.items() for i in range(n)
     ]
-    return pd.DataFrame(rows, columns=["image", "product", "split"])
+    return Catalogue(pd.DataFrame(rows, columns=["image", "product", "split"]))
 
 
 def test_counts_are_sorted_ties_by_name():
@@ -22,7 +23,8 @@ def test_counts_are_sorted_ties_by_name():
 
 
 def test_counts_take_one_split():
-    both = pd.concat([catalogue({"a": 3}), catalogue({"a": 1, "b": 4}, "val")])
+    train, val = catalogue({"a": 3}), catalogue({"a": 1, "b": 4}, "val")
+    both = train.of(pd.concat([train.frame, val.frame]))
     assert counts(both).to_dict() == {"a": 3}
     assert counts(both, "val").to_dict() == {"a": 1, "b": 4}
     with pytest.raises(
@@ -81,8 +83,7 @@ def two_sets(tmp_path):
     b = pd.DataFrame(
         {"image": [f"b{i}.png" for i in range(3)], "product": list("pqr"), "split": "query"}
     )
-    a.attrs["root"] = b.attrs["root"] = str(tmp_path)
-    return a, b
+    return Catalogue(a, tmp_path), Catalogue(b, tmp_path)
 
 
 def test_a_resized_copy_is_found_and_nothing_else(two_sets):
@@ -98,8 +99,7 @@ def test_distances_are_imagehashs_own(two_sets):
     found = leak_audit(a, b, max_distance=64)
     assert len(found) == 12 and found["distance"].is_monotonic_increasing
     hashed = {
-        name: imagehash.phash(Image.open(f"{a.attrs['root']}/{name}"))
-        for name in [*a["image"], *b["image"]]
+        name: imagehash.phash(Image.open(f"{a.root}/{name}")) for name in [*a["image"], *b["image"]]
     }
     for row in found.itertuples():
         assert row.distance == hashed[row.image_a] - hashed[row.image_b]
@@ -108,21 +108,19 @@ def test_distances_are_imagehashs_own(two_sets):
 def test_embedding_neighbours(two_sets):
     a, b = two_sets
     rows_a, rows_b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 3, 2]]
-    found = leak_audit(a, b, rows_a, rows_b)
+    found = leak_audit(a, b, embeddings=(rows_a, rows_b))
     assert set(zip(found["image_a"], found["image_b"], found["reason"], strict=True)) == {
         ("a0.png", "b0.png", "embedding"),
         ("a3.png", "b1.png", "embedding"),
         ("a2.png", "b2.png", "both"),
     }
-    with pytest.raises(ValueError, match="got 4 and None rows for 4 and 3 images"):
-        leak_audit(a, b, rows_a)
-    with pytest.raises(ValueError, match="one row per image"):
-        leak_audit(a, b, rows_a, rows_b[:2])
+    with pytest.raises(ValueError, match="got 4 and 2 rows for 4 and 3 images"):
+        leak_audit(a, b, embeddings=(rows_a, rows_b[:2]))
 
 
 def test_no_pair_gives_an_empty_table(two_sets):
     a, b = two_sets
-    none = leak_audit(a.iloc[:1], b.iloc[:1])
+    none = leak_audit(a.of(a.frame[:1]), b.of(b.frame[:1]))
     assert none.empty and "reason" in none.columns
 
 
@@ -139,10 +137,10 @@ def test_blocks_and_workers_change_nothing(two_sets, monkeypatch):
         (own := rng.normal(size=(len(part), 4))) / np.linalg.norm(own, axis=1, keepdims=True)
         for part in (a, b)
     ]
-    whole = leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2)
+    whole = leak_audit(a, b, embeddings=rows, max_distance=30, min_cosine=0.2)
     monkeypatch.setattr("klip.data.longtail.BLOCK", 1)
     pd.testing.assert_frame_equal(
-        whole, leak_audit(a, b, *rows, max_distance=30, min_cosine=0.2, workers=2)
+        whole, leak_audit(a, b, embeddings=rows, max_distance=30, min_cosine=0.2, workers=2)
     )
     assert len(whole) > 1
 

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from klip.data import catalogue as data, images, manifests
+from klip.data import damage, images, manifests
+from klip.data.loading import load_catalogue
 
 HEADER = "image_id class_id super_class_id path\n"
 
@@ -20,25 +21,25 @@ def products_10k(tmp_path, picture):
 
 
 def test_products_10k(products_10k):
-    catalogue = data.load("products-10k", products_10k)
-    assert catalogue[["image", "product", "split", "group"]].values.tolist() == [
+    catalogue = load_catalogue("products-10k", products_10k)
+    assert catalogue.frame[["image", "product", "split", "group"]].values.tolist() == [
         ["train/1.jpg", "0", "train", "7"],
         ["train/2.jpg", "0", "train", "7"],
         ["train/3.jpg", "5", "train", "8"],
         ["test/1.jpg", "0", "query", "7"],
         ["test/2.jpg", "9", "query", ""],
     ]
-    assert data.one_sided(catalogue) == (["5"], ["9"]) and data.check(catalogue).empty
+    assert damage.one_sided(catalogue) == (["5"], ["9"]) and damage.check(catalogue).empty
 
 
 def test_products_10k_without_labels_or_groups(products_10k):
     (products_10k / "test_kaggletest.csv").unlink()
     (products_10k / "train.csv").write_text("name,class\n1.jpg,0\n")
-    catalogue = data.load("products-10k", products_10k)
+    catalogue = load_catalogue("products-10k", products_10k)
     assert (
         set(catalogue["split"]) == {"train"}
-        and "group" not in catalogue
-        and "no queries" in catalogue.attrs["notes"][0]
+        and "group" not in catalogue.frame
+        and "no queries" in catalogue.notes[0]
     )
     for text, words in (
         ("name,class\n1.jpg,\n", "row 1 of .* lacks its name or class"),
@@ -47,12 +48,12 @@ def test_products_10k_without_labels_or_groups(products_10k):
     ):
         (products_10k / "train.csv").write_text(text)
         with pytest.raises(ValueError, match=words):
-            data.load("products-10k", products_10k)
+            load_catalogue("products-10k", products_10k)
     (products_10k / "train.csv").unlink()
     with pytest.raises(
         FileNotFoundError, match="train.csv is missing; unpack the archives of Products-10K there"
     ):
-        data.load("products-10k", products_10k)
+        load_catalogue("products-10k", products_10k)
 
 
 def test_stanford_has_disjoint_products(tmp_path, picture):
@@ -73,8 +74,8 @@ def test_stanford_has_disjoint_products(tmp_path, picture):
     for _, _, path in rows["train"] + rows["test"]:
         picture(tmp_path / path)
     (tmp_path / "readme.txt").write_text("not an index")
-    catalogue = data.load("stanford-online-products", tmp_path)
-    assert catalogue.sort_values("image")[["product", "split", "group"]].values.tolist() == [
+    catalogue = load_catalogue("stanford-online-products", tmp_path)
+    assert catalogue.frame.sort_values("image")[["product", "split", "group"]].values.tolist() == [
         ["1", "train", "1"],
         ["1", "train", "1"],
         ["2", "gallery", "2"],
@@ -82,15 +83,12 @@ def test_stanford_has_disjoint_products(tmp_path, picture):
         ["2", "query", "2"],
         ["3", "gallery", "2"],
     ]
-    assert (
-        "Ebay_info.txt left out" in catalogue.attrs["notes"]
-        and "packshot" in catalogue.attrs["notes"][1]
-    )
-    picked = data.pick_gallery(catalogue)
-    assert picked["split"].value_counts().to_dict() == {"gallery": 2, "query": 2}
+    assert "Ebay_info.txt left out" in catalogue.notes and "packshot" in catalogue.notes[1]
+    gallery, queries = catalogue.pick()
+    assert len(gallery) == 2 and len(queries) == 2
     for split in ("train", "test"):
         (tmp_path / f"Ebay_{split}.txt").unlink()
-    assert data.load("stanford-online-products", tmp_path)["split"].eq("train").all()
+    assert load_catalogue("stanford-online-products", tmp_path)["split"].eq("train").all()
 
 
 def test_retail_786k_shares_products(tmp_path, picture):
@@ -98,19 +96,19 @@ def test_retail_786k_shares_products(tmp_path, picture):
         picture(tmp_path / image)
     (tmp_path / "train.txt").write_text(HEADER + "1 4 0 train/4/1.jpg\n2 4 0 train/4/2.jpg\n")
     (tmp_path / "test.txt").write_text(HEADER + "1 4 0 test/4/1.jpg\n")
-    catalogue = data.load("retail-786k", tmp_path)
-    assert sorted(catalogue[["image", "split"]].values.tolist()) == [
+    catalogue = load_catalogue("retail-786k", tmp_path)
+    assert sorted(catalogue.frame[["image", "split"]].values.tolist()) == [
         ["test/4/1.jpg", "query"],
         ["train/4/1.jpg", "train"],
         ["train/4/2.jpg", "train"],
     ]
     (tmp_path / "test.txt").write_text(HEADER + "1 4\n")
     with pytest.raises(ValueError, match="row 1 of .*test.txt wants image_id class_id"):
-        data.load("retail-786k", tmp_path)
+        load_catalogue("retail-786k", tmp_path)
     for file in ("train.txt", "test.txt"):
         (tmp_path / file).unlink()
     with pytest.raises(FileNotFoundError, match="no index file .* unpack Retail-786k of Zenodo"):
-        data.load("retail-786k", tmp_path)
+        load_catalogue("retail-786k", tmp_path)
 
 
 def test_parquet(shop_root, monkeypatch):
@@ -123,25 +121,25 @@ def test_parquet(shop_root, monkeypatch):
         with pytest.raises(
             ValueError, match="needs a reader of Parquet files; run `pip install pyarrow`"
         ):
-            data.load("manifest", file)
+            load_catalogue("manifest", file)
     table = pd.DataFrame(
         {"image": ["red/1.jpg", "red/2.jpg"], "product": [7, 8], "split": ["test", None]}
     )
     monkeypatch.setattr(pd, "read_parquet", lambda path: table)
-    catalogue = data.load("manifest", file)
+    catalogue = load_catalogue("manifest", file)
     assert catalogue[["product", "split"]].values.tolist() == [["7", "query"], ["8", "train"]]
     file.rename(shop_root / "manifest.parquet")
-    assert len(data.load("manifest", shop_root)) == 2
+    assert len(load_catalogue("manifest", shop_root)) == 2
 
 
 def test_parquet_for_real(shop_root):
     pytest.importorskip("pyarrow")
     file = shop_root / "images.parquet"
     pd.DataFrame({"image": ["red/1.jpg"], "product": ["007"]}).to_parquet(file)
-    assert data.load("manifest", file)["product"].tolist() == ["007"]
+    assert load_catalogue("manifest", file)["product"].tolist() == ["007"]
     file.write_bytes(b"no parquet")
     with pytest.raises(ValueError, match="is no Parquet file"):
-        data.load("manifest", file)
+        load_catalogue("manifest", file)
 
 
 def test_the_first_wrong_row_is_named(shop_root):
@@ -155,7 +153,7 @@ def test_the_first_wrong_row_is_named(shop_root):
             "\n".join(["image,product,split", rows[0], *rows[first:]])
         )
         with pytest.raises(ValueError, match=words):
-            data.load("manifest", shop_root / "images.csv")
+            load_catalogue("manifest", shop_root / "images.csv")
 
 
 @pytest.mark.parametrize("count", [1, 30])

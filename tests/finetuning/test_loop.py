@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from klip.data.catalogue import Catalogue
 from klip.finetuning import finished, loop, run_cache
 from klip.finetuning.validation import few_queries, held_out, validate
 from klip.model import augment, blocks, encoder, heads
@@ -44,8 +45,7 @@ def shop(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / f"{product}{i}.png")
             rows.append((f"{product}{i}.png", product, "train" if i < count else "val"))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(tmp_path), name="shop")
-    return frame
+    return Catalogue(frame, tmp_path, "shop")
 
 
 def tower(tmp_path, config=VIT):
@@ -386,8 +386,7 @@ def test_validation_has_as_many_queries_of_each_product_and_one_gallery_image(sh
     gallery, queries = held_out(uneven)
     assert queries["product"].value_counts().to_dict() == dict.fromkeys(LONG_TAIL, 1)
     assert (
-        gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL]
-        and gallery.attrs["root"]
+        gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL] and gallery.root
     )
     own = shop.assign(split=np.where(shop["split"] == "val", "gallery", "query"))
     gallery, queries = held_out(shop, own)

@@ -44,7 +44,7 @@ def pictures(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     names = [f"{i}.png" for i in range(5)]
     frame = pd.DataFrame({"image": names, "product": list("aabbc"), "split": "train"})
-    frame.attrs["root"] = str(tmp_path)
+    frame.root = str(tmp_path)
     return frame
 
 
@@ -239,11 +239,11 @@ def test_embeddings_are_unit_rows_in_the_order_of_the_images(tiny, pictures):
         and not rows.requires_grad
     )
     tiny.eval()
-    for row, file in zip(rows, encoder.image_files(pictures), strict=True):
+    for row, file in zip(rows, pictures.files, strict=True):
         pixels = np.asarray(Image.open(file))
         alone = tiny(torch.from_numpy(augment.evaluation(pixels, PREPROCESS))[None])[0].detach()
         torch.testing.assert_close(row, alone / alone.norm(), atol=1e-5, rtol=1e-4)
-    paths_and_arrays = [*encoder.image_files(pictures)[:4], pixels]
+    paths_and_arrays = [*pictures.files[:4], pixels]
     torch.testing.assert_close(encoder.embed(tiny, paths_and_arrays, precision="fp32"), rows)
 
 
@@ -253,9 +253,7 @@ def test_views_start_with_the_plain_image_and_know_no_neighbours(tiny, pictures)
     assert views.shape == (15, 16)
     torch.testing.assert_close(views[::3], plain)
     assert not torch.allclose(views[1::3], plain, atol=1e-4)
-    alone = encoder.embed(
-        tiny, encoder.image_files(pictures)[3:4], precision="fp32", views=3, seed=4
-    )
+    alone = encoder.embed(tiny, pictures.files[3:4], precision="fp32", views=3, seed=4)
     torch.testing.assert_close(views[9:12], alone)
     assert encoder.embed(tiny, []).shape == (0, 16)
     with pytest.raises(ValueError, match="at least 1.*got 0"):
@@ -266,7 +264,7 @@ def test_views_start_with_the_plain_image_and_know_no_neighbours(tiny, pictures)
 def test_workers_change_nothing_but_who_reads(pictures, monkeypatch):
     monkeypatch.setattr(encoder, "FEW", 1)
     tiny = encoder.build(VIT, PREPROCESS, "vit")
-    files = encoder.image_files(pictures) * 2
+    files = pictures.files * 2
     assert torch.equal(encoder.embed(tiny, files, workers=1), encoder.embed(tiny, files, workers=0))
     files[7].write_bytes(b"no image")
     with pytest.raises(ValueError, match="2.png.*cannot be read") as caught:

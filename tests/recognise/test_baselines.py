@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from klip.data.catalogue import Catalogue
 from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.recognise import baselines
@@ -50,8 +51,7 @@ def shelf(tmp_path):
                 Image.fromarray(pixels).save(tmp_path / name)
                 rows.append((name, f"p{number}", split))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(tmp_path), name="shelf")
-    return frame
+    return Catalogue(frame, tmp_path, "shelf")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from klip.data.catalogue import Catalogue
 from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.recognise import baselines, budgets
@@ -50,8 +51,7 @@ def held(products):
         ],
         columns=["image", "product", "split"],
     )
-    frame.attrs.update(root="", name="held")
-    return frame
+    return Catalogue(frame, "", "held")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,7 @@ def test_validation_products_have_a_packshot_and_unseen_photographs():
     assert sizes[["gallery", "query", "train"]].to_numpy().tolist() == [[1, 2, 3]] * 5
     asked = set(found.loc[found["split"] == "query", "image"])
     assert (
-        asked <= set(finetuning.loc[finetuning["split"] == "val", "image"])
-        and found.attrs["root"] == "here"
+        asked <= set(finetuning.loc[finetuning["split"] == "val", "image"]) and found.root == "here"
     )
     assert (
         budgets.validation(finetuning, 5).equals(found)
@@ -124,7 +123,7 @@ def test_a_curve_of_real_runs(tmp_path, picture, one_thread):
         for split in ("gallery", "query"):
             picture(tmp_path / f"{split}{number}.png", colour, (32, 32))
     frame["image"] += ".png"
-    frame.attrs["root"] = str(tmp_path)
+    frame.root = str(tmp_path)
     vit = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
     tower = encoder.build(
         {"embed_dim": 16, "vision_cfg": vit}, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny"

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from klip.data.catalogue import Catalogue
+from klip.data.loading import load_catalogue
 from klip.model.augment import Preprocess
 from klip.model.encoder import Encoder, embed
 from klip.recognise import evaluation
@@ -45,8 +47,7 @@ def shop(folder, products=7, queries=2, sizes=((16, 16),)):
             pattern.resize(size, Image.Resampling.NEAREST).save(folder / name)
             rows.append((name, product, kind))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(folder), name="shop", empty=[])
-    return frame
+    return Catalogue(frame, folder, "shop")
 
 
 def unit(rows, dim=8, seed=0):
@@ -215,7 +216,7 @@ def test_margin_is_best_minus_second_product_and_of_one_product_as_if_another_la
 
 
 def test_the_threshold_stays_with_the_gallery(tmp_path):
-    gallery = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1)
+    gallery = Gallery.build(colours(), shop(tmp_path).packshots(), views=1)
     gallery.meta["unknown"] = {"below": 0.7123456789012345, "score": "margin", "how": "by hand"}
     gallery.add("new", [tmp_path / "p0_query0.png"])
     gallery.remove("p1")
@@ -271,13 +272,13 @@ def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path, k)
 
 def test_top5_counts_distinct_products(tmp_path):
     """With 8 views a product fills five rows by itself: top-5 must still hold five products."""
-    gallery = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=8)
+    gallery = Gallery.build(colours(), shop(tmp_path).packshots(), views=8)
     found = gallery.classify([tmp_path / "p3_query0.png"], top=5)
     assert found["product"].nunique() == 5 and found["product"].iloc[0] == "p3"
 
 
 def test_all_views_are_kept_and_the_first_is_plain(tmp_path):
-    packshots = evaluation.packshots(shop(tmp_path))
+    packshots = shop(tmp_path).packshots()
     gallery, plain = (
         Gallery.build(colours(), packshots, views=3, seed=4),
         embed(colours(), packshots),
@@ -291,7 +292,7 @@ def test_all_views_are_kept_and_the_first_is_plain(tmp_path):
 
 
 def test_add_and_remove_leave_the_other_rows_alone(tmp_path):
-    packshots = evaluation.packshots(shop(tmp_path))
+    packshots = shop(tmp_path).packshots()
     whole = Gallery.build(colours(), packshots, views=4, seed=9)
     grown = Gallery.build(colours(), packshots.iloc[:-1], views=4, seed=9)
     before = grown.embeddings.clone()
@@ -320,7 +321,7 @@ def test_add_and_remove_leave_the_other_rows_alone(tmp_path):
     ],
 )
 def test_a_refused_change_changes_nothing(tmp_path, change, word, monkeypatch):
-    gallery = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=2)
+    gallery = Gallery.build(colours(), shop(tmp_path).packshots(), views=2)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "torn.png").write_bytes(b"no image")
     before = gallery.embeddings.clone()
@@ -332,7 +333,7 @@ def test_a_refused_change_changes_nothing(tmp_path, change, word, monkeypatch):
 
 
 def test_save_and_load_give_the_same_gallery(tmp_path):
-    gallery = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=2, seed=3)
+    gallery = Gallery.build(colours(), shop(tmp_path).packshots(), views=2, seed=3)
     gallery.add("Müsli 果", [tmp_path / "p0_query0.png"])
     again = Gallery.load(gallery.save(tmp_path / "shop.gallery"), colours())
     assert torch.equal(again.embeddings, gallery.embeddings)
@@ -350,7 +351,7 @@ def test_save_and_load_give_the_same_gallery(tmp_path):
     "other, word", [(colours(gain=0.5), "other weights"), (colours(resize="pad"), "another resize")]
 )
 def test_another_encoder_is_refused(tmp_path, other, word):
-    file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(
+    file = Gallery.build(colours(), shop(tmp_path).packshots(), views=1).save(
         tmp_path / "g"
     )
     with pytest.raises(ValueError, match="was made by colours"):
@@ -361,7 +362,7 @@ def test_another_encoder_is_refused(tmp_path, other, word):
 def test_files_that_are_no_gallery(tmp_path):
     from safetensors.torch import save_file
 
-    file = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1).save(
+    file = Gallery.build(colours(), shop(tmp_path).packshots(), views=1).save(
         tmp_path / "g"
     )
     (tmp_path / "cut").write_bytes(file.read_bytes()[:-20])
@@ -375,7 +376,7 @@ def test_files_that_are_no_gallery(tmp_path):
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
-    gallery = Gallery.build(colours(), evaluation.packshots(shop(tmp_path)), views=1)
+    gallery = Gallery.build(colours(), shop(tmp_path).packshots(), views=1)
     file = gallery.save(tmp_path / "g")
     before, names = file.read_bytes(), sorted(tmp_path.iterdir())
 
@@ -392,7 +393,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_gallery_rules_pick_one_packshot_and_queries_can_be_reused(tmp_path):
     catalogue = shop(tmp_path, sizes=((8, 8), (32, 32), (16, 16)))
-    reused = embed(colours(), evaluation.queries(catalogue), precision="fp32")
+    reused = embed(colours(), catalogue.queries(), precision="fp32")
     shown = {}
     for rule, seed in [
         *[(rule, 0) for rule in ("first", "web1", "largest", "random")],
@@ -430,7 +431,6 @@ def test_evaluate_refuses(tmp_path):
 
 
 def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
-    from klip.data import catalogue as data
     from klip.model import encoder
     from klip.recognise import open_set
 
@@ -443,14 +443,14 @@ def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
             picture(tmp_path / f"all/train/{product}/0.jpg", (50 * "abcde".index(product), 90, 30))
     tower = encoder.load("nano")
     with pytest.warns(UserWarning, match="2 queries count as wrong, there is no packshot of e"):
-        counted = evaluation.evaluate(tower, data.load("rp2k", tmp_path), views=1)
+        counted = evaluation.evaluate(tower, load_catalogue("rp2k", tmp_path), views=1)
     with pytest.warns(UserWarning, match="2 queries left out"):
-        dropped = evaluation.evaluate(tower, data.load("rp2k", tmp_path, test_only="drop"), views=1)
+        dropped = evaluation.evaluate(tower, load_catalogue("rp2k", tmp_path, test_only="drop"), views=1)
     assert (
         len(counted) == 10 and len(dropped) == 8 and counted["top1"].sum() == dropped["top1"].sum()
     )
     assert not counted.loc[counted["product"] == "e", ["top1", "top5"]].any(axis=None)
     with pytest.warns(UserWarning, match="count as wrong"):  # and in the open set it is unknown
-        frame = open_set.evaluate(tower, data.load("rp2k", tmp_path), views=1)
+        frame = open_set.evaluate(tower, load_catalogue("rp2k", tmp_path), views=1)
     assert not frame.loc[frame["product"] == "e", "known"].any()
     assert frame.groupby("product")["known"].first().sum() == 2

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from klip.data.catalogue import Catalogue
 from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.recognise.first_recognition import arrivals
@@ -30,8 +31,7 @@ def shelf(tmp_path):
                 Image.fromarray(looks[look]).save(tmp_path / name)
                 rows.append((name, f"p{number}", split))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(tmp_path), name="shelf")
-    return frame
+    return Catalogue(frame, tmp_path, "shelf")
 
 
 @pytest.fixture

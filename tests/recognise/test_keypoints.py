@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from klip.data import catalogue as data
+from klip.data.catalogue import Catalogue
 from klip.data.images import read
 from klip.recognise import keypoints
 
@@ -59,8 +59,7 @@ def shop(folder, products=7, change=lambda picture, product: picture, queries=1)
                 Image.fromarray(shown).save(folder / name)
                 rows.append((name, f"p{product}", kind))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(folder), name="shop", empty=[])
-    return frame
+    return Catalogue(frame, folder, "shop")
 
 
 def dim_turned_small(picture, product):
@@ -277,7 +276,7 @@ def test_queries_are_those_of_zero_shot_evaluation_for_any_number_of_workers(tmp
         pd.testing.assert_frame_equal(
             frame, keypoints.evaluate(catalogue, method, rule, seed, workers=3)
         )
-        picked = data.pick_gallery(catalogue, rule, seed)
+        picked = catalogue.pick(rule, seed)
         expected = picked.loc[picked["split"] == "query", ["image", "product"]].reset_index(
             drop=True
         )

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from klip.data.catalogue import Catalogue
 from klip.model.augment import Preprocess
 from klip.model.encoder import Encoder, embed
-from klip.recognise import evaluation, open_set
+from klip.recognise import open_set
 from klip.recognise.gallery import Gallery
 from klip.settings import paths
 from klip.stats import metrics
@@ -299,8 +300,7 @@ def catalogue(tmp_path_factory):
             pattern.resize((16, 16), Image.Resampling.NEAREST).save(folder / name)
             rows.append((name, product, split))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(folder), name="patterns", empty=[])
-    return frame
+    return Catalogue(frame, folder, "patterns")
 
 
 def test_half_of_the_products_is_kept_out(colours, catalogue):
@@ -323,7 +323,7 @@ def test_half_of_the_products_is_kept_out(colours, catalogue):
         for seed in range(4)
     ]
     assert len({frozenset(products) for products in kept}) > 1
-    assert frame.attrs["name"] == "patterns" and frame.attrs["seed"] == 3
+    assert frame.name == "patterns" and frame.attrs["seed"] == 3
 
 
 def test_scores_are_those_of_the_gallery_without_the_others(colours, catalogue):
@@ -331,7 +331,7 @@ def test_scores_are_those_of_the_gallery_without_the_others(colours, catalogue):
     kept = {*frame.loc[frame["known"], "product"], "p9"}
     packshots = catalogue[(catalogue["split"] == "gallery") & catalogue["product"].isin(kept)]
     rows = embed(colours, packshots, views=3, seed=1, precision="fp32")
-    cosines = embed(colours, evaluation.queries(catalogue), precision="fp32") @ rows.T
+    cosines = embed(colours, catalogue.queries(), precision="fp32") @ rows.T
     for row, values in zip(frame.itertuples(), cosines.tolist(), strict=True):
         best = dict.fromkeys(packshots["product"], -1.0)
         for number, value in enumerate(values):
@@ -343,7 +343,7 @@ def test_scores_are_those_of_the_gallery_without_the_others(colours, catalogue):
 
 
 def test_query_embeddings_can_be_handed_in(colours, catalogue):
-    embeddings = embed(colours, evaluation.queries(catalogue), precision="fp32")
+    embeddings = embed(colours, catalogue.queries(), precision="fp32")
     for seed in (0, 1):
         pd.testing.assert_frame_equal(
             open_set.evaluate(colours, catalogue, views=1, seed=seed, embeddings=embeddings),

@@ -76,7 +76,7 @@ def test_what_has_no_text_is_one_sentence(tmp_path):
     ):
         prompts.load(str(tmp_path / "mine.safetensors"))
     numbers = pd.DataFrame({"image": ["a"], "product": ["1"], "split": ["query"]})
-    numbers.attrs["name"] = "grozi-120"
+    numbers.name = "grozi-120"
     with pytest.raises(
         ValueError, match="grozi-120 cannot be asked by name: its products have numbers"
     ):

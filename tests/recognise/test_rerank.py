@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from klip.data.catalogue import Catalogue
 from klip.data.images import read
 from klip.model.augment import Preprocess
 from klip.model.encoder import Encoder
@@ -56,8 +57,7 @@ def shop(tmp_path):
             Image.fromarray(shown).save(tmp_path / name)
             rows.append((name, f"p{product}", kind))
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(tmp_path), name="shop", empty=[])
-    return frame
+    return Catalogue(frame, tmp_path, "shop")
 
 
 def by_loops(image, ranked, cosines, packshots, how, votes_by_loop):
@@ -78,7 +78,7 @@ def by_loops(image, ranked, cosines, packshots, how, votes_by_loop):
 def test_frames_and_galleries_follow_the_definition(shop, tmp_path, how, agreeing_votes_by_loop):
     frame = evaluation.evaluate(COLOURS, shop, views=2, keep=how.first)
     (found,) = rerank.evaluate([frame], how)
-    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=2, keypoints=True)
+    gallery = Gallery.build(COLOURS, shop.packshots(), views=2, keypoints=True)
     told = gallery.classify([tmp_path / image for image in frame["image"]], top=3, rerank=how)
     for row, own, (_, best) in zip(
         frame.itertuples(), found.itertuples(), told.groupby("query", sort=False), strict=True
@@ -138,7 +138,7 @@ def test_identical_packshots_share_nothing_and_the_first_of_them_wins(shop, tmp_
     same = (tmp_path / "p0_gallery1.png").read_bytes()
     for product in range(1, 4):
         (tmp_path / f"p{product}_gallery1.png").write_bytes(same)
-    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True).without(
+    gallery = Gallery.build(COLOURS, shop.packshots(), views=1, keypoints=True).without(
         {"p4", "p5", "p6"}
     )
     queries = [tmp_path / "p0_query0.7.png", tmp_path / "p6_query0.7.png"]
@@ -243,7 +243,7 @@ def test_what_is_refused(shop, change, word):
 
 
 def test_descriptors_come_and_go_with_their_products(shop, tmp_path):
-    whole = Gallery.build(COLOURS, evaluation.packshots(shop), views=3, seed=2, keypoints=True)
+    whole = Gallery.build(COLOURS, shop.packshots(), views=3, seed=2, keypoints=True)
     assert len(whole.descriptors) == 7 and whole.descriptors[0].dtype == np.uint8
     queries = [tmp_path / f"p{i}_query0.7.png" for i in range(7)]
     before = whole.classify(queries, rerank=Rerank())
@@ -273,7 +273,7 @@ def test_descriptors_come_and_go_with_their_products(shop, tmp_path):
 
 def test_a_packshot_without_keypoints_is_kept_and_gets_no_vote(shop, tmp_path):
     Image.new("RGB", (30, 30), (90, 90, 90)).save(tmp_path / "p1_gallery1.png")
-    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True)
+    gallery = Gallery.build(COLOURS, shop.packshots(), views=1, keypoints=True)
     gallery = Gallery.load(gallery.save(tmp_path / "g"), COLOURS)
     assert [len(rows) > 0 for rows in gallery.descriptors] == [True, False] + [True] * 5
     assert (
@@ -282,7 +282,7 @@ def test_a_packshot_without_keypoints_is_kept_and_gets_no_vote(shop, tmp_path):
 
 
 def test_unknown_goes_by_the_cosine(shop, tmp_path):
-    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=True)
+    gallery = Gallery.build(COLOURS, shop.packshots(), views=1, keypoints=True)
     queries = [tmp_path / f"p{i}_query0.5.png" for i in range(7)]
     middle = gallery.classify(queries, top=1)["similarity"].median()
     plain, found = (
@@ -301,7 +301,7 @@ def test_unknown_goes_by_the_cosine(shop, tmp_path):
     ],
 )
 def test_a_gallery_that_cannot_re_rank_says_so(shop, tmp_path, keep, arguments, word):
-    gallery = Gallery.build(COLOURS, evaluation.packshots(shop), views=1, keypoints=keep)
+    gallery = Gallery.build(COLOURS, shop.packshots(), views=1, keypoints=keep)
     with pytest.raises(ValueError, match=word):
         gallery.classify(
             **{"images": [tmp_path / "p0_query0.5.png"], "rerank": Rerank()} | arguments

@@ -5,7 +5,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from klip.data import balance, catalogue as data
+from klip.data import balance
+from klip.data.loading import load_catalogue
 from klip.scale import measure
 
 
@@ -20,12 +21,12 @@ def test_a_large_manifest_loads_in_seconds_and_little_memory(tmp_path, rows):
     first = pd.read_csv(file)["image"][0]
     (tmp_path / first).unlink()
     with pytest.raises(ValueError, match=rf"1 damaged in .*: {first} \(missing\)"):
-        data.load("manifest", file)
+        load_catalogue("manifest", file)
 
 
 def test_generated_counts_fall_and_are_kept(tmp_path):
     file = measure.generate(tmp_path, 500, 20)
-    counts = data.load("manifest", file)["product"].value_counts()
+    counts = load_catalogue("manifest", file)["product"].value_counts()
     assert (
         counts.sum() == 500
         and len(counts) == 20
@@ -58,7 +59,7 @@ def test_a_product_may_have_more_images_than_a_file_names(tmp_path, monkeypatch)
 
 def test_draws_after_the_first_cost_nothing_of_the_catalogue(tmp_path):
     """Per step O(batch): an epoch is computed once, then handed out."""
-    catalogue = data.load("manifest", measure.generate(tmp_path, 200, 10))
+    catalogue = load_catalogue("manifest", measure.generate(tmp_path, 200, 10))
     plan, calls = balance.plan(catalogue, 4), []
     object.__setattr__(
         plan, "epoch", lambda *given: calls.append(given) or balance.Plan.epoch(plan, *given)

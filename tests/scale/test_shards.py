@@ -8,25 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from klip.data import catalogue as data, images, longtail, shards
+from klip.data import images, longtail
+from klip.data.catalogue import Catalogue
 from klip.data.images import read
+from klip.data.loading import load_catalogue
 from klip.finetuning import run_cache
+from klip.scale import shards
 
 
 @pytest.fixture
 def packed(shop_root, tmp_path):
-    catalogue = data.load("folder", shop_root)
+    catalogue = load_catalogue("folder", shop_root)
     return catalogue, shards.pack(catalogue, tmp_path / "packed", per_shard=5)
 
 
 def by_content(catalogue):
-    root = catalogue.attrs["root"]
-    return sorted(
-        (product, split, images.content(f"{root}/{image}"))
-        for image, product, split in catalogue[["image", "product", "split"]].itertuples(
-            index=False
-        )
-    )
+    rows = zip(catalogue["product"], catalogue["split"], catalogue.files, strict=True)
+    return sorted((product, split, images.content(file)) for product, split, file in rows)
 
 
 def test_a_packed_set_is_the_set_in_another_order(packed):
@@ -35,9 +33,9 @@ def test_a_packed_set_is_the_set_in_another_order(packed):
         "000000.tar",
         "000001.tar",
         "000002.tar",
-        "index.csv",
+        "manifest.csv",
     ]
-    found = data.load("shards", folder)
+    found = load_catalogue("manifest", folder)
     assert by_content(found) == by_content(catalogue) and len(found) == 13
     assert (
         found["product"].tolist() != catalogue["product"].tolist()
@@ -48,11 +46,8 @@ def test_a_packed_set_is_the_set_in_another_order(packed):
 
 def test_pixels_areas_hashes_and_keys_are_those_of_the_files(packed):
     catalogue, folder = packed
-    found = data.load("shards", folder)
-    of = {
-        images.content(f"{catalogue.attrs['root']}/{image}"): f"{catalogue.attrs['root']}/{image}"
-        for image in catalogue["image"]
-    }
+    found = load_catalogue("manifest", folder)
+    of = {images.content(file): str(file) for file in catalogue.files}
     for image in found["image"]:
         inside = folder / image
         twin = of[images.content(inside)]
@@ -63,13 +58,12 @@ def test_pixels_areas_hashes_and_keys_are_those_of_the_files(packed):
     assert sorted(longtail.phashes(found)) == sorted(longtail.phashes(catalogue))
     order = [of[images.content(folder / image)] for image in found["image"]]
     same = pd.DataFrame({"image": order, "product": found["product"]})
-    same.attrs["root"] = "/"
-    assert run_cache.folder([], [found]) == run_cache.folder([], [same])  # one content, one run
+    assert run_cache.folder([], [found]) == run_cache.folder([], [Catalogue(same)])  # one content, one run
 
 
 def test_a_foreign_shard_is_read_by_its_headers(packed, tmp_path):
     catalogue, _ = packed
-    content = images.content(f"{catalogue.attrs['root']}/{catalogue['image'][0]}")
+    content = images.content(catalogue.files[0])
     (tmp_path / "foreign").mkdir()
     members = {
         "a.jpg": content,
@@ -84,36 +78,14 @@ def test_a_foreign_shard_is_read_by_its_headers(packed, tmp_path):
             member = tarfile.TarInfo(name)
             member.size = len(value)
             tar.addfile(member, io.BytesIO(value))
-    found = data.load("shards", tmp_path / "foreign")
-    assert found[["product", "split"]].values.tolist() == [
+    assert shards.index(tmp_path / "foreign") == tmp_path / "foreign" / "manifest.csv"
+    found = load_catalogue("manifest", tmp_path / "foreign")
+    assert found.frame[["product", "split"]].values.tolist() == [
         ["tea", "train"],
         ["soup", "query"],
         ["rice", "train"],
     ]
     assert all(images.content(tmp_path / "foreign" / image) == content for image in found["image"])
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        (b"", "No columns to parse from file"),
-        (b"image,product,split\n", "rows or values are missing"),
-        (b"image,product,split\n000000.tar@512+9,tea\n", "rows or values are missing"),
-        (b'image,product,split\n"000000.tar@5', "Error tokenizing data"),
-        (b"image,product\na,tea\n", "not in index"),
-        (b"image,product,split\n\xff,tea,train\n", "codec can't decode"),
-    ],
-)
-def test_a_broken_index_is_named_and_can_be_done_without(packed, content, words):
-    catalogue, folder = packed
-    (folder / "index.csv").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf"shards: .*index.csv is no list of image, .*{words}.*delete it"
-    ) as caught:
-        data.load("shards", folder)
-    assert "\n" not in str(caught.value)
-    (folder / "index.csv").unlink()
-    assert by_content(data.load("shards", folder)) == by_content(catalogue)
 
 
 def test_damage_is_one_sentence(packed, tmp_path):
@@ -124,16 +96,15 @@ def test_damage_is_one_sentence(packed, tmp_path):
         shards.pack(catalogue, tmp_path / "new", per_shard=0)
     (folder / "000001.tar").unlink()
     with pytest.raises(ValueError, match="5 damaged .*000001.tar@.* put them right"):
-        data.load("shards", folder)
-    (folder / "index.csv").unlink()
+        load_catalogue("manifest", folder)
     (folder / "000000.tar").write_bytes(b"no tar file" * 99)
     with pytest.raises(ValueError, match="000000.tar is no whole tar file.*pack or fetch it again"):
-        data.load("shards", folder)
+        shards.index(folder)
     with tarfile.open(folder / "000000.tar", "w") as tar:
         member = tarfile.TarInfo("a.jpg")
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(ValueError, match=r"names no product for a \(1 of 1 images\)"):
-        data.load("shards", folder)
+        shards.index(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="must hold tar files of images.*klip data pack"):
-        data.load("shards", tmp_path / "empty")
+        shards.index(tmp_path / "empty")
