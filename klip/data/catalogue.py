@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,10 @@ class Catalogue:
     def of(self, frame: pd.DataFrame) -> Catalogue:
         """A catalogue of the same folder with other rows."""
         return replace(self, frame=frame.reset_index(drop=True))
+
+    def assign(self, **columns: Any) -> Catalogue:
+        """With these columns, new or in the place of the old."""
+        return self.of(self.frame.assign(**columns))
 
     def where(self, rows: pd.Series | np.ndarray) -> Catalogue:
         """The images for which `rows` (N,) is true."""
@@ -110,10 +115,10 @@ class Catalogue:
                 f"archive), there are none in {self.root}; take first, largest or random"
             )
         chosen = candidates._one_each(rule, np.random.default_rng(seed))
-        gallery = self.of(candidates.frame.loc[chosen].assign(split="gallery"))
+        gallery = candidates.of(candidates.frame.loc[chosen]).assign(split="gallery")
         queries = self.split("query")
         if not len(queries):
-            queries = self.of(candidates.frame.drop(chosen).assign(split="query"))
+            queries = candidates.of(candidates.frame.drop(chosen)).assign(split="query")
         known = queries["product"].isin(gallery["product"])
         if not known.any():
             raise ValueError(

@@ -32,7 +32,7 @@ def shop(name: str, root: Path, *, workers: int = 2, progress: bool = True) -> C
     else:
         found = sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
     frame = found["finetune" if name == "shop" else name.replace("-", "_")]
-    return Catalogue(frame.assign(group=frame["product"].map(_shelf)), root, name)
+    return Catalogue(frame, root, name).assign(group=frame["product"].map(_shelf))
 
 
 def _shelf(product: str) -> str:

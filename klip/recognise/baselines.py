@@ -150,7 +150,7 @@ def training_images(
         rows = catalogue.split("train", "gallery")
     else:
         rows, _ = catalogue.pick(rule, seed)
-    return rows.of(rows.frame.assign(split="train"))
+    return rows.assign(split="train")
 
 
 def fit(

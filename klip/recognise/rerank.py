@@ -228,8 +228,10 @@ def _check(frames: Sequence[pd.DataFrame], firsts: list[int]) -> None:
             f"{len(frames)} frames and {firsts}"
         )
     for frame in frames:
-        kept = len(frame["packshots"].iloc[0]) if "packshots" in frame and len(frame) else 0
-        if kept < firsts[0]:
+        ranked = frame["products"].tolist() if "products" in frame else [[]]
+        kept = min(map(len, ranked))
+        shown = {product for own in ranked for product in own}
+        if kept < min(firsts[0], len(shown) or 1):  # of fewer products, all are kept
             raise ValueError(
                 f"rerank: the frames must keep the first {firsts[0]} products of every query, they keep "
                 f"{kept}; make them by evaluation.evaluate(..., keep={firsts[0]})"

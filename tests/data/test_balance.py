@@ -137,9 +137,9 @@ def test_wrong_catalogues_are_named(catalogue):
             ValueError, match=r"every training image needs a product, d/0.jpg has none"
         ):
             named = catalogue["product"].where(catalogue["image"] != "d/0.jpg", nothing)
-            plan(catalogue.of(catalogue.frame.assign(product=named)), 1)
+            plan(catalogue.assign(product=named), 1)
     names = pd.Categorical(catalogue["product"], [*SIZES, "empty"])
-    empty = catalogue.of(catalogue.frame.assign(product=names))
+    empty = catalogue.assign(product=names)
     with pytest.raises(ValueError, match="1 products have no training image, first 'empty'"):
         plan(empty, 1)
     with pytest.raises(ValueError, match="images must be"):

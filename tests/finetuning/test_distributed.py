@@ -130,7 +130,7 @@ def test_an_error_in_one_process_ends_both(config, shop, tmp_path, monkeypatch):
         encoder, "embed", lambda model, frame, **more: torch.ones(len(frame), model.dim)
     )
     monkeypatch.setattr(prepare, "read_image", fails_in_the_second)
-    unseen = shop[shop["split"] == "train"]
+    unseen = shop.split("train")
     first, second = two_processes(tmp_path, unseen, {"damaged": config})
     assert second["damaged"] == "this image cannot be read"
     assert (

@@ -283,11 +283,11 @@ def test_few_queries_of_each_product_and_the_whole_gallery(shop, most):
     )
     whole = shop.assign(split=split.mask(split.eq("val"), "query"))  # 8, 5, 3 and 2 queries
     few = few_queries(whole, most)
-    assert few.attrs == whole.attrs and few["split"].eq("gallery").sum() == 4
-    counts = few[few["split"] == "query"]["product"].value_counts().to_dict()
+    assert few.root == whole.root and few["split"].eq("gallery").sum() == 4
+    counts = few.split("query")["product"].value_counts().to_dict()
     full = {"apple": 8, "bread": 5, "cocoa": 3, "dates": 2}
     assert counts == {product: min(count, most or count) for product, count in full.items()}
-    pd.testing.assert_frame_equal(few, few_queries(whole, most))
+    pd.testing.assert_frame_equal(few.frame, few_queries(whole, most).frame)
     assert most != 3 or set(few["image"]) != set(few_queries(whole, most, seed=1)["image"])
 
 
@@ -336,7 +336,7 @@ def test_first_centres_are_the_class_means_of_the_frozen_encoder(config, shop, m
     monkeypatch.setattr(heads, "initialise", lambda head, found: means.append(found))
     quiet(config.changed(depth=7), shop)
     base = encoder.load(config.model)
-    cocoa = shop[shop["product"].eq("cocoa") & shop["split"].eq("train")]
+    cocoa = shop.where(shop["product"].eq("cocoa") & shop["split"].eq("train"))
     rows = encoder.embed(base, cocoa, precision="fp32")
     torch.testing.assert_close(
         torch.nn.functional.normalize(means[0][2], dim=0),
@@ -382,20 +382,20 @@ def test_it_learns(config, shop):
 
 
 def test_validation_has_as_many_queries_of_each_product_and_one_gallery_image(shop):
-    uneven = shop.drop(shop.index[(shop["product"] == "cocoa") & (shop["split"] == "val")][:1])
+    first = ((shop["product"] == "cocoa") & (shop["split"] == "val")).idxmax()
+    uneven = shop.of(shop.frame.drop(first))
     gallery, queries = held_out(uneven)
     assert queries["product"].value_counts().to_dict() == dict.fromkeys(LONG_TAIL, 1)
-    assert (
-        gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL] and gallery.root
-    )
+    assert gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL]
+    assert gallery.root == queries.root == shop.root
     own = shop.assign(split=np.where(shop["split"] == "val", "gallery", "query"))
     gallery, queries = held_out(shop, own)
     assert gallery["split"].eq("gallery").all() and len(gallery) == len(queries) == 4
-    assert held_out(shop[shop["split"] == "train"]) is None
+    assert held_out(shop.split("train")) is None
     with pytest.raises(
         ValueError, match="1 products have no image to be compared with, first 'dates'"
     ):
-        held_out(shop[(shop["product"] != "dates") | (shop["split"] == "val")])
+        held_out(shop.where((shop["product"] != "dates") | (shop["split"] == "val")))
 
 
 def test_validation_is_nearest_neighbour_by_brute_force(config, shop):
@@ -435,10 +435,9 @@ def test_wrong_settings_are_one_sentence_and_leave_nothing(config, shop, change,
 
 
 def test_wrong_images_are_named(config, shop, tmp_path):
-    shop["product"] = shop["product"].astype("category").cat.add_categories("eggs")
+    named = shop["product"].astype("category").cat.add_categories("eggs")
     with pytest.raises(ValueError, match="1 products have no training image, first 'eggs'"):
-        quiet(config, shop)
-    shop["product"] = shop["product"].astype(str)
+        quiet(config, shop.assign(product=named))
     (tmp_path / "bread1.png").write_bytes(b"no picture")
     for workers in (0, 1):
         with pytest.raises(ValueError, match="bread1.png.*cannot be read") as caught:
@@ -497,9 +496,8 @@ def test_the_triplet_loss_gets_pairs_and_the_hierarchy(config, shop, monkeypatch
         "forward",
         lambda self, z, labels: (seen.append(labels), forward(self, z, labels))[1],
     )
-    shop["group"] = shop["product"].map(
-        {"apple": "fruit", "dates": "fruit", "bread": "", "cocoa": "drink"}
-    )
+    groups = {"apple": "fruit", "dates": "fruit", "bread": "", "cocoa": "drink"}
+    shop = shop.assign(group=shop["product"].map(groups))
     run = quiet(config.changed(loss="triplet", depth=2, images=24), shop)
     assert all((labels[::2] == labels[1::2]).all() for labels in seen) and len(seen) == 6
     margins = run.head.body.margins  # apple, bread, cocoa, dates

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from klip.data.catalogue import Catalogue
 from klip.model import augment, encoder, weights
 from klip.model.augment import Preprocess
 from klip.model.weights import save
@@ -44,8 +45,7 @@ def pictures(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     names = [f"{i}.png" for i in range(5)]
     frame = pd.DataFrame({"image": names, "product": list("aabbc"), "split": "train"})
-    frame.root = str(tmp_path)
-    return frame
+    return Catalogue(frame, tmp_path)
 
 
 def test_a_file_keeps_weights_preprocessing_and_provenance(tiny, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from klip.data.catalogue import Catalogue
 from klip.model import encoder, hub
 from klip.model.augment import Preprocess
 from klip.model.weights import save
@@ -141,11 +142,11 @@ def test_embedding_evaluation_and_saving_take_a_network_of_timm(tmp_path):
             Image.fromarray(pixels).save(tmp_path / f"{product}-{number}.png")
     rows = [(f"{p}-{n}.png", str(p), ("gallery", "query")[n]) for p in range(3) for n in range(2)]
     frame = pd.DataFrame(rows, columns=["image", "product", "split"])
-    frame.attrs.update(root=str(tmp_path), name="three")
+    three = Catalogue(frame, tmp_path, "three")
     made = encoder.load(f"timm:{SMALL}:none")
-    found = encoder.embed(made, frame, precision="fp32")
+    found = encoder.embed(made, three, precision="fp32")
     assert found.shape == (6, made.dim) and torch.allclose(found.norm(dim=1), torch.ones(6))
-    assert evaluation.evaluate(made, frame, views=2)[
+    assert evaluation.evaluate(made, three, views=2)[
         "top1"
     ].all()  # a query is all but its packshot
     again = encoder.load(save(made, tmp_path / "tower.safetensors"))
