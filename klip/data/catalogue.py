@@ -119,23 +119,25 @@ class Catalogue:
         queries = self.split("query")
         if not len(queries):
             queries = candidates.of(candidates.frame.drop(chosen)).assign(split="query")
-        known = queries["product"].isin(gallery["product"])
+        return gallery, queries._shown_by(gallery)
+
+    def _shown_by(self, gallery: Catalogue) -> Catalogue:
+        """The queries that a gallery can answer, and the others if they count as wrong."""
+        known = self["product"].isin(gallery["product"])
         if not known.any():
             raise ValueError(
                 f"{self.name}: wants gallery and query images of the same products (a plain "
                 f"folder: two images per product), got {len(gallery)} gallery images and "
-                f"{len(queries)} queries"
+                f"{len(self)} queries"
             )
         if not known.all():
             fate = "count as wrong" if self.counted else "left out"
-            lost = named(queries["product"][~known].unique())
+            lost = named(self["product"][~known].unique())
             warnings.warn(
                 f"{self.name}: {(~known).sum()} queries {fate}, there is no packshot of {lost}",
-                stacklevel=2,
+                stacklevel=3,
             )
-            if not self.counted:
-                queries = queries.where(known)
-        return gallery, queries
+        return self if self.counted else self.where(known)
 
     def _one_each(self, rule: str, rng: np.random.Generator) -> list[int]:
         """The place of one image per product."""

@@ -6,10 +6,11 @@ Every parser takes the set's name and its folder and returns a `Catalogue`.
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -116,71 +117,79 @@ def _numbered(name: str, root: Path, pattern: str) -> list[tuple[int, int, Path]
     return sorted((product, number, path) for (product, number), path in found.items())
 
 
+class ProductFolder(NamedTuple):
+    """A folder of one product's images."""
+
+    within: str
+    """Its posix path below the root."""
+    product: str
+    split: str
+    files: list[str]
+
+
+def folders(name: str, root: Path, *, tops: list[Path] | None = None) -> Catalogue:
+    """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
+    (test = query).  tops: the folders of splits, where others lie beside them."""
+    found = _product_folders(root, inner(root) if tops is None else tops)
+    catalogue = _of_folders(name, root, found)
+    shown = set(catalogue["product"])
+    empty = dict.fromkeys(one.product for one in found if one.product not in shown)
+    return replace(catalogue, empty=tuple(empty))
+
+
 def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
     """RP2K: all/train/ and all/test/, names decoded where unpacking has mangled them.
-    Left out are empty folders and, unless `others`, the folder of that name, which
-    holds what no product name fits."""
+
+    Left out are empty folders and, unless `others`, the folder of that name, which holds
+    what no product name fits.
+    """
     inside = (root / "rp2k_dataset" / "all", root / "all", root)
     top = next(path for path in inside if path.is_dir())
-    return folders(name, top, mangled=True, dropped="" if others else "others")
-
-
-def folders(
-    name: str,
-    root: Path,
-    *,
-    mangled: bool = False,
-    dropped: str = "",
-    tops: list[Path] | None = None,
-) -> Catalogue:
-    """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
-    (test = query).
-
-    mangled: decode the names, and do not mind folders without an image.  dropped: a
-    folder that is no product.  tops: the folders of splits, where others lie beside
-    them.
-    """
-    rows, empty, names_of, left_out = [], [], defaultdict[str, set[str]](set), Counter[str]()
-    for folder, split in _product_folders(root, inner(root) if tops is None else tops):
-        product = unicodedata.normalize("NFC", folder.name)  # macOS writes accents otherwise
-        if mangled:
-            product = unicodedata.normalize("NFC", decoded(product))
-        files = sorted(filter(_is_image, files_in(folder)), key=natural)
-        if product == dropped:
-            left_out[product] += len(files)
-            continue
-        within = folder.relative_to(root).as_posix()
-        rows += [(f"{within}/{file}", product, split) for file in files]
-        names_of[product].add(folder.name)
-        if not files:
-            empty.append(f"{within}/")
-    if not rows:
-        raise ValueError(
-            f"{name}: {root} must hold one folder of images per product, found {len(names_of)} "
-            "product folders and no image in them"
-        )
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    if not mangled:
-        shown = set(table["product"])
-        bare = tuple(product for product in names_of if product not in shown)
-        return Catalogue(table, root, name, empty=bare)
-    notes = [f"{product}/ left out, {count} images" for product, count in left_out.items()]
+    found = _product_folders(top, inner(top))
+    found = [one._replace(product=decoded(one.product)) for one in found]
+    notes = []
+    if not others:
+        dropped = [len(one.files) for one in found if one.product == "others"]
+        found = [one for one in found if one.product != "others"]
+        if dropped:
+            notes.append(f"others/ left out, {sum(dropped)} images")
+    empty = [f"{one.within}/" for one in found if not one.files]
     if empty:
         notes.append(f"{len(empty)} folders are empty: {named(empty)}")
+    names_of = defaultdict[str, set[str]](set)
+    for one in found:
+        names_of[one.product].add(one.within.rpartition("/")[2])
     twice = [product for product, names in names_of.items() if len(names) > 1]
     if twice:
         notes.append(f"{len(twice)} products have folders of several names: {named(twice)}")
-    return Catalogue(table, root, name, notes=tuple(notes))
+    return replace(_of_folders(name, top, found), notes=tuple(notes))
 
 
-def _product_folders(root: Path, tops: list[Path]) -> Iterator[tuple[Path, str]]:
-    """The folders of products, each with its split."""
-    if not tops or any(top.name.lower() not in SPLITS for top in tops):
-        yield from ((folder, "train") for folder in inner(root))
-        return
-    for top in tops:
-        split = top.name.lower().replace("test", "query")
-        yield from ((folder, split) for folder in inner(top))
+def _of_folders(name: str, root: Path, found: list[ProductFolder]) -> Catalogue:
+    rows = []
+    for one in found:
+        rows += [(f"{one.within}/{file}", one.product, one.split) for file in one.files]
+    if not rows:
+        raise ValueError(
+            f"{name}: {root} must hold one folder of images per product, found "
+            f"{len({one.product for one in found})} product folders and no image in them"
+        )
+    return Catalogue(pd.DataFrame(rows, columns=COLUMNS), root, name)
+
+
+def _product_folders(root: Path, tops: list[Path]) -> list[ProductFolder]:
+    """The folders of products in the folders of splits, or in `root` itself."""
+    places = [(root, "train")]
+    if tops and all(top.name.lower() in SPLITS for top in tops):
+        places = [(top, top.name.lower().replace("test", "query")) for top in tops]
+    found = []
+    for place, split in places:
+        for folder in inner(place):
+            product = unicodedata.normalize("NFC", folder.name)  # macOS writes accents otherwise
+            files = sorted(filter(_is_image, files_in(folder)), key=natural)
+            within = folder.relative_to(root).as_posix()
+            found.append(ProductFolder(within, product, split, files))
+    return found
 
 
 def _is_image(file: str) -> bool:
@@ -198,7 +207,7 @@ def decoded(name: str) -> str:
     drawn = any("\u2500" <= sign <= "\u259f" for sign in name)
     for encoding in ("utf-8", "gbk") if drawn else ("utf-8",):
         with suppress(UnicodeError):  # Chinese already, or in another encoding
-            return name.encode("cp437").decode(encoding)
+            return unicodedata.normalize("NFC", name.encode("cp437").decode(encoding))
     return name
 
 

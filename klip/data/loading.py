@@ -3,6 +3,7 @@
 `folders` and `manifests` know how the sets lie on disk, `sources` whence they come.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,49 +46,18 @@ def load_catalogue(
     or `manifest`; with :tuned, :held-out or :packaged behind it a `Catalogue.part`.
     root: its folder, else below `paths.data_root()`.
     unreadable: "fail" (a missing file raises now, a damaged one when it is read), "skip"
-    (all are opened now; one warning counts and names the damaged ones and the empty
-    products left out) or, for `damage.check`, "keep" (no look).
-    validation: K > 0 makes split "val" hold exactly K seeded images per product
-    (§4.1.3): of the set's own, or else of the training images of products that have more.
+    (all are opened now, a warning names what is left out) or "keep" (`damage.check`).
+    validation: K > 0 makes split "val" hold K seeded images of each product (§4.1.3), of
+    the set's own, or else of the training images of products that have more.
     test_only: are queries of products without a packshot counted as wrong ("count", as
     RP2K does if nothing is said) or left out ("drop", as the others do)?
-    Options: shops `workers`, `progress`; grocery-store `packaged=True`; rp2k
-    `others=True` keeps the folder of what is no product; capg-gp `boxes=FILE` cuts
-    products out of shelf photographs.
+    Options: shops workers, progress; grocery-store packaged=True; rp2k others=True (the
+    folder of what is no product); capg-gp boxes=FILE (cut out of shelf photographs).
     ValueError: an unknown name, option or value, a list that cannot be understood.
     FileNotFoundError: the set is not there; the sentence says how it gets there.
     """
-    base, _, part = name.partition(":")
-    accepted = {"unreadable": ("fail", "skip", "keep"), "test_only": ("", "count", "drop")}
-    given = {"unreadable": unreadable, "test_only": test_only}
-    for option, value in given.items():
-        if value not in accepted[option]:
-            words = ", ".join(filter(None, accepted[option]))
-            raise ValueError(f"data: {option} must be one of {words}, got {value!r}")
-    if base not in PARSERS or part not in ("", *PARTS):
-        raise ValueError(
-            f"data: no set is called {name!r}; there are {', '.join(PARSERS)}, each also with "
-            f":{', :'.join(PARTS)} behind it"
-        )
-    parse, *known = PARSERS[base]
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"data: {base} has no option {option!r}; there are "
-                f"{', '.join(['test_only', *known])}"
-            )
-    if base in SHOPS:  # rendered where it is not yet
-        folder = Path(root).expanduser() if root else paths.CACHE / "shop"
-    else:
-        folder = sources.folder_of(base, root)
-    found = parse(base, folder, **options)
-    table = found.frame.astype({"image": str, "product": str, "split": str})
-    counted = test_only == "count" or (base == "rp2k" and not test_only)
-    catalogue = Catalogue(
-        table.reset_index(drop=True), found.root, name, found.empty, found.notes, counted
-    )
-    if part:
-        catalogue = catalogue.part(part)
+    _check(name, unreadable, test_only, options)
+    catalogue = _parsed(name, root, test_only, options)
     if unreadable == "fail":
         damage.refuse(catalogue)
     elif unreadable == "skip":
@@ -95,6 +65,42 @@ def load_catalogue(
     if validation:
         catalogue = _validated(catalogue, validation, np.random.default_rng(seed))
     return catalogue
+
+
+def _check(name: str, unreadable: str, test_only: str, options: dict[str, Any]) -> None:
+    """Complain before the disk is looked at."""
+    base, _, part = name.partition(":")
+    if base not in PARSERS or part not in ("", *PARTS):
+        raise ValueError(
+            f"data: no set is called {name!r}; there are {', '.join(PARSERS)}, each also with "
+            f":{', :'.join(PARTS)} behind it"
+        )
+    if unreadable not in ("fail", "skip", "keep"):
+        raise ValueError(f"data: unreadable must be fail, skip or keep, got {unreadable!r}")
+    if test_only not in ("", "count", "drop"):
+        raise ValueError(f"data: test_only must be count or drop, got {test_only!r}")
+    accepted = ["test_only", *PARSERS[base][1:]]
+    for option in options:
+        if option not in accepted:
+            raise ValueError(
+                f"data: {base} has no option {option!r}; there are {', '.join(accepted)}"
+            )
+
+
+def _parsed(name: str, root: str | Path, test_only: str, options: dict[str, Any]) -> Catalogue:
+    """What the parser of the set finds on disk, or the part of it that was asked for."""
+    base, _, part = name.partition(":")
+    if base not in SHOPS:
+        folder = sources.folder_of(base, root)
+    elif root:
+        folder = Path(root).expanduser()
+    else:  # rendered where it is not yet
+        folder = paths.CACHE / "shop"
+    found = PARSERS[base][0](base, folder, **options)
+    table = found.frame.astype({"image": str, "product": str, "split": str})
+    counted = test_only == "count" or (base == "rp2k" and not test_only)
+    catalogue = replace(found.of(table), name=name, counted=counted)
+    return catalogue.part(part) if part else catalogue
 
 
 def _validated(catalogue: Catalogue, images: int, rng: np.random.Generator) -> Catalogue:

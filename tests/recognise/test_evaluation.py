@@ -351,9 +351,7 @@ def test_save_and_load_give_the_same_gallery(tmp_path):
     "other, word", [(colours(gain=0.5), "other weights"), (colours(resize="pad"), "another resize")]
 )
 def test_another_encoder_is_refused(tmp_path, other, word):
-    file = Gallery.build(colours(), shop(tmp_path).packshots(), views=1).save(
-        tmp_path / "g"
-    )
+    file = Gallery.build(colours(), shop(tmp_path).packshots(), views=1).save(tmp_path / "g")
     with pytest.raises(ValueError, match="was made by colours"):
         Gallery.load(file, other)
     assert Gallery.load(file).encoder is None, word
@@ -362,9 +360,7 @@ def test_another_encoder_is_refused(tmp_path, other, word):
 def test_files_that_are_no_gallery(tmp_path):
     from safetensors.torch import save_file
 
-    file = Gallery.build(colours(), shop(tmp_path).packshots(), views=1).save(
-        tmp_path / "g"
-    )
+    file = Gallery.build(colours(), shop(tmp_path).packshots(), views=1).save(tmp_path / "g")
     (tmp_path / "cut").write_bytes(file.read_bytes()[:-20])
     save_file({"visual.x": torch.zeros(1)}, tmp_path / "weights")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
@@ -445,7 +441,9 @@ def test_a_product_without_a_packshot_counts_as_wrong(tmp_path, picture):
     with pytest.warns(UserWarning, match="2 queries count as wrong, there is no packshot of e"):
         counted = evaluation.evaluate(tower, load_catalogue("rp2k", tmp_path), views=1)
     with pytest.warns(UserWarning, match="2 queries left out"):
-        dropped = evaluation.evaluate(tower, load_catalogue("rp2k", tmp_path, test_only="drop"), views=1)
+        dropped = evaluation.evaluate(
+            tower, load_catalogue("rp2k", tmp_path, test_only="drop"), views=1
+        )
     assert (
         len(counted) == 10 and len(dropped) == 8 and counted["top1"].sum() == dropped["top1"].sum()
     )

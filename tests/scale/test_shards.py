@@ -58,7 +58,9 @@ def test_pixels_areas_hashes_and_keys_are_those_of_the_files(packed):
     assert sorted(longtail.phashes(found)) == sorted(longtail.phashes(catalogue))
     order = [of[images.content(folder / image)] for image in found["image"]]
     same = pd.DataFrame({"image": order, "product": found["product"]})
-    assert run_cache.folder([], [found]) == run_cache.folder([], [Catalogue(same)])  # one content, one run
+    assert run_cache.folder([], [found]) == run_cache.folder(
+        [], [Catalogue(same)]
+    )  # one content, one run
 
 
 def test_a_foreign_shard_is_read_by_its_headers(packed, tmp_path):
