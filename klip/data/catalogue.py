@@ -139,6 +139,60 @@ class Catalogue:
             )
         return self if self.counted else self.where(known)
 
+    def held_out(self, validation: Catalogue | None = None) -> tuple[Catalogue, Catalogue] | None:
+        """Gallery and queries of a validation (paper §4.1.3); None if there is no query.
+
+        Queries: `validation` but for its split `gallery`, or else the split `val` of this
+        catalogue; of each product as many as the poorest has.  Gallery: the first image
+        of a product in split `gallery` of `validation`, or else in training.
+        """
+        source = self.split("val") if validation is None else validation
+        packshots, queries = source.split("gallery"), source.where(source["split"] != "gallery")
+        if not len(queries):
+            return None
+        if not len(packshots):
+            packshots = self.split("train")
+        poorest = queries["product"].value_counts().min()
+        queries = queries.of(queries.frame.groupby("product").head(poorest))
+        asked = packshots["product"].isin(queries["product"])
+        gallery = packshots.of(packshots.frame[asked].drop_duplicates("product"))
+        lost = sorted(set(queries["product"]) - set(gallery["product"]))
+        if lost:
+            raise ValueError(
+                f"validation: {len(lost)} products have no image to be compared with, first "
+                f"{lost[0]!r}; each needs one in split train (or gallery)"
+            )
+        return gallery, queries
+
+    def validation_set(self, products: int = 300, seed: int = 0) -> Catalogue:
+        """An evaluation set of `products` seeded validation products, or all if they are
+        fewer: of each a packshot (split gallery) and its held-out photographs (query).
+
+        Of a fine-tuning set that was loaded with `validation`.
+        """
+        held = self.held_out()
+        if held is None:
+            raise ValueError(
+                "validation: the fine-tuning set has no image of split val; load it with "
+                "validation=2"
+            )
+        gallery, queries = held
+        rng = np.random.default_rng(seed)
+        names = rng.permutation(sorted(gallery["product"]))[:products]
+        both = (gallery.assign(split="gallery").frame, queries.assign(split="query").frame)
+        frame = pd.concat(both)
+        return self.of(frame[frame["product"].isin(names)])
+
+    def few_queries(self, most: int, seed: int = 0) -> Catalogue:
+        """A set with one packshot per product (`pick`) and at most `most` seeded queries of
+        each; 0: all."""
+        gallery, queries = self.pick()
+        asked = queries.frame
+        if most:
+            shuffled = asked.sample(frac=1, random_state=seed)
+            asked = shuffled.groupby("product").head(most).sort_index()
+        return self.of(pd.concat([gallery.frame, asked]))
+
     def _one_each(self, rule: str, rng: np.random.Generator) -> list[int]:
         """The place of one image per product."""
         chosen = []

@@ -24,7 +24,7 @@ from klip.data import balance
 from klip.data.catalogue import Catalogue
 from klip.finetuning import distributed, finished, prepare, run_cache
 from klip.finetuning.finished import Run
-from klip.finetuning.validation import Held, held_out, validate
+from klip.finetuning.validation import Held, validate
 from klip.model import blocks, encoder as encoders, heads
 from klip.model.device import at_work, autocast
 from klip.model.encoder import Encoder
@@ -42,7 +42,7 @@ def finetune(
     """Fine-tune `config.model` on the split `train`, seeing `config.images` images.
 
     base: an encoder to start from; `config.model` then only names it; it is not changed.
-    validation: see `held_out`.  A column `group` is the hierarchy of the triplet loss.
+    validation: see `Catalogue.held_out`.  A column `group` is the hierarchy of the triplet loss.
     cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
     Within a torch.distributed group the processes share each batch (`batch_size` is that
     of all), and all return the same run; their number changes it by rounding.
@@ -51,7 +51,7 @@ def finetune(
     base = prepare.encoder_of(config, base)
     plan = prepare.plan_of(config, catalogue)
     head = prepare.head_of(config, plan.products, base.dim, catalogue)
-    held = held_out(catalogue, validation)
+    held = catalogue.held_out(validation)
     start, folder = None, None
     if cache:
         start, folder = prepare.place(config, base, head, [plan.rows, *(held or ())])

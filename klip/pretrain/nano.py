@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from klip.data.catalogue import Catalogue
 from klip.data.loading import load_catalogue
-from klip.finetuning.validation import few_queries
 from klip.model import blocks, encoder, hub, imagenet
 from klip.model.device import default_device
 from klip.model.encoder import Encoder
@@ -215,7 +214,7 @@ def judges() -> dict[str, Catalogue]:
     GroceryStore's *training* photographs."""
     found = {}
     if (paths.data_root() / "grozi-120").is_dir():
-        found["grozi-120 web1"] = few_queries(load_catalogue("grozi-120"), 10)
+        found["grozi-120 web1"] = load_catalogue("grozi-120").few_queries(10)
     if (paths.data_root() / "grocery-store").is_dir():
         grocery = load_catalogue("grocery-store")
         train = grocery.split("train").frame

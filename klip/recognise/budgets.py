@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from klip.data.catalogue import Catalogue
-from klip.finetuning.validation import validation_set
 from klip.model.encoder import Encoder
 from klip.recognise import baselines
 from klip.recognise.baselines import Recipe
@@ -28,7 +27,7 @@ def validation(finetuning: Catalogue, products: int = 60, seed: int = 0) -> Cata
     Each has a packshot (split gallery), held-out photographs (query) and its other
     images (train); the fine-tuning set was loaded with `validation`.
     """
-    judged = validation_set(finetuning, products, seed)
+    judged = finetuning.validation_set(products, seed)
     train = finetuning.split("train").frame
     others = train[train["product"].isin(judged["product"]) & ~train["image"].isin(judged["image"])]
     return finetuning.of(pd.concat([judged.frame, others]))

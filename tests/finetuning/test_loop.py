@@ -10,7 +10,7 @@ from PIL import Image
 
 from klip.data.catalogue import Catalogue
 from klip.finetuning import finished, loop, run_cache
-from klip.finetuning.validation import few_queries, held_out, validate
+from klip.finetuning.validation import validate
 from klip.model import augment, blocks, encoder, heads
 from klip.model.augment import Preprocess
 from klip.model.weights import save
@@ -282,13 +282,13 @@ def test_few_queries_of_each_product_and_the_whole_gallery(shop, most):
         .mask(~shop["product"].duplicated(), "gallery")
     )
     whole = shop.assign(split=split.mask(split.eq("val"), "query"))  # 8, 5, 3 and 2 queries
-    few = few_queries(whole, most)
+    few = whole.few_queries(most)
     assert few.root == whole.root and few["split"].eq("gallery").sum() == 4
     counts = few.split("query")["product"].value_counts().to_dict()
     full = {"apple": 8, "bread": 5, "cocoa": 3, "dates": 2}
     assert counts == {product: min(count, most or count) for product, count in full.items()}
-    pd.testing.assert_frame_equal(few.frame, few_queries(whole, most).frame)
-    assert most != 3 or set(few["image"]) != set(few_queries(whole, most, seed=1)["image"])
+    pd.testing.assert_frame_equal(few.frame, whole.few_queries(most).frame)
+    assert most != 3 or set(few["image"]) != set(whole.few_queries(most, seed=1)["image"])
 
 
 def test_without_cache_nothing_is_written(config, shop):
@@ -384,22 +384,22 @@ def test_it_learns(config, shop):
 def test_validation_has_as_many_queries_of_each_product_and_one_gallery_image(shop):
     first = ((shop["product"] == "cocoa") & (shop["split"] == "val")).idxmax()
     uneven = shop.of(shop.frame.drop(first))
-    gallery, queries = held_out(uneven)
+    gallery, queries = uneven.held_out()
     assert queries["product"].value_counts().to_dict() == dict.fromkeys(LONG_TAIL, 1)
     assert gallery["image"].tolist() == [f"{product}0.png" for product in LONG_TAIL]
     assert gallery.root == queries.root == shop.root
     own = shop.assign(split=np.where(shop["split"] == "val", "gallery", "query"))
-    gallery, queries = held_out(shop, own)
+    gallery, queries = shop.held_out(own)
     assert gallery["split"].eq("gallery").all() and len(gallery) == len(queries) == 4
-    assert held_out(shop.split("train")) is None
+    assert shop.split("train").held_out() is None
     with pytest.raises(
         ValueError, match="1 products have no image to be compared with, first 'dates'"
     ):
-        held_out(shop.where((shop["product"] != "dates") | (shop["split"] == "val")))
+        shop.where((shop["product"] != "dates") | (shop["split"] == "val")).held_out()
 
 
 def test_validation_is_nearest_neighbour_by_brute_force(config, shop):
-    gallery, queries = held_out(shop)
+    gallery, queries = shop.held_out()
     tiny, right = encoder.load(config.model), 0
     packshots, rows = (encoder.embed(tiny, frame, precision="fp32") for frame in (gallery, queries))
     for row, product in zip(rows, queries["product"], strict=True):
