@@ -16,7 +16,7 @@ from klip.cli.options import app, catalogue_of, encoder_of, group, pairs_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from klip.shop.sets import ShopPlan
+    from klip.shop.plan import ShopPlan
 
 data_app, shop_app = group(), group()
 app.add_typer(data_app, name="data", help="Fetch, check and list image sets.")
@@ -167,7 +167,7 @@ def _size(catalogue: pd.DataFrame) -> str:
 
 def _shop_plan(pairs: dict[str, str]) -> ShopPlan:
     """The plan with the fields given, each in the type of its default."""
-    from klip.shop.sets import ShopPlan
+    from klip.shop.plan import ShopPlan
 
     kinds = {field.name: type(field.default) for field in fields(ShopPlan)}
     given: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from klip.data import catalogue as data
 from klip.data.folders import natural
 from klip.data.images import read as read_image
 from klip.settings import paths
+from klip.shop.plan import ShopPlan
 
 
 def by_split(catalogue):
@@ -379,7 +380,6 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
 
     calls = []
     sets = types.SimpleNamespace(
-        ShopPlan=lambda: "plan",
         catalogues=catalogues,
         render=lambda plan, root, workers, progress: (
             calls.append((plan, root, workers)) or catalogues(root)
@@ -389,7 +389,7 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
     monkeypatch.setattr("klip.shop.sets", sets, raising=False)
     assert data.load("shop", workers=1).attrs == {"root": str(paths.CACHE / "shop"), "name": "shop"}
     data.load("grozi-like", tmp_path)
-    assert calls == [("plan", paths.CACHE / "shop", 1), ("plan", tmp_path, 2)]
+    assert calls == [(ShopPlan(), paths.CACHE / "shop", 1), (ShopPlan(), tmp_path, 2)]
     (tmp_path / "plan.json").write_text("another plan")
     data.load("grozi-like", tmp_path)
     assert len(calls) == 2
