@@ -30,16 +30,12 @@ CORPUS_PIXELS = 176
 
 
 def preprocess(pixels: int) -> Preprocess:
-    """How the towers that learn from the corpus see: as the ImageNet weights want it, and
-    true to shape.
-    """
+    """How the towers that learn from the corpus see: true to shape, pixels in -1..1."""
     return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
 
 
 def _packshots(file: Path, numbered: list[tuple[int, Product]], *, seed: int) -> int:
-    """Render products into their rows of the packshot file (N, V, P, P, 4), each view turned
-    anew.
-    """
+    """Render products into their rows of a file (N, V, P, P, 4), each view turned anew."""
     rows = np.load(file, mmap_mode="r+")
     for row, product in numbered:
         rng = np.random.default_rng((seed, row))
@@ -52,9 +48,7 @@ def _packshots(file: Path, numbered: list[tuple[int, Product]], *, seed: int) ->
 def corpus(
     config: Any, *, workers: int | None = None, progress: bool = True
 ) -> tuple[list[Product], np.ndarray]:
-    """The N products of range `pretrain`, and their packshots (N, V, P, P, 4), uint8 RGBA
-    in a file.
-    """
+    """The N products of range `pretrain`, their packshots uint8 (N, V, P, P, 4) in a file."""
     products = design("pretrain", config.lines, seed=config.seed)
     key = f"{config.lines}_{config.views}_{config.seed}_{CORPUS_PIXELS}"
     file = paths.CACHE / "nano" / f"packshots_{key}.npy"
@@ -96,9 +90,7 @@ class Batches(torch.utils.data.Dataset):
         return self.config.steps
 
     def rows(self, rng: np.random.Generator) -> np.ndarray:
-        """B distinct products, a share of them as whole lines, whose flavours are hard to
-        tell apart.
-        """
+        """B distinct products, a share of them as whole lines, hard to tell apart."""
         chosen: list[int] = []
         while len(chosen) < self.config.siblings * self.config.batch and self.siblings:
             chosen += self.siblings[rng.integers(len(self.siblings))].tolist()
@@ -108,9 +100,7 @@ class Batches(torch.utils.data.Dataset):
     def pair(
         self, row: int, rows: np.ndarray, *, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A packshot and a photograph of product `row`, before a shelf of others, (S, S, 3)
-        uint8 each.
-        """
+        """A packshot and a photograph of a product in the shop, (S, S, 3) uint8 each."""
         config, product = self.config, self.products[row]
         one, other = self.packshots[row, rng.integers(config.views, size=2)]
         around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]

@@ -70,7 +70,7 @@ class PretrainConfig:
 
 
 def start(config: PretrainConfig) -> nn.Module:
-    """The model to be trained: a timm image tower has ImageNet weights, the rest random ones."""
+    """The model to train: a timm image tower has ImageNet weights, the rest random ones."""
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
@@ -119,9 +119,8 @@ def pretrain(
 def _loader(config: PretrainConfig, progress: bool) -> Lessons:
     products, packshots = corpus(config, progress=progress)
     batches = Batches(config, products, packshots=packshots, tokenize=tokenizer(config.arch))
-    how = {"num_workers": os.cpu_count(), "prefetch_factor": 4}
-    how["worker_init_fn"] = encoder.quiet_worker
-    return torch.utils.data.DataLoader(batches, batch_size=None, **how)
+    how = {"num_workers": os.cpu_count(), "worker_init_fn": encoder.quiet_worker}
+    return torch.utils.data.DataLoader(batches, batch_size=None, prefetch_factor=4, **how)
 
 
 @dataclass
@@ -166,9 +165,8 @@ class _Run:
 
     def name(self) -> list[dict]:
         """The text tower learns to name the embeddings of the finished image tower (LiT)."""
-        config, model = self.config, self.model
+        config, model, passes = self.config, self.model, self.config.text_passes
         pictures = itertools.islice(self.loader, config.text_steps)
-        passes = config.text_passes
         lessons = answered(pictures, self.tower, passes=passes, seed=config.seed)
 
         def losses(lesson: tuple) -> dict[str, Tensor]:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.design import Product
 from klip.shop.grounds import cover, field_mask
 from klip.shop.lettering import plate_mask, small_print, wordmark, words
 from klip.shop.paint import (
     Colour,
-    Shape,
-    any_colour,
     blend,
+    hsv,
     layer,
     luma,
     mix,
@@ -36,11 +37,11 @@ DIFFERENCES = ("band", "band", "corner", "picture", "picture", "spot", "shape")
 class _Sheet:
     """A label while it is drawn: the canvas, and what its parts agree upon."""
 
-    canvas: np.ndarray
+    canvas: ndarray
     height: int
     width: int
     product: Product
-    rng: np.random.Generator  # the line's: all flavours draw the same from it
+    rng: Generator  # the line's: all flavours draw the same from it
     differs: str  # one of DIFFERENCES
     split: float  # share of the height that the wordmark has, the pictures have the rest
     flipped: bool  # the wordmark is below
@@ -54,12 +55,12 @@ def _ink(ground: Colour, *wanted: Colour) -> Colour:
     return (1.0, 1.0, 1.0) if luma(ground) < 0.55 else (0.04, 0.04, 0.06)
 
 
-def _mean(part: np.ndarray) -> Colour:
+def _mean(part: ndarray) -> Colour:
     return tuple(float(v) for v in part.mean((0, 1)))
 
 
 @lru_cache(maxsize=32)
-def label(product: Product, shape: Shape) -> np.ndarray:
+def label(product: Product, shape: tuple[int, int]) -> ndarray:
     """The print of a product as RGB uint8 (*shape, 3).
 
     Everything is drawn from the line's seed, in the same order for every flavour; a flavour
@@ -103,10 +104,10 @@ class Pack:
     size: int  # pixels of its longer side, about
     yaw: float  # degrees that it is turned to the right
     pitch: float  # degrees from which it is seen from above
-    form: np.random.Generator  # what all packages of the line share
-    chance: np.random.Generator  # what only this individual has
+    form: Generator  # what all packages of the line share
+    chance: Generator  # what only this individual has
 
-    def printed(self, height: int, width: int) -> np.ndarray:
+    def printed(self, height: int, width: int) -> ndarray:
         """The label as float32 0..1, at least 8 pixels wide and high; a copy."""
         return label(self.product, (max(height, 8), max(width, 8))) / np.float32(255)
 
@@ -114,7 +115,7 @@ class Pack:
 def _art(s: _Sheet) -> None:
     """One large picture in the half the wordmark leaves free, and sometimes small ones."""
     rng, art = s.rng, stream("art", s.product.line_seed)
-    other = any_colour(rng, (0, 1), value=(0.2, 1))
+    other = hsv(rng.random(), rng.uniform(0, 1), value=rng.uniform(0.2, 1))
     colours = [*s.product.palette[:3], other]
     main = s.product.accent if s.differs == "picture" else None
     y0, y1 = (0.0, 1.0 - s.split) if s.flipped else (s.split, 1.0)
@@ -222,7 +223,7 @@ def _extras(s: _Sheet, ink: Colour) -> None:
         small_print(s.canvas, rng, box=(x, y, right, bottom), ink=ink)
 
 
-def _badge(s: _Sheet) -> np.ndarray:
+def _badge(s: _Sheet) -> ndarray:
     """A badge with a word as one finds it on any pack, as RGBA."""
     rng, palette = s.rng, s.product.palette
     size = max(int(min(s.width, s.height) * rng.uniform(0.13, 0.34)), 7)

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 from klip.shop.artwork import Pack
 from klip.shop.lettering import small_print, words
 from klip.shop.paint import blend, edge, filled, grid, hsv, layer, luma, paste, pick, stream
 
-Face = tuple[np.ndarray, list[tuple[float, float, float]], float]
+Face = tuple[ndarray, list[tuple[float, float, float]], float]
 """One side of a box: its picture (h, w, 3), its corners in space, and the light on it."""
 
 
-def _projected(points: np.ndarray, pack: Pack) -> np.ndarray:
-    """(n, 3) points with y down and z towards the viewer -> (n, 2) picture positions, in
-    mild perspective.
-    """
+def _projected(points: ndarray, pack: Pack) -> ndarray:
+    """(n, 3) points, y down, z to the viewer -> (n, 2) picture positions."""
     a, b = np.radians(pack.yaw), np.radians(pack.pitch)
     x, y, z = points.T
     x, z = x * np.cos(a) + z * np.sin(a), z * np.cos(a) - x * np.sin(a)
     y, z = y * np.cos(b) + z * np.sin(b), z * np.cos(b) - y * np.sin(b)
-    return np.stack((x, y), 1) * (1.0 / (1.0 - 0.12 * z))[:, None]
+    return np.stack((x, y), 1) * (1.0 / (1.0 - 0.12 * z))[:, None]  # mild perspective
 
 
-def _side(pack: Pack, *, height: int, width: int) -> np.ndarray:
+def _side(pack: Pack, *, height: int, width: int) -> ndarray:
     """The less decorated side of a box, float RGB (height, width, 3)."""
     product = pack.product
     rng = stream("side", product.line_seed)
@@ -44,7 +43,7 @@ def _side(pack: Pack, *, height: int, width: int) -> np.ndarray:
     return canvas
 
 
-def cuboid(pack: Pack) -> np.ndarray:
+def cuboid(pack: Pack) -> ndarray:
     """A box or a gable-top carton as RGBA."""
     product, size, form = pack.product, pack.size, pack.form
     carton = product.shape == "carton"
@@ -68,7 +67,7 @@ def cuboid(pack: Pack) -> np.ndarray:
     # Half the sizes, signed: a box turned to the right shows its left side.
     edges = (-w, -d) if pack.yaw > 0 else (w, d)
     pictures, lit = (side, front, lid), (side_light, 1.0, lid_light)
-    faces = _faces(pictures, (w, h, d), turned=edges, top=top, ridge=ridge, lit=lit)
+    faces = _faces(pictures, (w, h, d), turned=edges, heights=(top, ridge), lit=lit)
     flat = _projected(np.concatenate([np.float32(corners) for _, corners, _ in faces]), pack)
     low = flat.min(0)
     scale = (size - 3) / (flat.max(0) - low).max()
@@ -81,21 +80,15 @@ def cuboid(pack: Pack) -> np.ndarray:
 
 
 def _faces(
-    pictures: tuple[np.ndarray, np.ndarray, np.ndarray],
-    half: tuple[float, float, float],
-    *,
-    turned: tuple[float, float],
-    top: float,
-    ridge: float | None,
-    lit: tuple[float, float, float],
+    pictures: tuple, half: tuple, *, turned: tuple, heights: tuple, lit: tuple
 ) -> list[Face]:
     """The faces that can be seen, from back to front.
 
-    pictures: of side, front and lid; half: half the width, height and depth; turned: x and z
-    of the edge between side and front; top: height of the upper edge; ridge: of a gable;
-    lit: light on side, front and top.
+    pictures: of side, front and lid; half: half the width, height and depth; turned: x and
+    z of the edge between side and front; heights: of the upper edge and, for a gable, of
+    its ridge, else None; lit: light on side, front and top.
     """
-    (side, front, lid), (w, h, d), (sx, sz) = pictures, half, turned
+    (side, front, lid), (w, h, d), (sx, sz), (top, ridge) = pictures, half, turned, heights
     shown = [
         (side, [(sx, top, sz), (sx, top, -sz), (sx, h, -sz), (sx, h, sz)], lit[0]),
         (front, [(-w, top, d), (w, top, d), (w, h, d), (-w, h, d)], lit[1]),
@@ -110,10 +103,8 @@ def _faces(
     return [*shown, *roof, (lid[:3], seam, 0.95)]
 
 
-def _folded(faces: list[Face], corners: np.ndarray, *, extent: np.ndarray) -> np.ndarray:
-    """The faces, each on its four corners (4 n, 2) in pixels, as RGBA; those turned away
-    are left out.
-    """
+def _folded(faces: list[Face], corners: ndarray, *, extent: ndarray) -> ndarray:
+    """The faces on their corners (4 n, 2) in pixels, as RGBA, but for those turned away."""
     out = np.zeros((*extent[::-1], 4), np.float32)
     for (picture, _, light), quad in zip(faces, np.split(corners, len(faces)), strict=True):
         a, b = quad[1] - quad[0], quad[3] - quad[0]
@@ -131,7 +122,7 @@ def _folded(faces: list[Face], corners: np.ndarray, *, extent: np.ndarray) -> np
     return out
 
 
-def _cap(pack: Pack, width: float) -> np.ndarray:
+def _cap(pack: Pack, width: float) -> ndarray:
     """The screw cap on the roof of a carton `width` pixels wide, as RGBA."""
     product, form = pack.product, pack.form
     side = max(int(width * form.uniform(0.55, 0.85)), 6)

@@ -1,19 +1,19 @@
-"""The camera of the shop: light, colour, blur, coarse sensors and file formats, on any picture."""
+"""The camera of the shop: light, colour, blur, sensors and file formats, on any picture."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.paint import stream
 
 _GRAINS = stream("sensor").standard_normal(1 << 20).astype(np.float32)
 
 
-def exposed(
-    canvas: np.ndarray, rng: np.random.Generator, *, strength: float, style: str
-) -> np.ndarray:
-    """A canvas 0..255 as a camera takes it, RGB uint8: light, colour, optics, sensor, file."""
+def exposed(canvas: ndarray, rng: Generator, *, strength: float, style: str) -> ndarray:
+    """A canvas 0..255 as a camera takes it, RGB uint8: light, optics, sensor, file."""
     tight = style == "tight"
     dim = _lit(canvas, rng, strength=strength, tight=tight)
     canvas = _developed(canvas, rng, strength=strength, dim=dim)
@@ -37,8 +37,8 @@ def exposed(
     return compressed(out, int(rng.integers(15, 91))) if rng.random() < 0.75 else out
 
 
-def _lit(canvas: np.ndarray, rng: np.random.Generator, *, strength: float, tight: bool) -> bool:
-    """Lamps and exposure, in place, from 0..255 to 0..1; says whether the picture is dark."""
+def _lit(canvas: ndarray, rng: Generator, *, strength: float, tight: bool) -> bool:
+    """Lamps and exposure, in place, from 0..255 to 0..1; is the picture dark?"""
     size = len(canvas)
     canvas *= np.float32(1 / 255)
     # Light that falls unevenly: a field of 3 x 3, smoothed over the picture.
@@ -60,9 +60,7 @@ def _lit(canvas: np.ndarray, rng: np.random.Generator, *, strength: float, tight
     return dim
 
 
-def _developed(
-    canvas: np.ndarray, rng: np.random.Generator, *, strength: float, dim: bool
-) -> np.ndarray:
+def _developed(canvas: ndarray, rng: Generator, *, strength: float, dim: bool) -> ndarray:
     """Gamma, saturation and contrast, each by chance, of a canvas 0..1."""
     if rng.random() < 0.6:
         gamma = rng.uniform(-0.5, 0.2) * strength if dim else rng.normal(0, 0.3 * strength)
@@ -76,7 +74,7 @@ def _developed(
     return canvas
 
 
-def shaken(canvas: np.ndarray, rng: np.random.Generator, *, length: float) -> np.ndarray:
+def shaken(canvas: ndarray, rng: Generator, *, length: float) -> ndarray:
     """Motion blur along a random line `length` pixels long."""
     side = int(length) | 1  # a kernel with a middle
     if side < 3:
@@ -89,7 +87,7 @@ def shaken(canvas: np.ndarray, rng: np.random.Generator, *, length: float) -> np
     return cv2.filter2D(canvas, -1, kernel / max(kernel.sum(), 1e-6))
 
 
-def coarse(canvas: np.ndarray, rng: np.random.Generator, *, side: int) -> np.ndarray:
+def coarse(canvas: ndarray, rng: Generator, *, side: int) -> ndarray:
     """The picture as if taken `side` pixels wide."""
     size = len(canvas)
     if side >= size:
@@ -99,7 +97,7 @@ def coarse(canvas: np.ndarray, rng: np.random.Generator, *, side: int) -> np.nda
     return cv2.resize(small, (size, size), interpolation=smooth)
 
 
-def compressed(image: np.ndarray, quality: int) -> np.ndarray:
+def compressed(image: ndarray, quality: int) -> ndarray:
     """The picture, RGB uint8, as it comes back from a JPEG file."""
     # OpenCV takes red for blue and back again: the channels come back in order, only their
     # weights in the luminance are swapped.

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from klip.shop.goods import CATEGORIES, COLOURS, FLAVOURS, FRUIT, LINES
 from klip.shop.paint import Colour, hsv, luma, mix, stream
@@ -38,15 +39,6 @@ class Product:
     accent: Colour  # tells this flavour from its neighbours
 
 
-@dataclass(frozen=True)
-class _Brand:
-    """What the lines of a brand have in common."""
-
-    name: str
-    hue: float
-    scheme: str  # one of _SCHEMES
-
-
 def range_of(brand: str) -> str:
     """The one range a brand name belongs to: its hash, modulo the number of ranges."""
     digest = hashlib.blake2b(brand.casefold().encode(), digest_size=8).digest()
@@ -64,7 +56,7 @@ def colour_name(colour: Colour) -> str:
     return min(COLOURS, key=distance)
 
 
-def _word(rng: np.random.Generator) -> str:
+def _word(rng: Generator) -> str:
     syllables = int(rng.choice((1, 2, 3, 4), p=(0.08, 0.5, 0.34, 0.08)))
     text = ""
     for left in reversed(range(syllables)):
@@ -73,7 +65,7 @@ def _word(rng: np.random.Generator) -> str:
     return text.capitalize() if len(text) > 2 else text.capitalize() + "co"
 
 
-def _hue(rng: np.random.Generator) -> float:
+def _hue(rng: Generator) -> float:
     """A hue in turns, mostly one of those that packs are printed in."""
     if rng.random() < 0.35:
         return float(rng.random())
@@ -82,7 +74,7 @@ def _hue(rng: np.random.Generator) -> float:
     return float(rng.choice(common) + rng.normal(0, 0.02))
 
 
-def _palette(rng: np.random.Generator, hue: float, *, scheme: str) -> Palette:
+def _palette(rng: Generator, hue: float, *, scheme: str) -> Palette:
     """Ground, second, third colour and ink of a line of a brand with the given hue and scheme."""
     r = rng.uniform
 
@@ -119,9 +111,7 @@ def _palette(rng: np.random.Generator, hue: float, *, scheme: str) -> Palette:
 def design(
     range_name: str, lines: int, *, flavours: tuple[int, int] = (1, 3), seed: int = 0
 ) -> list[Product]:
-    """`lines` product lines of one range, each with a number of flavours from `flavours`
-    (low, high).
-    """
+    """`lines` product lines of a range, each with low to high `flavours`."""
     if range_name not in RANGES:
         known = ", ".join(RANGES)
         raise ValueError(f"shop design: range must be one of {known}, got {range_name!r}")
@@ -134,22 +124,23 @@ def design(
         if brand in brands or range_of(brand) != range_name:
             continue
         brands.add(brand)
-        maker = _Brand(brand, _hue(rng), str(rng.choice(_SCHEMES)))
+        hue, scheme = _hue(rng), str(rng.choice(_SCHEMES))
         several = int(rng.choice((1, 2, 3), p=(0.65, 0.25, 0.1)))
         for number in range(min(several, lines - made)):
             made += 1
-            products += _line(maker, number, flavours=flavours, seed=seed)
+            products += _line(brand, number, hue=hue, scheme=scheme, flavours=flavours, seed=seed)
     return products
 
 
-def _line(maker: _Brand, number: int, *, flavours: tuple[int, int], seed: int) -> list[Product]:
+def _line(
+    brand: str, number: int, *, hue: float, scheme: str, flavours: tuple[int, int], seed: int
+) -> list[Product]:
     """The products of one line of a brand: one for each of its flavours."""
     # A stream of its own: what a line is does not hang on how many lines there are.
-    rng = stream("line", maker.name, number, seed)
+    rng = stream("line", brand, number, seed)
     line_seed = int(rng.integers(2**62))
-    hue = maker.hue + rng.normal(0, 0.04)
-    scheme = maker.scheme if rng.random() < 0.75 else "loud"
-    palette = _palette(rng, hue, scheme=scheme)
+    hue = hue + rng.normal(0, 0.04)
+    palette = _palette(rng, hue, scheme=scheme if rng.random() < 0.75 else "loud")
     count = int(rng.integers(flavours[0], flavours[1] + 1))
     if rng.random() < 0.14:
         category, shape, line = "produce", "produce", "variety"
@@ -165,14 +156,14 @@ def _line(maker: _Brand, number: int, *, flavours: tuple[int, int], seed: int) -
     made: list[Product] = []
     for index, word in enumerate(map(str, words)):
         accent = _accent(rng, FLAVOURS[word] if natural else None, others=made)
-        name = f"{maker.name}-{number}-{line}-{noun}-{word}-{index}".lower().replace(" ", "_")
-        what = (maker.name, line, word, category, noun, shape)
+        name = f"{brand}-{number}-{line}-{noun}-{word}-{index}".lower().replace(" ", "_")
+        what = (brand, line, word, category, noun, shape)
         own = int(rng.integers(2**62))
         made.append(Product(name, *what, own, line_seed, palette, accent))
     return made
 
 
-def _accent(rng: np.random.Generator, hue: float | None, *, others: list[Product]) -> Colour:
+def _accent(rng: Generator, hue: float | None, *, others: list[Product]) -> Colour:
     """A colour of about that hue (None: any) that can be told from the other flavours', if
     one of twelve tries gives it.
     """
@@ -185,7 +176,7 @@ def _accent(rng: np.random.Generator, hue: float | None, *, others: list[Product
     return accent
 
 
-def _skin(rng: np.random.Generator, noun: str) -> Palette:
+def _skin(rng: Generator, noun: str) -> Palette:
     """The colours of a fruit: skin, second colour, shade, leaf."""
     r, (skin, grey, bright, second) = rng.uniform, FRUIT[noun]
     skin = skin + rng.normal(0, 0.025) if rng.random() < 0.7 else rng.random()
@@ -195,10 +186,8 @@ def _skin(rng: np.random.Generator, noun: str) -> Palette:
     return body, patch, shade, hsv(r(0.2, 0.36), 0.6, value=0.5)
 
 
-def caption(product: Product, rng: np.random.Generator) -> str:
-    """One of many ways to say what the product is: brand, flavour, kind, package and
-    colours, in words.
-    """
+def caption(product: Product, rng: Generator) -> str:
+    """One of many ways to say what the product is, and what it looks like."""
     ground, second, accent = map(colour_name, (*product.palette[:2], product.accent))
     if product.shape == "produce":
         kinds = (

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.artwork import Pack
 from klip.shop.paint import any_colour, edge, grid, layer, mix, noise, paste, pick, turned
@@ -15,12 +17,7 @@ from klip.shop.pictures import food_colour, picture, thing
 
 
 def _creases(
-    rgb: np.ndarray,
-    height_map: np.ndarray,
-    *,
-    strength: float,
-    gloss: float,
-    rng: np.random.Generator,
+    rgb: ndarray, height_map: ndarray, *, strength: float, gloss: float, rng: Generator
 ) -> None:
     """Light a soft surface from its height map (height, width), in place."""
     turn = rng.uniform(0, 6.28)  # where the lamp is
@@ -36,12 +33,12 @@ def _shape(size: int, aspect: float) -> tuple[int, int]:
     return (size, round(size * aspect)) if aspect <= 1 else (round(size / aspect), size)
 
 
-def _outside(x: np.ndarray, y: np.ndarray, *, inner: tuple[float, float]) -> np.ndarray:
+def _outside(x: ndarray, y: ndarray, *, inner: tuple[float, float]) -> ndarray:
     """Distance of each point from a rectangle of half sizes `inner`: its edge is round."""
     return np.hypot(np.maximum(np.abs(x) - inner[0], 0), np.maximum(np.abs(y) - inner[1], 0))
 
 
-def bag(pack: Pack) -> np.ndarray:
+def bag(pack: Pack) -> ndarray:
     """A filled bag or pouch with crimped ends, wrinkles and shine."""
     size, form, chance = pack.size, pack.form, pack.chance
     wrapper = pack.product.shape == "wrapper"
@@ -70,7 +67,7 @@ def bag(pack: Pack) -> np.ndarray:
     return layer(rgb, alpha)
 
 
-def tube(pack: Pack) -> np.ndarray:
+def tube(pack: Pack) -> ndarray:
     """A squeezed tube with a cap at its narrow end, standing or lying."""
     size, form, product = pack.size, pack.form, pack.product
     wide = round(size * form.uniform(0.22, 0.42))
@@ -93,7 +90,7 @@ def tube(pack: Pack) -> np.ndarray:
     return out if lying else np.ascontiguousarray(np.rot90(out, -1))
 
 
-def blister(pack: Pack) -> np.ndarray:
+def blister(pack: Pack) -> ndarray:
     """A card with a hanging hole and its goods under a clear bubble."""
     size, form, chance = pack.size, pack.form, pack.chance
     aspect = form.uniform(0.4, 1.1)
@@ -124,7 +121,7 @@ def blister(pack: Pack) -> np.ndarray:
     return layer(rgb, alpha)
 
 
-def tray(pack: Pack) -> np.ndarray:
+def tray(pack: Pack) -> ndarray:
     """Food seen through film on a tray, with a printed sticker or sleeve."""
     size, form, chance, accent = pack.size, pack.form, pack.chance, pack.product.accent
     height, width = shape = _shape(size, form.uniform(0.6, 1.7))
@@ -159,7 +156,7 @@ _HEADS = {
 }
 
 
-def tool(pack: Pack) -> np.ndarray:
+def tool(pack: Pack) -> ndarray:
     """A thin thing sold bare: comb, brush, pen, razor, lollipop; upright, or leaning."""
     size, form, product = pack.size, pack.form, pack.product
     shape = size, max(round(size * form.uniform(0.14, 0.3)), 8)
@@ -188,9 +185,7 @@ def tool(pack: Pack) -> np.ndarray:
     return turned(out, lean) if lean else out
 
 
-def _tool_mask(
-    kind: str, form: np.random.Generator, *, bent: np.ndarray, y: np.ndarray
-) -> np.ndarray:
+def _tool_mask(kind: str, form: Generator, *, bent: ndarray, y: ndarray) -> ndarray:
     """The outline of a tool, at positions `bent` across and `y` along it, -1..1."""
     if kind == "comb":
         teeth = np.sin((y + 1) * form.uniform(60, 110)) > form.uniform(-0.3, 0.5)

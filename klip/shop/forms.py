@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.random import Generator
 
 PATTERNS = ("plain", "fade", "blush", "stripes", "mottle", "net", "slice", "rings")
 _MOVES = {
@@ -17,7 +18,7 @@ _MOVES = {
 
 @dataclass(frozen=True)
 class Form:
-    """Shape and surface of one kind of thing; lengths are relative to its own half length."""
+    """Shape and surface of one kind of thing; lengths are in units of its half length."""
 
     width: float = 1.0
     taper: float = 0.0  # wider below (above 0) or above
@@ -80,7 +81,7 @@ FORMS: dict[str, Form] = {
 }
 
 
-def individual(form: Form, rng: np.random.Generator, *, spread: float = 1.0) -> Form:
+def individual(form: Form, rng: Generator, *, spread: float = 1.0) -> Form:
     """A relative of `form`: every measure moved a little (`spread` 1) or a lot."""
     moved = {}
     for name, (amount, least) in _MOVES.items():

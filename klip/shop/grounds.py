@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.paint import Colour, Shape, blend, edge, grid, mix, noise, paste
 from klip.shop.pictures import KINDS, picture
 
-_GROUNDS = """plain plain plain gradient gradient radial stripes checks dots cloud marble rays
-split wave chevron pattern grain terrazzo fibres photo""".split()
+_GROUNDS = """plain plain plain gradient gradient radial stripes checks dots cloud marble
+rays split wave chevron pattern grain terrazzo fibres photo""".split()
+_FIELDS = "band band swoosh arc ellipse slant frame side zigzag drip".split()
 _GRAIN = {"cloud": 2.0, "marble": 1.5, "grain": 0.4, "fibres": 0.5}
 """How coarse the noise of a ground is."""
 
 
-def cover(canvas: np.ndarray, rng: np.random.Generator, *, colours: tuple[Colour, ...]) -> None:
+def cover(canvas: ndarray, rng: Generator, *, colours: tuple[Colour, ...]) -> None:
     """Cover a canvas, which has the first of three colours, in place."""
     shape = canvas.shape[:2]
     a, b, c = colours
@@ -38,14 +41,14 @@ def cover(canvas: np.ndarray, rng: np.random.Generator, *, colours: tuple[Colour
         blend(canvas, b, where=share.astype(np.float32))
 
 
-def _axes(shape: Shape, turn: float) -> tuple[np.ndarray, ...]:
+def _axes(shape: Shape, turn: float) -> tuple[ndarray, ...]:
     """x, y, and both turned: along and across; 1 is half the height."""
     x, y = grid(*shape)
     x = x * (shape[1] / shape[0])
     return x, y, x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
 
 
-def _noisy(kind: str, rng: np.random.Generator, *, shape: Shape) -> np.ndarray:
+def _noisy(kind: str, rng: Generator, *, shape: Shape) -> ndarray:
     stretch = 8.0 if kind == "fibres" else 1.0
     grain = noise(rng, shape, zoom=_GRAIN[kind], stretch=stretch)
     if kind == "marble":  # veins: many waves within one step of the noise
@@ -53,7 +56,7 @@ def _noisy(kind: str, rng: np.random.Generator, *, shape: Shape) -> np.ndarray:
     return np.clip(grain * 2 - 0.5, 0, 1).astype(np.float32)
 
 
-def _chips(canvas: np.ndarray, rng: np.random.Generator, *, n: int, colour: Colour) -> np.ndarray:
+def _chips(canvas: ndarray, rng: Generator, *, n: int, colour: Colour) -> ndarray:
     """Chips of stone: those of `colour` are painted at once, the mask is of the others."""
     height, width = canvas.shape[:2]
     cells = rng.random((2 * n, 2 * n)).astype(np.float32)
@@ -63,9 +66,7 @@ def _chips(canvas: np.ndarray, rng: np.random.Generator, *, n: int, colour: Colo
     return np.clip((cells - 0.6) * 14, 0, 1).astype(np.float32)
 
 
-def _parted(
-    canvas: np.ndarray, rng: np.random.Generator, *, wavy: bool, turn: float, colour: Colour
-) -> np.ndarray:
+def _parted(canvas: ndarray, rng: Generator, *, wavy: bool, turn: float, colour: Colour) -> ndarray:
     """Mask of one of two parts; a rim between them is painted in `colour` at once."""
     _, _, along, across = _axes(canvas.shape[:2], turn)
     if wavy:
@@ -76,7 +77,7 @@ def _parted(
     return share.astype(np.float32)
 
 
-def _drawn(kind: str, rng: np.random.Generator, *, shape: Shape, turn: float, n: int) -> np.ndarray:
+def _drawn(kind: str, rng: Generator, *, shape: Shape, turn: float, n: int) -> ndarray:
     """Share of the second colour, 0..1; `n` says how many stripes, rays or dots."""
     x, y, along, across = _axes(shape, turn)
     if kind == "gradient":
@@ -100,7 +101,7 @@ def _drawn(kind: str, rng: np.random.Generator, *, shape: Shape, turn: float, n:
     return edge(np.sin((y + rng.uniform(0.5, 1.5) * np.abs(x)) * n * 1.5), 0.3)  # chevron
 
 
-def _tiled(canvas: np.ndarray, rng: np.random.Generator, *, colours: list[Colour]) -> None:
+def _tiled(canvas: ndarray, rng: Generator, *, colours: list[Colour]) -> None:
     """A small picture, over and over."""
     height, width = canvas.shape[:2]
     tile = np.zeros((height // 4 + 4, width // 3 + 4, 4), np.float32)
@@ -111,10 +112,10 @@ def _tiled(canvas: np.ndarray, rng: np.random.Generator, *, colours: list[Colour
     blend(canvas, tiled[..., :3], where=tiled[..., 3] * rng.uniform(0.3, 1))
 
 
-def field_mask(rng: np.random.Generator, shape: Shape, *, low: float, high: float) -> np.ndarray:
+def field_mask(rng: Generator, shape: Shape, *, low: float, high: float) -> ndarray:
     """Mask of a large shape across the label, between two heights (0 top .. 1 bottom)."""
     x, y = grid(*shape)
-    kind = str(rng.choice("band band swoosh arc ellipse slant frame side zigzag drip".split()))
+    kind = str(rng.choice(_FIELDS))
     top, bottom = low * 2 - 1, high * 2 - 1
     soft = 3.0 / shape[0]
     if kind == "ellipse":

@@ -6,21 +6,18 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.forms import Form
-from klip.shop.paint import Colour, edge, grid, layer, mix, noise, paste, pick, turned
+from klip.shop.paint import Box, Colour, edge, grid, layer, mix, noise, paste, pick, turned
 
 _LEAVES = ("spikes", "leaf")  # crowns of leaves; the others are a stalk
 
 
 def sprite(
-    form: Form,
-    rng: np.random.Generator,
-    *,
-    size: int,
-    colours: tuple[Colour, Colour, Colour],
-    leaf: Colour = (0.25, 0.4, 0.12),
-) -> np.ndarray:
+    form: Form, rng: Generator, *, size: int, colours: tuple[Colour, Colour, Colour], leaf: Colour
+) -> ndarray:
     """One lit thing as RGBA (size, size, 4): colours are skin, second colour and marks."""
     leafy = form.crown in _LEAVES
     fit, lower = (0.62, 0.3) if leafy else (0.92, 0.0)  # leaves need room above
@@ -51,7 +48,7 @@ def sprite(
     return out
 
 
-def _outline(form: Form, rng: np.random.Generator, *, angle: np.ndarray) -> np.ndarray:
+def _outline(form: Form, rng: Generator, *, angle: ndarray) -> ndarray:
     """Radius of the outline in each direction, below about 1."""
     outline = 1.0 + form.lobe * np.cos(form.lobes * angle + rng.uniform(0, 6.28))
     if form.spike:
@@ -64,7 +61,7 @@ def _outline(form: Form, rng: np.random.Generator, *, angle: np.ndarray) -> np.n
     return outline / (1.0 + form.lobe + 1.2 * form.rough)
 
 
-def _share(form: Form, rng: np.random.Generator, *, points: tuple[np.ndarray, ...]) -> np.ndarray:
+def _share(form: Form, rng: Generator, *, points: tuple[ndarray, ...]) -> ndarray:
     """How much of the second colour each point has, 0..1, by the form's pattern."""
     depth, angle, y, grain = points
     across = depth * np.sin(angle)  # -1..1, along the shorter axis
@@ -93,8 +90,8 @@ def _share(form: Form, rng: np.random.Generator, *, points: tuple[np.ndarray, ..
 
 
 def _light(
-    form: Form, rng: np.random.Generator, *, depth: np.ndarray, grain: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    form: Form, rng: Generator, *, depth: ndarray, grain: ndarray
+) -> tuple[ndarray, ndarray]:
     """(factor, added light) under a lamp from above: Lambert's law and a highlight."""
     dome = np.sqrt(np.clip(1.0 - depth * depth, 0.0, 1.0)) * (1.0 - 0.8 * form.flat)
     height = dome + 0.35 * form.bump * grain
@@ -110,23 +107,19 @@ def _light(
     return rng.uniform(0.3, 0.65) + 0.65 * lambert, form.gloss * shine ** (12 + 30 * form.gloss)
 
 
-def _leaves(
-    out: np.ndarray, crown: str, *, top: float, colour: Colour, rng: np.random.Generator
-) -> None:
+def _leaves(out: ndarray, crown: str, *, top: float, colour: Colour, rng: Generator) -> None:
     """A fan of leaves at height `top` (pixels) of a sprite, in place."""
     size = len(out)
     blade = Form(0.2 if crown == "spikes" else 0.4, flat=0.3, gloss=0.2, pattern="fade")
     greens = colour, mix(colour, (1, 1, 0.6), share=0.4), colour
-    leaf = sprite(blade, rng, size=max(int(size * 0.5), 6), colours=greens)
+    leaf = sprite(blade, rng, size=max(int(size * 0.5), 6), colours=greens, leaf=colour)
     for lean in rng.permutation(np.linspace(-55, 55, 7)) + rng.normal(0, 6, 7):
         reach, angle = size * 0.16, np.radians(lean)
         x, y = size / 2 + reach * np.sin(angle), top - reach * np.cos(angle) * 0.8
         paste(out, turned(leaf, -lean, scale=rng.uniform(0.6, 1.0)), at=(x, y))
 
 
-def _stalk(
-    out: np.ndarray, crown: str, *, top: float, colour: Colour, rng: np.random.Generator
-) -> None:
+def _stalk(out: ndarray, crown: str, *, top: float, colour: Colour, rng: Generator) -> None:
     """A stem at height `top` (pixels) of a sprite, a root at its other end, or a dot, in place."""
     size = len(out)
     begin = end = size - top if crown == "root" else top
@@ -145,17 +138,9 @@ def _stalk(
 
 
 def heap(
-    canvas: np.ndarray,
-    things: list[np.ndarray],
-    *,
-    count: int,
-    rng: np.random.Generator,
-    box: tuple[float, float, float, float],
-    scale: tuple[float, float],
-) -> np.ndarray:
-    """Pile `count` turned and relit copies of sprites into a box (x0, y0, x1, y1 in pixels)
-    of a canvas, in place; returns the canvas.
-    """
+    canvas: ndarray, things: list[ndarray], *, count: int, rng: Generator, box: Box, scale: tuple
+) -> ndarray:
+    """Pile turned and relit copies of sprites into a box of a canvas, which is returned."""
     x0, y0, x1, y1 = box
     for y in np.sort(rng.uniform(y0, y1, count)):  # lower things lie in front
         one = pick(rng, things)

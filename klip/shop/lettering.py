@@ -11,9 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-from klip.shop.paint import Colour, Shape, blend, edge, grid, layer, luma, noise, paste, stream
+from klip.shop.paint import Box, Colour, Shape, blend, edge, grid, layer, luma, noise, paste, stream
 
 _FACES = """DejaVuSans DejaVuSans-Bold DejaVuSans-Bold DejaVuSans-BoldOblique
 DejaVuSans-Oblique DejaVuSerif DejaVuSerif-Bold DejaVuSerif-BoldItalic DejaVuSerif-Italic
@@ -49,22 +51,17 @@ _OUTLINES = {
 }
 _PLATES = ("none", "none", "none", "none", *_OUTLINES)
 _ROOM = 0.74  # share of a plate that its text fills, across and down
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
 @lru_cache(maxsize=256)
 def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font that comes with matplotlib: the same file on every machine."""
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "shop lettering: the fonts that come with matplotlib are needed; install matplotlib"
-        )
-    file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{face}.ttf"
+    """A font that comes with matplotlib (found, not imported): the same on every machine."""
+    package = Path(importlib.util.find_spec("matplotlib").origin).parent
+    file = package / "mpl-data" / "fonts" / "ttf" / f"{face}.ttf"
     return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def text_mask(text: str, face: str, *, size: int) -> np.ndarray:
+def text_mask(text: str, face: str, *, size: int) -> ndarray:
     """Mask of a text of one or more lines, `size` pixels high, tightly cropped."""
     font = _font(face, size)
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
@@ -75,7 +72,7 @@ def text_mask(text: str, face: str, *, size: int) -> np.ndarray:
     return np.asarray(image, np.float32) / np.float32(255)
 
 
-def _dressed(text: str, rng: np.random.Generator) -> tuple[str, str]:
+def _dressed(text: str, rng: Generator) -> tuple[str, str]:
     """The text in the letters of a face, and that face."""
     face = str(rng.choice(_FACES))
     case = rng.random()
@@ -93,7 +90,7 @@ def _dressed(text: str, rng: np.random.Generator) -> tuple[str, str]:
     return text, face
 
 
-def _warped(mask: np.ndarray, rng: np.random.Generator, *, shape: Shape) -> np.ndarray:
+def _warped(mask: ndarray, rng: Generator, *, shape: Shape) -> ndarray:
     """A text mask bent, slanted and stretched onto another shape; room is left around it."""
     height, width = shape
     aspect = width / height
@@ -119,7 +116,7 @@ def _warped(mask: np.ndarray, rng: np.random.Generator, *, shape: Shape) -> np.n
     return cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR)
 
 
-def _thick(mask: np.ndarray, radius: float) -> np.ndarray:
+def _thick(mask: ndarray, radius: float) -> ndarray:
     """The mask grown (radius > 0) or thinned by a number of pixels."""
     step = round(abs(radius))
     if step < 1:
@@ -128,13 +125,13 @@ def _thick(mask: np.ndarray, radius: float) -> np.ndarray:
     return cv2.dilate(mask, kernel) if radius > 0 else cv2.erode(mask, kernel)
 
 
-def plate_mask(kind: str, shape: Shape) -> np.ndarray:
+def plate_mask(kind: str, shape: Shape) -> ndarray:
     """Mask of the field behind a text, `kind` being one of _OUTLINES."""
     height, width = shape
     return edge(_OUTLINES[kind](*grid(height, width), width / height), 3.0 / height)
 
 
-def _centred(mask: np.ndarray, shape: Shape) -> np.ndarray:
+def _centred(mask: ndarray, shape: Shape) -> ndarray:
     """The mask in the middle of a larger, empty one; what is too wide is cut off right."""
     full = np.zeros(shape, np.float32)
     height, width = mask.shape
@@ -143,7 +140,7 @@ def _centred(mask: np.ndarray, shape: Shape) -> np.ndarray:
     return full
 
 
-def wordmark(brand: str, shape: Shape, *, inks: list[Colour], ground: Colour) -> np.ndarray:
+def wordmark(brand: str, shape: Shape, *, inks: list[Colour], ground: Colour) -> ndarray:
     """A brand's lettering as RGBA (*shape, 4); the same brand always has the same style."""
     rng = stream("wordmark", brand)
     height, width = shape
@@ -160,7 +157,7 @@ def wordmark(brand: str, shape: Shape, *, inks: list[Colour], ground: Colour) ->
         ground = plate_colour
     if abs(luma(fill) - luma(ground)) < 0.25 and rng.random() < 0.92:
         fill = (1.0, 1.0, 1.0) if luma(ground) < 0.55 else (0.05, 0.05, 0.08)
-    below: list[tuple[np.ndarray, Colour]] = []
+    below: list[tuple[ndarray, Colour]] = []
     if rng.random() < 0.35:
         dx, dy = rng.uniform(-0.06, 0.06) * height, rng.uniform(0.02, 0.09) * height
         move = np.float32([[1, 0, dx], [0, 1, dy]])
@@ -178,9 +175,7 @@ def wordmark(brand: str, shape: Shape, *, inks: list[Colour], ground: Colour) ->
     return np.dstack((rgb, np.maximum(alpha, letters)))
 
 
-def _lettered(
-    brand: str, rng: np.random.Generator, *, shape: Shape
-) -> tuple[str, np.ndarray, Shape, float]:
+def _lettered(brand: str, rng: Generator, *, shape: Shape) -> tuple[str, ndarray, Shape, float]:
     """The plate behind a wordmark, the mask of its letters, the shape of the box they are
     set in, and the width of their strokes, about, in pixels.
     """
@@ -201,7 +196,7 @@ def _lettered(
     return plate, _centred(mask, shape), (box_h, box_w), stroke
 
 
-def _fill(first: Colour, second: Colour, *, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+def _fill(first: Colour, second: Colour, *, shape: Shape, rng: Generator) -> ndarray:
     """What letters are filled with (*shape, 3): flat, a gradient, a split, stripes or chrome."""
     kinds = ("flat", "gradient", "split", "stripes", "chrome", "grain")
     kind = str(rng.choice(kinds, p=(0.66, 0.12, 0.06, 0.05, 0.06, 0.05)))
@@ -220,9 +215,7 @@ def _fill(first: Colour, second: Colour, *, shape: Shape, rng: np.random.Generat
     return np.float32(first) + share[..., None].astype(np.float32) * change
 
 
-def words(
-    canvas: np.ndarray, text: str, *, box: Box, ink: Colour, face: str | np.random.Generator
-) -> None:
+def words(canvas: ndarray, text: str, *, box: Box, ink: Colour, face: str | Generator) -> None:
     """Set a text into a box of a canvas, as large as fits, in place; face: or its chance."""
     x0, y0, x1, y1 = box
     if x1 - x0 < 3 or y1 - y0 < 2:
@@ -236,7 +229,7 @@ def words(
     paste(canvas, layer(ink, mask), at=((x0 + x1) / 2, (y0 + y1) / 2))
 
 
-def small_print(canvas: np.ndarray, rng: np.random.Generator, *, box: Box, ink: Colour) -> None:
+def small_print(canvas: ndarray, rng: Generator, *, box: Box, ink: Colour) -> None:
     """Lines of text too small to read: rows of dashes broken like words, in place."""
     x0, y0, x1, y1 = (round(v) for v in box)
     part = canvas[max(y0, 0) : y1, max(x0, 0) : x1]

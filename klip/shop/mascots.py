@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.paint import Colour, blend, edge, grid, hsv, layer, mix, paste, polygon
 
 _PUPIL, _MOUTH = (0.05, 0.05, 0.05), (0.6, 0.1, 0.15)
 
 
-def emblem(
-    canvas: np.ndarray, rng: np.random.Generator, *, main: Colour, inner: Colour
-) -> np.ndarray:
+def emblem(canvas: ndarray, rng: Generator, *, main: Colour, inner: Colour) -> ndarray:
     """A mirrored shape on an RGBA canvas, mostly with a smaller one inside."""
     shape = canvas.shape[:2]
     angles = np.sort(rng.uniform(-1.57, 1.57, int(rng.integers(4, 11))))
@@ -25,9 +25,7 @@ def emblem(
     return canvas
 
 
-def creature(
-    canvas: np.ndarray, rng: np.random.Generator, *, main: Colour, ears: Colour
-) -> np.ndarray:
+def creature(canvas: ndarray, rng: Generator, *, main: Colour, ears: Colour) -> ndarray:
     """An animal that looks at the viewer, on an RGBA canvas."""
     r = rng.uniform
     for side in (-1, 1):
@@ -45,9 +43,7 @@ def creature(
     return canvas
 
 
-def portrait(
-    canvas: np.ndarray, rng: np.random.Generator, *, main: Colour, hair: Colour
-) -> np.ndarray:
+def portrait(canvas: ndarray, rng: Generator, *, main: Colour, hair: Colour) -> ndarray:
     """The bust of a person dressed in the main colour, on an RGBA canvas."""
     r = rng.uniform
     skin = hsv(r(0.03, 0.1), r(0.2, 0.6), value=r(0.35, 0.98))
@@ -62,7 +58,7 @@ def portrait(
 
 
 def _blob(
-    canvas: np.ndarray, colour: Colour, *, at: tuple[float, float], radii: tuple[float, float]
+    canvas: ndarray, colour: Colour, *, at: tuple[float, float], radii: tuple[float, float]
 ) -> None:
     """An ellipse lit from its middle; the canvas reaches from -1 to 1."""
     height, width = canvas.shape[:2]

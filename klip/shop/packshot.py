@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.artwork import Pack
 from klip.shop.boxes import cuboid
@@ -25,7 +27,7 @@ SHAPES = (*SOLID, *TURNED, *FLAT, "multipack", "produce")
 
 def packshot(
     product: Product, size: int = 160, *, view: tuple[float, float] | None = None, variant: int = 0
-) -> np.ndarray:
+) -> ndarray:
     """A product cut out, as RGBA uint8 (size, size, 4); its longest side nearly fills the frame.
 
     `view` is (yaw, pitch) in degrees, the side it is seen from; None is the product's own
@@ -52,7 +54,7 @@ def packshot(
     return _framed(drawn, size)
 
 
-def _best_side(product: Product, form: np.random.Generator) -> tuple[float, float]:
+def _best_side(product: Product, form: Generator) -> tuple[float, float]:
     """(yaw, pitch): the front, or the front and a side from a little above."""
     yaw, pitch = 0.0, 0.0
     if form.random() >= 0.45:
@@ -62,7 +64,7 @@ def _best_side(product: Product, form: np.random.Generator) -> tuple[float, floa
     return yaw, pitch
 
 
-def _framed(drawn: np.ndarray, size: int) -> np.ndarray:
+def _framed(drawn: ndarray, size: int) -> ndarray:
     """A sprite trimmed and centred in a square frame, uint8."""
     out = np.zeros((size, size, 4), np.uint8)
     rows, columns = (np.flatnonzero(drawn[..., 3].max(axis) > 0.02) for axis in (1, 0))
@@ -82,7 +84,7 @@ def _framed(drawn: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-def _tilted(flat: np.ndarray, view: tuple[float, float]) -> np.ndarray:
+def _tilted(flat: ndarray, view: tuple[float, float]) -> ndarray:
     """A flat thing turned in space: a perspective warp of its picture."""
     height, width = flat.shape[:2]
     (sy, sp), (cy, cp) = np.sin(np.radians(view)), np.cos(np.radians(view))
@@ -96,7 +98,7 @@ def _tilted(flat: np.ndarray, view: tuple[float, float]) -> np.ndarray:
     return cv2.warpPerspective(flat, matrix, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _multipack(pack: Pack) -> np.ndarray:
+def _multipack(pack: Pack) -> ndarray:
     """A row of small cans, bottles or cups held by a printed sleeve or film."""
     form, pitch = pack.form, max(pack.pitch, 5)
     count, kind = int(form.integers(2, 5)), str(form.choice(("can", "bottle", "cup")))
@@ -123,7 +125,7 @@ _PLACES = {
 }
 
 
-def _produce(pack: Pack, variant: int) -> np.ndarray:
+def _produce(pack: Pack, variant: int) -> ndarray:
     """One fruit or vegetable of the variety, or a small group of them."""
     product, size, form, chance = pack.product, pack.size, pack.form, pack.chance
     variety = stream("variety", product.line_seed)

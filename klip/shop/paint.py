@@ -2,7 +2,8 @@
 
 A canvas is float32 RGB of shape (height, width, 3) with values 0..1; a sprite is float32
 RGBA of shape (height, width, 4) with straight (not premultiplied) alpha.  Colours are RGB
-triples 0..1.  A mask is float32 (height, width), 0..1; a `shape` is (height, width).
+triples 0..1.  A mask is float32 (height, width), 0..1; a `shape` is (height, width),
+a point (x, y) and a box (x0, y0, x1, y1), in pixels.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 Colour = tuple[float, float, float]
 Shape = tuple[int, int]
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
 
 
-def stream(*keys: object) -> np.random.Generator:
+def stream(*keys: object) -> Generator:
     """A random generator that depends on nothing but `keys`."""
     digest = hashlib.blake2b("|".join(map(str, keys)).encode(), digest_size=8).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def pick(rng: np.random.Generator, options: Sequence) -> Any:
+def pick(rng: Generator, options: Sequence) -> Any:
     """One of the options, as it is; `rng.choice` would make an array of them."""
     return options[int(rng.integers(len(options)))]
 
@@ -38,7 +43,7 @@ def hsv(hue: float, saturation: float, *, value: float) -> Colour:
 
 
 def any_colour(
-    rng: np.random.Generator, saturation: tuple[float, float], *, value: tuple[float, float]
+    rng: Generator, saturation: tuple[float, float], *, value: tuple[float, float]
 ) -> Colour:
     """A colour of any hue whose saturation and value lie between two bounds."""
     return hsv(rng.random(), rng.uniform(*saturation), value=rng.uniform(*value))
@@ -56,16 +61,14 @@ def mix(first: Colour, second: Colour, *, share: float) -> Colour:
 
 
 @lru_cache(maxsize=256)
-def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (x, y) of the pixel centres, each (height, width), from -1 to 1.
-    Do not write.
-    """
+def grid(height: int, width: int) -> tuple[ndarray, ndarray]:
+    """(x, y) of the pixel centres, (height, width) each, -1 to 1.  Do not write."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return (x + 0.5) * (2.0 / width) - 1.0, (y + 0.5) * (2.0 / height) - 1.0
 
 
 @lru_cache(maxsize=1)
-def _noise_bank() -> np.ndarray:
+def _noise_bank() -> ndarray:
     """(24, 256, 256) fractal noise tiles 0..1, from cloudy to rough; they wrap around."""
     rng = stream("noise bank")
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) * 256
@@ -80,9 +83,7 @@ def _noise_bank() -> np.ndarray:
     return np.asarray(tiles, np.float32)
 
 
-def noise(
-    rng: np.random.Generator, shape: Shape, *, zoom: float = 1.0, stretch: float = 1.0
-) -> np.ndarray:
+def noise(rng: Generator, shape: Shape, *, zoom: float = 1.0, stretch: float = 1.0) -> ndarray:
     """Fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it vertically."""
     tile = _noise_bank()[int(rng.integers(24))]
     turn = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0
@@ -95,28 +96,22 @@ def noise(
 
 
 def blend(
-    canvas: np.ndarray, colour: Colour | np.ndarray, *, where: np.ndarray, opacity: float = 1.0
+    canvas: ndarray, colour: Colour | ndarray, *, where: ndarray, opacity: float = 1.0
 ) -> None:
-    """Lay a colour (or a canvas) over `canvas`, in place, as far as the mask `where` says."""
+    """Lay a colour (or a canvas) over `canvas`, in place, as the mask `where` says."""
     weight = (where * np.float32(opacity))[..., None]
     canvas += weight * (np.asarray(colour, np.float32) - canvas)
 
 
-def layer(colour: Colour | np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A sprite: a colour, or colours (height, width, 3), clipped to 0..1, seen where the
-    mask says so.
-    """
+def layer(colour: Colour | ndarray, mask: ndarray) -> ndarray:
+    """A sprite: a colour, or colours (height, width, 3), seen where the mask says so."""
     sprite = np.empty((*mask.shape, 4), np.float32)
     sprite[..., :3], sprite[..., 3] = np.clip(colour, 0, 1), mask
     return sprite
 
 
 def paste(
-    canvas: np.ndarray,
-    sprite: np.ndarray,
-    *,
-    at: tuple[float, float] | None = None,
-    degrees: float = 0.0,
+    canvas: ndarray, sprite: ndarray, *, at: Point | None = None, degrees: float = 0.0
 ) -> None:
     """Lay a sprite, turned, over a canvas or another sprite, in place; what hangs over is
     cut off.  `at` is where its centre goes, (x, y) in pixels; None is the middle.
@@ -146,7 +141,7 @@ def paste(
     target[..., 3:] = total
 
 
-def turned(sprite: np.ndarray, degrees: float, *, scale: float = 1.0) -> np.ndarray:
+def turned(sprite: ndarray, degrees: float, *, scale: float = 1.0) -> ndarray:
     """The sprite rotated and scaled, on a frame just large enough."""
     height, width = sprite.shape[:2]
     c, s = np.cos(np.radians(degrees)) * scale, np.sin(np.radians(degrees)) * scale
@@ -162,14 +157,14 @@ def turned(sprite: np.ndarray, degrees: float, *, scale: float = 1.0) -> np.ndar
     return cv2.warpAffine(sprite, matrix, (new_w, new_h), flags=cv2.INTER_LINEAR)
 
 
-def polygon(shape: Shape, points: np.ndarray) -> np.ndarray:
+def polygon(shape: Shape, points: ndarray) -> ndarray:
     """Anti-aliased mask of a polygon whose points (n, 2) run from -1 to 1."""
     height, width = shape
     pixels = (np.asarray(points, np.float32) + 1.0) * np.float32([width / 2, height / 2])
     return as_mask(filled(shape, pixels))
 
 
-def filled(shape: Shape, pixels: np.ndarray) -> np.ndarray:
+def filled(shape: Shape, pixels: ndarray) -> ndarray:
     """Anti-aliased mask, uint8, of a polygon whose points (n, 2) are in pixels."""
     mask = np.zeros(shape, np.uint8)
     # OpenCV takes fractions of a pixel as whole numbers: here sixteenths, 4 binary places.
@@ -177,11 +172,11 @@ def filled(shape: Shape, pixels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def as_mask(drawn: np.ndarray) -> np.ndarray:
+def as_mask(drawn: ndarray) -> ndarray:
     """Mask of a drawing in uint8."""
     return drawn.astype(np.float32) * np.float32(1 / 255)
 
 
-def edge(distance: np.ndarray, soft: float) -> np.ndarray:
+def edge(distance: ndarray, soft: float) -> ndarray:
     """Mask 0..1 that is 1 where `distance` is negative, with an edge `soft` wide."""
     return np.clip(0.5 - distance / np.float32(soft), 0.0, 1.0)

@@ -10,25 +10,22 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.camera import coarse, compressed, exposed
 from klip.shop.paint import any_colour, blend, edge, grid, noise
 from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip, trimmed
 
 STYLES = ("tight", "scene", "pile")
-"""What a photograph shows: the product filling the frame, in front of a shelf, or a heap of it."""
+"""What a photograph shows: the product close, before a shelf, or a heap of it."""
 
 
 def _corners(
-    rng: np.random.Generator,
-    centre: Sequence[float],
-    *,
-    sides: tuple[float, float],
-    degrees: float,
-    warp: float,
-) -> np.ndarray:
-    """Corners (4, 2) of a rectangle with sides (width, height), turned and bent by
-    perspective; `warp` is the size of the bend, 0..0.3.
+    rng: Generator, centre: Sequence[float], *, sides: tuple, degrees: float, warp: float
+) -> ndarray:
+    """Corners (4, 2) of a rectangle with sides (width, height), turned, and bent by up to
+    `warp`, 0..0.3, as by perspective.
     """
     points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32(sides) / 2
     points *= 1 + rng.uniform(-warp, warp, (4, 2)).astype(np.float32)
@@ -40,7 +37,7 @@ def _corners(
     return points @ np.float32([[c, s], [-s, c]]) + np.float32(centre)
 
 
-def on_white(rgba: np.ndarray, rng: np.random.Generator, *, size: int) -> np.ndarray:
+def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
     """A clean packshot as a web shop shows it, RGB uint8 (size, size, 3)."""
     canvas = np.full((size, size, 3), 255.0, np.float32)
     if rng.random() < 0.12:
@@ -74,15 +71,15 @@ def on_white(rgba: np.ndarray, rng: np.random.Generator, *, size: int) -> np.nda
 
 
 def photograph(
-    rgba: np.ndarray,
-    rng: np.random.Generator,
+    rgba: ndarray,
+    rng: Generator,
     *,
     size: int,
-    others: Sequence[np.ndarray] = (),
+    others: Sequence[ndarray] = (),
     style: str | None = None,
     strength: float = 1.0,
     squashed: float = 0.5,
-) -> np.ndarray:
+) -> ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
     `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES,
@@ -104,43 +101,43 @@ def photograph(
         covered = rng.random() < 0.5  # there is little to see behind the product
         shelf(canvas, rng, others=() if covered else others)
         corners = _tight(rgba, rng, size=size, strength=strength, squashed=squashed)
-        _stood(canvas, rgba, corners=corners, rng=rng, beside=0.5, touched=0.12, strength=strength)
     else:
         shelf(canvas, rng, others=others)
         if rng.random() < 0.4:  # out of focus
             canvas = cv2.GaussianBlur(canvas, (0, 0), size * rng.uniform(0.005, 0.025))
         corners = _held(rgba, rng, size=size, strength=strength)
-        _stood(canvas, rgba, corners=corners, rng=rng, beside=0.3, touched=0.6, strength=strength)
+    if style != "pile":
+        chances = (0.5, 0.12) if style == "tight" else (0.3, 0.6)
+        _stand(canvas, rgba, corners=corners, rng=rng, chances=chances, strength=strength)
     return exposed(canvas, rng, strength=strength, style=style)
 
 
-def _stood(
-    canvas: np.ndarray,
-    rgba: np.ndarray,
+def _stand(
+    canvas: ndarray,
+    rgba: ndarray,
     *,
-    corners: np.ndarray,
-    rng: np.random.Generator,
-    beside: float,
-    touched: float,
+    corners: ndarray,
+    rng: Generator,
+    chances: tuple,
     strength: float,
 ) -> None:
     """Put the product where its corners are, in place, with what stands beside, behind and
-    before it.  beside, touched: chance of its copies and of a hand.
+    before it; chances: of its copies, and of a hand.
     """
-    if rng.random() <= beside:
+    if rng.random() <= chances[0]:
         copies(canvas, rgba, corners=corners, rng=rng)
     if rng.random() < 0.6:
         shade_behind(canvas, rng, corners=corners)
     mask = lay(canvas, rgba, corners=corners)
     if rng.random() < 0.5:
         _relief(canvas, mask, rng=rng, strength=strength)
-    if rng.random() < touched * (0.3 + 0.7 * strength):
+    if rng.random() < chances[1] * (0.3 + 0.7 * strength):
         hand(canvas, rng, corners=corners)
     if rng.random() < 0.25 * strength:
         strip(canvas, rng)
 
 
-def cut_out(image: np.ndarray, rgba: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+def cut_out(image: ndarray, rgba: ndarray, *, rng: Generator) -> ndarray:
     """The middle of a square picture in about its product's shape, as a detector crops it:
     (h, w, 3), one side S.
     """
@@ -153,11 +150,9 @@ def cut_out(image: np.ndarray, rgba: np.ndarray, *, rng: np.random.Generator) ->
 
 
 def _tight(
-    rgba: np.ndarray, rng: np.random.Generator, *, size: int, strength: float, squashed: float
-) -> np.ndarray:
-    """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a
-    side or two.
-    """
+    rgba: ndarray, rng: Generator, *, size: int, strength: float, squashed: float
+) -> ndarray:
+    """Where the product lies in a close crop: perhaps squashed, perhaps cut off."""
     high, wide = trimmed(rgba).shape[:2]
     aspect, fill = wide / high, rng.uniform(0.85, 1.1)
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)
@@ -176,8 +171,8 @@ def _tight(
     return _corners(rng, (x, y), sides=(wide, high), degrees=degrees, warp=0.12 * strength)
 
 
-def _held(rgba: np.ndarray, rng: np.random.Generator, *, size: int, strength: float) -> np.ndarray:
-    """Where the product lies in a scene: 35 to 95 % of the frame, leaning up to 40 degrees."""
+def _held(rgba: ndarray, rng: Generator, *, size: int, strength: float) -> ndarray:
+    """Where the product lies in a scene: 35 to 95 % of the frame, leaning."""
     high, wide = trimmed(rgba).shape[:2]
     scale = size * rng.uniform(0.35 if strength > 0.5 else 0.5, 0.95) / max(wide, high)
     degrees = float(np.clip(rng.normal(0, 16), -42, 42)) * strength
@@ -188,9 +183,7 @@ def _held(rgba: np.ndarray, rng: np.random.Generator, *, size: int, strength: fl
     return _corners(rng, centre, sides=sides, degrees=degrees, warp=0.16 * strength)
 
 
-def _relief(
-    canvas: np.ndarray, mask: np.ndarray, *, rng: np.random.Generator, strength: float
-) -> None:
+def _relief(canvas: ndarray, mask: ndarray, *, rng: Generator, strength: float) -> None:
     """Light that falls unevenly on the product itself: a gradient and glare."""
     size = len(canvas)
     x, y = grid(size, size)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.forms import FORMS, PATTERNS, individual
 from klip.shop.items import heap, sprite
@@ -21,7 +23,7 @@ swirl abstract portrait row window""".split()
 _FOOD_HUES = (0.0, 0.03, 0.07, 0.09, 0.11, 0.14, 0.25, 0.33, 0.95)
 
 
-def food_colour(rng: np.random.Generator) -> Colour:
+def food_colour(rng: Generator) -> Colour:
     """A colour food tends to have: browns, yellows, reds and greens, sometimes anything."""
     if rng.random() < 0.75:
         hue = rng.choice(_FOOD_HUES) + rng.normal(0, 0.02)
@@ -29,7 +31,7 @@ def food_colour(rng: np.random.Generator) -> Colour:
     return hsv(rng.random(), rng.uniform(0, 1), value=rng.uniform(0.1, 1))
 
 
-def thing(rng: np.random.Generator, size: int, *, colour: Colour | None = None) -> np.ndarray:
+def thing(rng: Generator, size: int, *, colour: Colour | None = None) -> ndarray:
     """A random edible-looking thing as RGBA (size, size, 4)."""
     form = individual(FORMS[str(rng.choice(list(FORMS)))], rng, spread=1.5)
     if rng.random() < 0.4:
@@ -51,30 +53,25 @@ def thing(rng: np.random.Generator, size: int, *, colour: Colour | None = None) 
 class _Sheet:
     """What a picture is drawn on and with: coordinates -1..1, colours, and all chance."""
 
-    rng: np.random.Generator
+    rng: Generator
     height: int
     width: int
     size: int  # pixels of the shorter side, at least 8
-    x: np.ndarray
-    y: np.ndarray
+    x: ndarray
+    y: ndarray
     main: Colour
     a: Colour
     b: Colour
     c: Colour
 
     @property
-    def empty(self) -> np.ndarray:
+    def empty(self) -> ndarray:
         return np.zeros((self.height, self.width, 4), np.float32)
 
 
 def picture(
-    kind: str,
-    rng: np.random.Generator,
-    *,
-    shape: tuple[int, int],
-    colours: list[Colour],
-    main: Colour | None = None,
-) -> np.ndarray:
+    kind: str, rng: Generator, *, shape: tuple[int, int], colours: list, main: Colour | None = None
+) -> ndarray:
     """A picture as RGBA (*shape, 4); `main` colours its main thing, `colours` the rest."""
     a, b, c = (colours[int(i)] for i in rng.integers(len(colours), size=3))
     if not main:
@@ -83,7 +80,7 @@ def picture(
     return _DRAWN[kind](_Sheet(rng, *shape, size, x, y, main, a, b, c))
 
 
-def _heap(s: _Sheet) -> np.ndarray:
+def _heap(s: _Sheet) -> ndarray:
     things = [thing(s.rng, max(s.size // 3, 8), colour=s.main)]
     same = s.rng.random() < 0.6
     things.append(thing(s.rng, max(s.size // 3, 8), colour=s.main if same else None))
@@ -92,7 +89,7 @@ def _heap(s: _Sheet) -> np.ndarray:
     return heap(s.empty, things, count=count, rng=s.rng, box=box, scale=(0.6, 1.5))
 
 
-def _things(s: _Sheet, share: float) -> list[np.ndarray]:
+def _things(s: _Sheet, share: float) -> list[ndarray]:
     """One kind of thing, `share` of the sheet in size, or two."""
     things = [thing(s.rng, int(s.size * share) + 6, colour=s.main)]
     if s.rng.random() < 0.5:
@@ -100,28 +97,28 @@ def _things(s: _Sheet, share: float) -> list[np.ndarray]:
     return things
 
 
-def _row(s: _Sheet) -> np.ndarray:
+def _row(s: _Sheet) -> ndarray:
     canvas, things = s.empty, _things(s, 0.4)
     for at in np.linspace(0.15, 0.85, int(s.rng.integers(3, 6))):
         paste(canvas, things[0], at=(at * s.width, s.height / 2))
     return canvas
 
 
-def _cluster(s: _Sheet) -> np.ndarray:
+def _cluster(s: _Sheet) -> ndarray:
     """A few things close together."""
     things, count = _things(s, 0.6), int(s.rng.integers(2, 6))
     box = (0.3 * s.width, 0.3 * s.height, 0.75 * s.width, 0.75 * s.height)
     return heap(s.empty, things, count=count, rng=s.rng, box=box, scale=(0.6, 1.1))
 
 
-def _scatter(s: _Sheet) -> np.ndarray:
+def _scatter(s: _Sheet) -> ndarray:
     """More things, all over the sheet."""
     things, count = _things(s, 0.4), int(s.rng.integers(5, 16))
     box = (0, 0, s.width, s.height)
     return heap(s.empty, things, count=count, rng=s.rng, box=box, scale=(0.6, 1.1))
 
 
-def _bowl(s: _Sheet) -> np.ndarray:
+def _bowl(s: _Sheet) -> ndarray:
     rng, x, y, soft = s.rng, s.x, s.y, 4 / s.size
     mouth, rim = rng.uniform(0.15, 0.35), -0.05
     inside = edge(np.hypot(x / 0.9, (y - rim) / mouth) - 1, soft)
@@ -138,7 +135,7 @@ def _bowl(s: _Sheet) -> np.ndarray:
     return canvas
 
 
-def _window(s: _Sheet) -> np.ndarray:
+def _window(s: _Sheet) -> ndarray:
     """A pane in the pack through which its contents are seen."""
     canvas, rng = s.empty, s.rng
     canvas[:] = (*mix(s.main, (0.1, 0.05, 0.0), share=0.5), 1)
@@ -152,7 +149,7 @@ def _window(s: _Sheet) -> np.ndarray:
     return canvas
 
 
-def _glass(s: _Sheet) -> np.ndarray:
+def _glass(s: _Sheet) -> ndarray:
     x, y = s.x, s.y
     side, level = np.abs(x) - (0.45 - 0.12 * y), s.rng.uniform(-0.7, 0.1)
     liquid = np.where((y > level)[..., None], np.float32(s.main), np.float32((0.92, 0.95, 0.97)))
@@ -161,7 +158,7 @@ def _glass(s: _Sheet) -> np.ndarray:
     return layer(rgb, edge(np.maximum(side, np.abs(y) - 0.93), 4 / s.size))
 
 
-def _splash(s: _Sheet) -> np.ndarray:
+def _splash(s: _Sheet) -> ndarray:
     rng, wave = s.rng, 0
     for k in (1, 2, 4):
         wave = wave + rng.uniform(0.05, 0.25) * np.sin(k * 2.2 * s.x + rng.uniform(0, 6.28))
@@ -171,7 +168,7 @@ def _splash(s: _Sheet) -> np.ndarray:
     return layer(np.float32(s.main) * light[..., None], edge(-depth, 4 / s.size))
 
 
-def _scene(s: _Sheet) -> np.ndarray:
+def _scene(s: _Sheet) -> ndarray:
     """Sky, sun, and ridges one behind the other."""
     rng, x, y = s.rng, s.x, s.y
     sky = (0.5 + 0.5 * y)[..., None] * (np.float32(s.b) - np.float32(s.a))
@@ -186,7 +183,7 @@ def _scene(s: _Sheet) -> np.ndarray:
     return np.dstack((rgb, np.ones_like(x)))
 
 
-def _between(s: _Sheet, share: np.ndarray) -> np.ndarray:
+def _between(s: _Sheet, share: ndarray) -> ndarray:
     """The main colour turning into the second by `share`, 0..1, on a canvas still transparent."""
     canvas = s.empty
     change = np.float32(s.b) - np.float32(s.main)
@@ -194,7 +191,7 @@ def _between(s: _Sheet, share: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _texture(s: _Sheet) -> np.ndarray:
+def _texture(s: _Sheet) -> ndarray:
     zoom, stretch = s.rng.uniform(0.2, 1.5), s.rng.choice((1.0, 1.0, 4.0))
     grain = noise(s.rng, s.x.shape, zoom=zoom, stretch=stretch)
     canvas = _between(s, np.clip((grain - 0.5) * s.rng.uniform(1.5, 8) + 0.5, 0, 1))
@@ -203,7 +200,7 @@ def _texture(s: _Sheet) -> np.ndarray:
     return canvas
 
 
-def _swirl(s: _Sheet) -> np.ndarray:
+def _swirl(s: _Sheet) -> ndarray:
     radius, angle = np.hypot(s.x, s.y), np.arctan2(s.y, s.x)
     turned = angle * s.rng.integers(1, 9) + radius * s.rng.uniform(-12, 12)
     canvas = _between(s, np.clip(0.5 + 3 * np.sin(turned), 0, 1))
@@ -211,7 +208,7 @@ def _swirl(s: _Sheet) -> np.ndarray:
     return canvas
 
 
-def _abstract(s: _Sheet) -> np.ndarray:
+def _abstract(s: _Sheet) -> ndarray:
     canvas, rng = s.empty, s.rng
     for index in range(int(rng.integers(3, 9))):
         points = rng.uniform(-1, 1, (int(rng.integers(3, 6)), 2))
@@ -224,7 +221,7 @@ def _abstract(s: _Sheet) -> np.ndarray:
     return canvas
 
 
-def _icon(s: _Sheet) -> np.ndarray:
+def _icon(s: _Sheet) -> ndarray:
     canvas = s.empty
     mask = text_mask(str(s.rng.choice(list(_ICONS))), "DejaVuSans", size=int(s.size * 0.9) + 4)
     scale = min(s.width / mask.shape[1], s.height / mask.shape[0])

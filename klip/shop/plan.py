@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
+from numpy import ndarray
 
 from klip.shop.design import Product, design
 
@@ -33,20 +34,20 @@ class ShopPlan:
     packshot_share: float = 0.15  # of the training images after a product's first, 0..1
     val_images: int = 2  # held-out images of every fine-tuning product
     grozi_products: int = 120
-    grozi_queries: int = 8  # in-store crops per product; the gallery is one web packshot each
+    grozi_queries: int = 8  # in-store crops per product; of each one web packshot
     capg_lines: int = 25
     capg_flavours: int = 4  # products that differ in one accent, per line
     capg_queries: int = 6
     rp2k_products: int = 200
     rp2k_queries: int = 5
-    rp2k_train: int = 8  # photographs per product to train on, as RP2K's own protocol has it
-    size: int = 144  # longer side in pixels; close photographs are cut to the product's shape
-    finetune_strength: float = 0.7  # how hard the photographs are, 0..1, see `photo.photograph`
+    rp2k_train: int = 8  # photographs per product to train on, as in RP2K
+    size: int = 144  # longer side in pixels
+    finetune_strength: float = 0.7  # how hard photographs are, 0..1
     grozi_strength: float = 0.8
     capg_strength: float = 0.3
     rp2k_strength: float = 0.4
-    store: float = 0.3  # how much of the store's light, glass and stickers is in a photograph, 0..1
-    squashed: float = 0.1  # share of close photographs that lose the product's aspect ratio, 0..1
+    store: float = 0.3  # share of the store's light, glass and stickers, 0..1
+    squashed: float = 0.1  # share of close photographs out of proportion, 0..1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,11 +79,12 @@ def _wanted(name: str, value: object, *, share: bool) -> str:
     return f"be a whole number of {limits}"
 
 
-def counts(plan: ShopPlan) -> np.ndarray:
+def counts(plan: ShopPlan) -> ndarray:
     """Training images per fine-tuning product (breadth,), most frequent first: max_images /
     rank ** exponent (Zipf's law), rounded, clipped.
     """
-    share = plan.max_images / np.arange(1, plan.breadth + 1, dtype=np.float64) ** plan.exponent
+    rank = np.arange(1, plan.breadth + 1, dtype=np.float64)
+    share = plan.max_images / rank**plan.exponent
     return np.clip(np.round(share), plan.min_images, plan.max_images).astype(np.int64)
 
 

@@ -19,8 +19,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pandas as pd
+from numpy import ndarray
+from numpy.random import Generator
 from tqdm import tqdm
 
 from klip.shop.design import Product
@@ -33,14 +34,12 @@ from klip.shop.store import in_store
 SETS = ("finetune", "grozi_like", "capg_like", "rp2k_like")
 """The sets a render holds; each draws its products from the range of the same name."""
 
-Job = tuple[ShopPlan, str, int, str]
-"""Plan, set, number of a product in it, folder."""
-Row = tuple[str, str, str, str]
-"""Image, product, split, SHA-256 of the file."""
+Job = tuple[ShopPlan, str, int, str]  # plan, set, number of a product in it, folder
+Row = tuple[str, str, str, str]  # image, product, split, SHA-256 of the file
 
 
 @lru_cache(maxsize=8)
-def _clutter(plan: ShopPlan, name: str) -> tuple[np.ndarray, ...]:
+def _clutter(plan: ShopPlan, name: str) -> tuple[ndarray, ...]:
     """Cut-outs of other products for the background, RGBA uint8."""
     made = products_of(plan, name)
     chosen = stream("clutter", name, plan.seed).choice(len(made), 24)
@@ -48,13 +47,8 @@ def _clutter(plan: ShopPlan, name: str) -> tuple[np.ndarray, ...]:
 
 
 def _shot(
-    plan: ShopPlan,
-    name: str,
-    *,
-    product: Product,
-    views: list[np.ndarray],
-    rng: np.random.Generator,
-) -> np.ndarray:
+    plan: ShopPlan, name: str, *, product: Product, views: list[ndarray], rng: Generator
+) -> ndarray:
     """A photograph in the store, RGB uint8 (h, w, 3); a close one is cut to the product."""
     clutter, style = _clutter(plan, name), "tight"
     others = [clutter[i] for i in rng.integers(len(clutter), size=5)]
@@ -69,7 +63,7 @@ def _shot(
     return cut_out(picture, view, rng=rng) if style == "tight" else picture
 
 
-def _images(plan: ShopPlan, name: str, *, index: int) -> dict[str, list[np.ndarray]]:
+def _images(plan: ShopPlan, name: str, *, index: int) -> dict[str, list[ndarray]]:
     """Split -> pictures, RGB uint8 (h, w, 3) whose longer side is size, of one product of a set."""
     product, rng = products_of(plan, name)[index], stream("pictures", name, index, plan.seed)
     trained = int(counts(plan)[index]) if name == "finetune" else 0

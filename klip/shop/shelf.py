@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.paint import (
     Colour,
@@ -26,13 +28,13 @@ from klip.shop.paint import (
 )
 
 
-def trimmed(rgba: np.ndarray) -> np.ndarray:
+def trimmed(rgba: ndarray) -> ndarray:
     """A product without its clear margins; a view."""
     left, top, wide, high = cv2.boundingRect(cv2.compare(rgba[..., 3], 20, cv2.CMP_GT))
     return rgba[top : top + high, left : left + wide] if wide else rgba
 
 
-def lay(canvas: np.ndarray, rgba: np.ndarray, *, corners: np.ndarray) -> np.ndarray:
+def lay(canvas: ndarray, rgba: ndarray, *, corners: ndarray) -> ndarray:
     """Warp the trimmed product to corners (4, 2) in pixels; returns its mask 0..1."""
     part = trimmed(rgba)
     sides = np.hypot(*(corners - np.roll(corners, 1, 0)).T)
@@ -52,10 +54,8 @@ def lay(canvas: np.ndarray, rgba: np.ndarray, *, corners: np.ndarray) -> np.ndar
     return mask
 
 
-def shelf(canvas: np.ndarray, rng: np.random.Generator, *, others: Sequence[np.ndarray]) -> None:
-    """Fill the canvas with what is behind a product: darkness, walls, or rows of goods with
-    price rails.
-    """
+def shelf(canvas: ndarray, rng: Generator, *, others: Sequence[ndarray]) -> None:
+    """Fill the canvas with what is behind a product: a wall, or rows of goods with rails."""
     size = len(canvas)
     x, y = grid(size, size)
     canvas[:] = np.float32(any_colour(rng, (0, 0.5), value=(0.02, 0.95))) * 255
@@ -82,12 +82,7 @@ def shelf(canvas: np.ndarray, rng: np.random.Generator, *, others: Sequence[np.n
 
 
 def _row(
-    canvas: np.ndarray,
-    goods: list[np.ndarray],
-    *,
-    floor: float,
-    high: float,
-    rng: np.random.Generator,
+    canvas: ndarray, goods: list[ndarray], *, floor: float, high: float, rng: Generator
 ) -> None:
     """One shelf from left to right: goods in groups of up to three, or plain boxes."""
     size = len(canvas)
@@ -107,7 +102,7 @@ def _row(
             at += wide + 1
 
 
-def _reduced(rgba: np.ndarray, rng: np.random.Generator, *, side: int) -> np.ndarray:
+def _reduced(rgba: ndarray, rng: Generator, *, side: int) -> ndarray:
     """A product `side` pixels long and a little relit, float RGBA, colours 0..255 and alpha 0..1."""
     part = trimmed(rgba)
     high, wide = part.shape[:2]
@@ -118,9 +113,7 @@ def _reduced(rgba: np.ndarray, rng: np.random.Generator, *, side: int) -> np.nda
     return small * np.float32((light, light, light, 1 / 255))
 
 
-def copies(
-    canvas: np.ndarray, rgba: np.ndarray, *, corners: np.ndarray, rng: np.random.Generator
-) -> None:
+def copies(canvas: ndarray, rgba: ndarray, *, corners: ndarray, rng: Generator) -> None:
     """More of the same left and right of the product, as on a shelf."""
     step = (corners[1] - corners[0] + corners[2] - corners[3]) / 2 * rng.uniform(0.95, 1.15)
     for side in (-1, 1):
@@ -129,7 +122,7 @@ def copies(
             lay(canvas, rgba, corners=corners + side * step + jitter)
 
 
-def shade_behind(canvas: np.ndarray, rng: np.random.Generator, *, corners: np.ndarray) -> None:
+def shade_behind(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
     """The shadow a product throws on what is behind it."""
     size = len(canvas)
     mask = np.zeros(canvas.shape[:2], np.uint8)
@@ -140,7 +133,7 @@ def shade_behind(canvas: np.ndarray, rng: np.random.Generator, *, corners: np.nd
     canvas *= 1 - (soft * np.float32(rng.uniform(0.2, 0.8)))[..., None]
 
 
-def hand(canvas: np.ndarray, rng: np.random.Generator, *, corners: np.ndarray) -> None:
+def hand(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
     """Fingers that reach over one edge of the product, with the arm going out of the frame."""
     size = len(canvas)
     length = float(np.hypot(*(corners[2] - corners[0])))
@@ -162,9 +155,7 @@ def hand(canvas: np.ndarray, rng: np.random.Generator, *, corners: np.ndarray) -
         _limb(canvas, skin, start=root, end=tip, across=thick)
 
 
-def _limb(
-    canvas: np.ndarray, skin: Colour, *, start: np.ndarray, end: np.ndarray, across: float
-) -> None:
+def _limb(canvas: ndarray, skin: Colour, *, start: ndarray, end: ndarray, across: float) -> None:
     """An arm or a finger: a line `across` pixels wide, darker towards its rim."""
     # Only the part of the canvas that it lies on is touched.
     size = len(canvas)
@@ -181,7 +172,7 @@ def _limb(
     blend(canvas[low[1] : high[1], low[0] : high[0]], lit, where=share)
 
 
-def strip(canvas: np.ndarray, rng: np.random.Generator) -> None:
+def strip(canvas: ndarray, rng: Generator) -> None:
     """Something across the picture: a rail, a price tag, a neighbour's edge."""
     size = len(canvas)
     if rng.random() < 0.5:
@@ -199,7 +190,7 @@ def strip(canvas: np.ndarray, rng: np.random.Generator) -> None:
     paste(canvas, turned(bar, rng.choice((0.0, 90.0)) + rng.normal(0, 6)), at=at)
 
 
-def pile(canvas: np.ndarray, rgba: np.ndarray, *, rng: np.random.Generator) -> None:
+def pile(canvas: ndarray, rgba: ndarray, *, rng: Generator) -> None:
     """Many turned, scaled and relit copies of the product over the whole frame."""
     size = len(canvas)
     canvas[:] = np.float32(any_colour(rng, (0, 0.5), value=(0.0, 0.5))) * 255

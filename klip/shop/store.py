@@ -8,6 +8,8 @@ general corpus and retail that fine-tuning is there to close.
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.paint import blend, edge, grid, noise
 
@@ -15,20 +17,20 @@ LAMPS = (0.86, 1.0, 0.82)
 """What the store's green-white lamps leave of red, green and blue."""
 
 
-def in_store(image: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
-    """A photograph, RGB uint8 (S, S, 3), as it looks behind the store's glass door;
-    strength 0 changes nothing.
-    """
+def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
+    """A photograph, RGB uint8 (S, S, 3), behind the store's glass; 0 changes nothing."""
     canvas = image * np.float32(1 / 255)
     lamps = np.float32(LAMPS) * np.float32(rng.uniform(0.9, 1.1))
     canvas *= 1 + (lamps - 1) * np.float32(strength)
     size = len(canvas)
     x, y = grid(size, size)
     if rng.random() < 0.7:  # mist on the pane
-        mist = np.clip(noise(rng, (size, size), zoom=rng.uniform(0.7, 2.0)) * 1.6 - 0.5, 0, 1)
-        blend(canvas, (0.72, 0.78, 0.8), where=mist, opacity=rng.uniform(0.2, 0.7) * strength)
+        grain = noise(rng, (size, size), zoom=rng.uniform(0.7, 2.0))
+        mist, dense = np.clip(grain * 1.6 - 0.5, 0, 1), rng.uniform(0.2, 0.7)
+        blend(canvas, (0.72, 0.78, 0.8), where=mist, opacity=dense * strength)
     for _ in range(int(rng.integers(0, 4))):  # lamps mirrored in the pane
-        turn, offset, width = rng.normal(1.2, 0.25), rng.uniform(-0.9, 0.9), rng.uniform(0.03, 0.14)
+        turn, offset = rng.normal(1.2, 0.25), rng.uniform(-0.9, 0.9)
+        width = rng.uniform(0.03, 0.14)
         across = np.abs(x * np.sin(turn) - y * np.cos(turn) - offset)
         bright = np.float32(rng.uniform(0.2, 0.7) * strength)
         canvas += (edge(across - width, 0.1) * bright)[..., None]
@@ -45,7 +47,7 @@ def in_store(image: np.ndarray, rng: np.random.Generator, *, strength: float) ->
     return (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
-def _sticker(canvas: np.ndarray, rng: np.random.Generator) -> None:
+def _sticker(canvas: ndarray, rng: Generator) -> None:
     """A sticker with a bar code somewhere on the pane, in place."""
     size = len(canvas)
     height, width = int(size * rng.uniform(0.14, 0.3)), int(size * rng.uniform(0.2, 0.42))

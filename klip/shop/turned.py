@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.artwork import Pack
 from klip.shop.paint import any_colour, blend, edge, grid, layer, mix, noise, paste, pick
@@ -28,7 +30,7 @@ class _Profile:
     bottom: float
 
 
-def _profile(shape: str, form: np.random.Generator) -> _Profile:
+def _profile(shape: str, form: Generator) -> _Profile:
     """The silhouette of one kind of package."""
     r = form.uniform
     if shape == "can":
@@ -61,9 +63,7 @@ def _profile(shape: str, form: np.random.Generator) -> _Profile:
     return _Profile(heights, radii, lid, lid + 0.01, r(0.93, 1.0))
 
 
-def _sheen(
-    xn: np.ndarray, rng: np.random.Generator, *, material: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _sheen(xn: ndarray, rng: Generator, *, material: str) -> tuple[ndarray, ndarray]:
     """(factor, added light) over the turned surface; `xn` runs from -1 (left rim) to 1."""
     lean = rng.uniform(-0.5, 0.5)
     body = np.sqrt(np.clip(1 - (xn - lean * 0.5) ** 2 / 1.6, 0, 1))
@@ -78,7 +78,7 @@ def _sheen(
     return 0.6 + 0.45 * body, light * 0.08
 
 
-def lathe(pack: Pack, aspects: tuple[float, float]) -> np.ndarray:
+def lathe(pack: Pack, aspects: tuple[float, float]) -> ndarray:
     """A turned package as RGBA, whose width to height lies between two ratios."""
     size, form = pack.size, pack.form
     aspect = form.uniform(*aspects)
@@ -106,7 +106,8 @@ def lathe(pack: Pack, aspects: tuple[float, float]) -> np.ndarray:
     span = form.uniform(2.2, 3.6)  # radians that the label reaches round
     rgb, material = _body(pack, shape, v=v, lid_end=profile.lid)
     label = _wrapped(pack, profile, xn=xn, v=v, span=span, aspect=aspect)
-    inside = np.abs(v - (profile.top + profile.bottom) / 2) - (profile.bottom - profile.top) / 2
+    top, bottom = profile.top, profile.bottom
+    inside = np.abs(v - (top + bottom) / 2) - (bottom - top) / 2
     blend(rgb, label, where=edge(inside, 2.0 / length))
     factor, light = _sheen(np.clip(xn, -1, 1), form, material=material)
     rgb = rgb * factor[..., None].astype(np.float32) + light[..., None].astype(np.float32)
@@ -118,8 +119,8 @@ def lathe(pack: Pack, aspects: tuple[float, float]) -> np.ndarray:
 
 
 def _wrapped(
-    pack: Pack, profile: _Profile, *, xn: np.ndarray, v: np.ndarray, span: float, aspect: float
-) -> np.ndarray:
+    pack: Pack, profile: _Profile, *, xn: ndarray, v: ndarray, span: float, aspect: float
+) -> ndarray:
     """The label laid round, so that the yaw brings other parts in view; `xn` runs -1..1
     across the package, `v` 0..1 down it.
     """
@@ -134,10 +135,8 @@ def _wrapped(
     return cv2.remap(label, map_x, map_y, cv2.INTER_LINEAR, borderMode=wrap)
 
 
-def _body(pack: Pack, shape: str, *, v: np.ndarray, lid_end: float) -> tuple[np.ndarray, str]:
-    """What shows above and below the label (glass and its contents, metal or plastic, the
-    lid), and the material.
-    """
+def _body(pack: Pack, shape: str, *, v: ndarray, lid_end: float) -> tuple[ndarray, str]:
+    """What shows above and below the label, glass or metal or plastic, and its material."""
     product, form = pack.product, pack.form
     palette, accent = product.palette, product.accent
     other = str(form.choice(("paper", "gloss", "metal"), p=(0.5, 0.35, 0.15)))
@@ -160,10 +159,8 @@ def _body(pack: Pack, shape: str, *, v: np.ndarray, lid_end: float) -> tuple[np.
     return rgb, material
 
 
-def _lid_top(pack: Pack, shape: str, *, across: float, rise: float) -> np.ndarray:
-    """The ellipse of the lid seen from above, as RGBA about `across` pixels wide and twice
-    `rise` high.
-    """
+def _lid_top(pack: Pack, shape: str, *, across: float, rise: float) -> ndarray:
+    """The lid seen from above, as RGBA about `across` pixels wide and twice `rise` high."""
     palette, form = pack.product.palette, pack.form
     high, wide = max(round(2 * rise), 3), max(round(across), 4)
     x, y = grid(high, wide)
