@@ -15,7 +15,7 @@ from klip.cli.options import app, catalogue_of, encoder_of, group, pairs_of
 
 if TYPE_CHECKING:
     from klip.data.catalogue import Catalogue
-    from klip.shop.sets import ShopPlan
+    from klip.shop.plan import ShopPlan
 
 data_app, shop_app = group(), group()
 app.add_typer(data_app, name="data", help="Fetch, check and list image sets.")
@@ -176,7 +176,7 @@ def _size(catalogue: Catalogue) -> str:
 
 def _shop_plan(pairs: dict[str, str]) -> ShopPlan:
     """The plan with the fields given, each in the type of its default."""
-    from klip.shop.sets import ShopPlan
+    from klip.shop.plan import ShopPlan
 
     kinds = {field.name: type(field.default) for field in fields(ShopPlan)}
     given: dict[str, Any] = {}

@@ -27,11 +27,12 @@ COLUMNS = ["image", "product", "split"]
 def shop(name: str, root: Path, *, workers: int = 2, progress: bool = True) -> Catalogue:
     """The default shop, rendered if need be; or the shop that is in a folder of one's own."""
     from klip.shop import sets
+    from klip.shop.plan import ShopPlan
 
     if root != paths.CACHE / "shop" and (root / "plan.json").is_file():
         found = sets.catalogues(root)
     else:
-        found = sets.render(sets.ShopPlan(), root, workers=workers, progress=progress)
+        found = sets.render(ShopPlan(), root, workers=workers, progress=progress)
     frame = found["finetune" if name == "shop" else name.replace("-", "_")]
     return Catalogue(frame, root, name).assign(group=frame["product"].map(_shelf))
 

@@ -20,12 +20,13 @@ from klip.model.device import autocast
 from klip.model.encoder import Encoder
 
 Lessons = Iterable[tuple]
-"""Pictures (2B, S, S, 3) uint8 as `Batches` has them, words (B, L), perhaps a target (2B, D)."""
+"""Pictures (2B, S, S, 3) uint8 as of `Batches`, words (B, L), perhaps a target (2B, D)."""
 
 
 def learn(
-    losses: Callable[..., dict[str, Tensor]],
+    losses: Callable[[tuple], dict[str, Tensor]],
     lessons: Lessons,
+    *,
     steps: int,
     groups: list[dict],
     warmup: int,
@@ -33,9 +34,9 @@ def learn(
     progress: bool,
     weights: Mapping[str, float] = {},  # noqa: B006
 ) -> list[dict]:
-    """Train what is in `groups` by the weighted sum of the losses (1 without a weight).
+    """Train what is in `groups` by the weighted sum of a lesson's losses (default 1).
 
-    AdamW, warm-up, cosine, gradients clipped to 1.  A row of figures every `log_every` steps.
+    AdamW, warm-up, cosine, gradients clipped to 1; a row of figures every `log_every` steps.
     """
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -44,7 +45,7 @@ def learn(
     trained = [parameter for group in groups for parameter in group["params"]]
     history, images, started = [], 0, time.perf_counter()
     for step, lesson in enumerate(tqdm(lessons, "lessons", steps, disable=not progress), 1):
-        parts = losses(*lesson)
+        parts = losses(lesson)
         optimiser.zero_grad(set_to_none=True)
         sum(weights.get(name, 1) * part for name, part in parts.items()).backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -61,27 +62,24 @@ def learn(
 
 
 def seen(tower: Encoder, images: np.ndarray) -> Tensor:
-    """Unit embeddings (2B, D) of pictures (2B, S, S, 3) uint8, in the numbers fastest for it."""
+    """Unit embeddings (2B, D) of pictures (2B, S, S, 3) uint8, in the fastest numbers."""
     device, how = tower.device, tower.preprocess
-    mean, std = (
-        torch.tensor(values, device=device).view(3, 1, 1) for values in (how.mean, how.std)
-    )
+    mean, std = torch.tensor((how.mean, how.std), device=device).view(2, 3, 1, 1)
     pixels = (torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
     with autocast("auto", device, tower.tower if torch.is_grad_enabled() else None):
         return nn.functional.normalize(tower(pixels), dim=1)
 
 
-def contrastive(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's loss (Radford et al. 2021) of unit rows (B, D), row i of one belonging to row
-    i of the other.
-    """
+def contrastive(left: Tensor, right: Tensor, *, scale: Tensor) -> Tensor:
+    """CLIP's loss (Radford et al. 2021) of unit rows (B, D); row i belongs to row i."""
     return ClipLoss()(left, right, scale.exp().clamp(max=100))
 
 
-def captioned(model: nn.Module, words: Tensor, target: Tensor) -> Tensor:
-    """Mean loss of captions (B, L) against locked embeddings (2B, D), packshots before photographs."""
+def captioned(model: nn.Module, words: Tensor, *, target: Tensor) -> Tensor:
+    """Mean loss of captions (B, L) against locked embeddings (2B, D) from `seen`."""
     said = model.encode_text(words.to(target.device), normalize=True)
-    return sum(contrastive(images, said, model.logit_scale) for images in target.chunk(2)) / 2
+    scale = model.logit_scale
+    return sum(contrastive(images, said, scale=scale) for images in target.chunk(2)) / 2
 
 
 def imitation(embedded: Tensor, target: Tensor) -> Tensor:
@@ -93,8 +91,8 @@ def imitation(embedded: Tensor, target: Tensor) -> Tensor:
     return (1 - (embedded * target).sum(1)).mean() + 10 * apart
 
 
-def answered(lessons: Lessons, teacher: Encoder, passes: int, seed: int) -> Iterator[tuple]:
-    """The lessons with what the teacher makes of the pictures as target; kept for later passes."""
+def answered(lessons: Lessons, teacher: Encoder, *, passes: int, seed: int) -> Iterator[tuple]:
+    """The lessons with the teacher's embeddings as target; kept for later passes."""
     kept = []
     for images, words in lessons:
         with torch.no_grad():

@@ -29,15 +29,12 @@ from klip.data.loading import load_catalogue
 from klip.model import blocks, encoder, hub, imagenet
 from klip.model.device import default_device
 from klip.model.encoder import Encoder
-from klip.pretrain.corpus import CORPUS_PIXELS, Batches, corpus, preprocess
+from klip.pretrain.corpus import Batches, corpus, preprocess
 from klip.pretrain.learning import Lessons, answered, captioned, contrastive, imitation, learn, seen
 from klip.recognise import evaluation
 from klip.recognise.prompts import build, tokenizer
 from klip.settings import paths
 from klip.settings.files import write_tensors
-from klip.shop.design import colour_name, design
-from klip.shop.packshot import packshot
-from klip.shop.photo import on_white
 from klip.shop.sets import source_hash
 from klip.stats import metrics
 
@@ -50,30 +47,30 @@ class PretrainConfig:
     lines: int = 4_000  # product lines in the corpus; a line has one to three flavours
     views: int = 2  # packshots rendered of a product: turned, another apple of the kind
     steps: int = 480
-    batch: int = 64  # products a step; each gives one packshot, one photograph and one caption
+    batch: int = 64  # products a step, each a packshot, a photograph and a caption
     pixels: int = 128  # side in training; a test sees more (Touvron et al. 2019)
     test_pixels: int = 160
-    wise: float = 0.5  # share of the trained weights in the image tower beside ImageNet's (WiSE-FT)
+    wise: float = 0.5  # share of the trained weights beside ImageNet's (WiSE-FT)
     lr: float = 2e-4  # of the last block of the image tower
     decay: float = 0.85  # each earlier block has this times the rate
     frozen_blocks: int = 5  # low blocks that keep their ImageNet weights, the stem with them
-    text_lr: float = 1e-3  # of the text tower, which starts from nothing, and of the temperatures
-    text_weight: float = 0.1  # of the image-caption loss while both learn; that of pairs has 1
-    text_steps: int = 120  # whose pictures the text tower names when the image tower is finished
+    text_lr: float = 1e-3  # of the text tower, from nothing, and of the temperatures
+    text_weight: float = 0.1  # of the image-caption loss while both learn; pairs have 1
+    text_steps: int = 120  # whose pictures are named when the image tower is finished
     text_passes: int = 8  # times that it goes through them
     weight_decay: float = 0.05
     warmup: int = 20  # steps
     temperature: float = 0.07  # start of the learnt temperatures, as in CLIP
-    strength: tuple[float, float] = (0.2, 1.0)  # how hard the photographs are, see klip.shop.photo
-    cut: float = 0.5  # share of the pictures cut to the product, as by a detector, and padded
+    strength: tuple[float, float] = (0.2, 1.0)  # of the photographs, see klip.shop.photo
+    cut: float = 0.5  # share of the pictures cut to the product, as by a detector
     siblings: float = 0.25  # share of a batch drawn as flavours of one line
     teacher: str = ""  # weight file whose embeddings are matched instead (distillation)
-    passes: int = 1  # times that a pupil goes through the pictures; the teacher sees them once
+    passes: int = 1  # of a pupil through the pictures; the teacher sees them once
     seed: int = 0
 
 
 def start(config: PretrainConfig) -> nn.Module:
-    """The model to be trained: a timm image tower has ImageNet weights, all else random ones."""
+    """The model to train: a timm image tower has ImageNet weights, the rest random ones."""
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
@@ -85,6 +82,7 @@ def start(config: PretrainConfig) -> nn.Module:
 def pretrain(
     config: PretrainConfig,
     out: str | Path,
+    *,
     progress: bool = True,
     log_every: int = 50,
     sets: dict[str, Catalogue] | None = None,
@@ -100,77 +98,83 @@ def pretrain(
     facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
     how = preprocess(config.test_pixels)
     tower = Encoder(model.visual, how, config.arch, config.arch, facts).train()
-    loader = _loader(config, progress)
     study = partial(learn, warmup=config.warmup, log_every=log_every, progress=progress)
+    run = _Run(config, model, tower, _loader(config, progress), study)
     chosen: list[dict] = []
     if config.teacher:
-        history = _imitate(config, tower, loader, study)
+        history = run.imitate()
     else:
         before = copy.deepcopy(tower)
-        history = _match(config, model, tower, loader, study)
+        history = run.match()
         if sets:
-            chosen = choices(before, tower, sets)
-        tower = encoder.interpolate(before, tower, config.wise)
-        model.visual = tower.tower
+            chosen = choices(before, tower, sets=sets)
+        run.tower = encoder.interpolate(before, tower, config.wise)
+        model.visual = run.tower.tower
         shown = history[-1]["images"]
-        named = _name(config, model, tower, loader, study)
-        history += [row | {"images": shown + row["images"]} for row in named]
-    write(model, config, history, out, chosen)
+        history += [row | {"images": shown + row["images"]} for row in run.name()]
+    write(model, config, out=out, history=history, chosen=chosen)
     return pd.DataFrame(history)
 
 
 def _loader(config: PretrainConfig, progress: bool) -> Lessons:
-    batches = Batches(config, *corpus(config, progress=progress), tokenizer(config.arch))
-    how = {"num_workers": os.cpu_count(), "prefetch_factor": 4}
-    how["worker_init_fn"] = encoder.quiet_worker
-    return torch.utils.data.DataLoader(batches, batch_size=None, **how)
+    products, packshots = corpus(config, progress=progress)
+    batches = Batches(config, products, packshots=packshots, tokenize=tokenizer(config.arch))
+    how = {"num_workers": os.cpu_count(), "worker_init_fn": encoder.quiet_worker}
+    return torch.utils.data.DataLoader(batches, batch_size=None, prefetch_factor=4, **how)
 
 
-def _imitate(
-    config: PretrainConfig, tower: Encoder, loader: Lessons, study: Callable
-) -> list[dict]:
-    """A pupil's image tower learns the embeddings of its teacher, at one rate."""
-    teacher = encoder.load(config.teacher).to(tower.device)
-    lessons = answered(loader, teacher, config.passes, config.seed)
+@dataclass
+class _Run:
+    """What is trained, on what, and by which loop (`learn`, with what never changes)."""
 
-    def losses(images: np.ndarray, _: Tensor, target: Tensor) -> dict[str, Tensor]:
-        return {"teacher": imitation(seen(tower, images), target)}
+    config: PretrainConfig
+    model: nn.Module
+    tower: Encoder
+    loader: Lessons
+    study: Callable[..., list[dict]]
 
-    one_rate = replace(config, decay=1.0)
-    return study(losses, lessons, config.steps * config.passes, _image_rates(one_rate, tower))
+    def imitate(self) -> list[dict]:
+        """A pupil's image tower learns the embeddings of its teacher, at one rate."""
+        config = self.config
+        teacher = encoder.load(config.teacher).to(self.tower.device)
+        lessons = answered(self.loader, teacher, passes=config.passes, seed=config.seed)
 
+        def losses(lesson: tuple) -> dict[str, Tensor]:
+            images, _, target = lesson
+            return {"teacher": imitation(seen(self.tower, images), target)}
 
-def _match(
-    config: PretrainConfig, model: nn.Module, tower: Encoder, loader: Lessons, study: Callable
-) -> list[dict]:
-    """Both towers learn: packshots, photographs and captions must find each other."""
-    device, begins = tower.device, np.log(1 / config.temperature)
-    scale = nn.Parameter(torch.tensor(begins, dtype=torch.float32, device=device))
+        rates = _image_rates(replace(config, decay=1.0), self.tower)
+        return self.study(losses, lessons, steps=config.steps * config.passes, groups=rates)
 
-    def losses(images: np.ndarray, words: Tensor) -> dict[str, Tensor]:
-        packshots, photographs = seen(tower, images).chunk(2)
-        said = model.encode_text(words.to(device), normalize=True)
-        return {
-            "pair": contrastive(packshots, photographs, scale),
-            "text": contrastive(photographs, said, model.logit_scale),
-        }
+    def match(self) -> list[dict]:
+        """Both towers learn: packshots, photographs and captions must find each other."""
+        config, model, device = self.config, self.model, self.tower.device
+        begins = np.log(1 / config.temperature)
+        scale = nn.Parameter(torch.tensor(begins, dtype=torch.float32, device=device))
 
-    rates = [*_image_rates(config, tower), _text_rates(config, model, scale)]
-    return study(losses, loader, config.steps, rates, weights={"text": config.text_weight})
+        def losses(lesson: tuple) -> dict[str, Tensor]:
+            images, words = lesson
+            packshots, photographs = seen(self.tower, images).chunk(2)
+            said = model.encode_text(words.to(device), normalize=True)
+            pair = contrastive(packshots, photographs, scale=scale)
+            return {"pair": pair, "text": contrastive(photographs, said, scale=model.logit_scale)}
 
+        rates = [*_image_rates(config, self.tower), _text_rates(config, model, scale)]
+        weights = {"text": config.text_weight}
+        return self.study(losses, self.loader, steps=config.steps, groups=rates, weights=weights)
 
-def _name(
-    config: PretrainConfig, model: nn.Module, tower: Encoder, loader: Lessons, study: Callable
-) -> list[dict]:
-    """The text tower learns to name the embeddings of the finished image tower (LiT)."""
-    pictures = itertools.islice(loader, config.text_steps)
-    lessons = answered(pictures, tower, config.text_passes, config.seed)
+    def name(self) -> list[dict]:
+        """The text tower learns to name the embeddings of the finished image tower (LiT)."""
+        config, model, passes = self.config, self.model, self.config.text_passes
+        pictures = itertools.islice(self.loader, config.text_steps)
+        lessons = answered(pictures, self.tower, passes=passes, seed=config.seed)
 
-    def losses(_: np.ndarray, words: Tensor, target: Tensor) -> dict[str, Tensor]:
-        return {"caption": captioned(model, words, target)}
+        def losses(lesson: tuple) -> dict[str, Tensor]:
+            _, words, target = lesson
+            return {"caption": captioned(model, words, target=target)}
 
-    steps = config.text_steps * config.text_passes
-    return study(losses, lessons, steps, [_text_rates(config, model)])
+        rates = [_text_rates(config, model)]
+        return self.study(losses, lessons, steps=config.text_steps * passes, groups=rates)
 
 
 def _image_rates(config: PretrainConfig, tower: Encoder) -> list[dict]:
@@ -186,7 +190,7 @@ def _text_rates(config: PretrainConfig, model: nn.Module, *more: nn.Parameter) -
 
 
 def write(
-    model: nn.Module, config: PretrainConfig, history: list[dict], out: str | Path, chosen: list
+    model: nn.Module, config: PretrainConfig, *, out: str | Path, history: list, chosen: list
 ) -> None:
     """Weights as fp16 (a pupil: the image tower alone); metadata: arch, preprocess, provenance."""
     tensors = {}
@@ -196,7 +200,7 @@ def write(
         tensors[name] = (value.half() if value.is_floating_point() else value).cpu()
     made = {
         "recipe": asdict(config) | {"teacher": Path(config.teacher).name},
-        "renderer": source_hash(("sets.py", "store.py")),
+        "renderer": source_hash(("plan.py", "sets.py", "store.py")),
         "history": history,
         "chosen": chosen,
     }
@@ -224,7 +228,7 @@ def judges() -> dict[str, Catalogue]:
     return found
 
 
-def choices(before: Encoder, after: Encoder, sets: dict[str, Catalogue]) -> list[dict]:
+def choices(before: Encoder, after: Encoder, *, sets: dict[str, Catalogue]) -> list[dict]:
     """Top-1 (a fraction) of each judge, one packshot, one view, at each resolution and
     share of the trained weights."""
     rows = []
@@ -242,33 +246,3 @@ def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:
     """How a weight file was made: recipe, renderer (hash of the shop's code), history, chosen."""
     with safe_open(Path(file or paths.WEIGHTS / f"{arch}.safetensors"), "pt") as found:
         return json.loads(found.metadata()["provenance"])
-
-
-def zero_shot(arch: str = "nanoclip") -> pd.DataFrame:
-    """Zero-shot classification by prompt, as CLIP does it, of packshots of the range
-    `spare`, never trained on.  A row per question: attribute, choices, correct, total,
-    chance (of the most frequent answer, a fraction)."""
-    model, tokenize = build(arch, trained=True).eval(), tokenizer(arch)
-    tower = encoder.load(paths.WEIGHTS / f"{arch}.safetensors")
-    products, rng = design("spare", 300, (1, 1), 0), np.random.default_rng(0)
-    side = tower.preprocess.size
-    clean = [on_white(packshot(product, CORPUS_PIXELS), rng, side) for product in products]
-    shapes = [product.shape for product in products]
-    colours = [colour_name(product.palette[0]) for product in products]
-    questions = {
-        "package": ("a packshot of a {}", shapes),
-        "main colour": ("a photo of a {} package", colours),
-        "kind of goods": ("a packshot of {}", [product.noun for product in products]),
-    }
-    rows = []
-    with torch.no_grad():
-        images = encoder.embed(tower, clean)  # (N, D)
-        for attribute, (prompt, truth) in questions.items():
-            answers = sorted(set(truth))
-            prompts = tokenize([prompt.format(answer) for answer in answers])
-            text = model.encode_text(prompts, normalize=True)  # (answers, D)
-            said = [answers[k] for k in (images @ text.T).argmax(1).tolist()]
-            correct = sum(a == b for a, b in zip(said, truth, strict=True))
-            chance = max(map(truth.count, answers)) / len(truth)
-            rows.append((attribute, len(answers), correct, len(truth), chance))
-    return pd.DataFrame(rows, columns=["attribute", "choices", "correct", "total", "chance"])

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from klip.shop.goods import CATEGORIES, COLOURS, FLAVOURS, FRUIT, LINES
 from klip.shop.paint import Colour, hsv, luma, mix, stream
@@ -16,6 +17,9 @@ RANGES = ("pretrain", "finetune", "grozi_like", "capg_like", "rp2k_like", "spare
 _ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fl gr kl pl pr sh sl st tr ch qu".split()
 _VOWELS = "a e i o u a e i o ai ea ou io ia y".split()
 _CODAS = ["", "", "", "", "n", "r", "l", "s", "x", "m", "nd", "tt", "ck", "rt", "sch", "ll"]
+_SCHEMES = ("white", "dark", "pastel", "mono", "kraft", "loud", "loud")
+Palette = tuple[Colour, Colour, Colour, Colour]
+"""Ground, second, third colour and ink."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Product:
     shape: str  # of the package, one of `klip.shop.packshot.SHAPES`
     seed: int  # of this flavour's own marks
     line_seed: int  # of all that the flavours of a line share: layout, artwork, package
-    palette: tuple[Colour, Colour, Colour, Colour]  # ground, second, third colour and ink
+    palette: Palette
     accent: Colour  # tells this flavour from its neighbours
 
 
@@ -45,14 +49,14 @@ def colour_name(colour: Colour) -> str:
     """The everyday name nearest to an RGB colour."""
 
     def distance(name: str) -> float:
-        return sum(
-            w * (a - b) ** 2 for w, a, b in zip((2, 4, 3), COLOURS[name], colour, strict=True)
-        )
+        # Squares weighted as the eye does: green counts most, red least.
+        parts = zip((2, 4, 3), COLOURS[name], colour, strict=True)
+        return sum(weight * (a - b) ** 2 for weight, a, b in parts)
 
     return min(COLOURS, key=distance)
 
 
-def _word(rng: np.random.Generator) -> str:
+def _word(rng: Generator) -> str:
     syllables = int(rng.choice((1, 2, 3, 4), p=(0.08, 0.5, 0.34, 0.08)))
     text = ""
     for left in reversed(range(syllables)):
@@ -61,7 +65,7 @@ def _word(rng: np.random.Generator) -> str:
     return text.capitalize() if len(text) > 2 else text.capitalize() + "co"
 
 
-def _hue(rng: np.random.Generator) -> float:
+def _hue(rng: Generator) -> float:
     """A hue in turns, mostly one of those that packs are printed in."""
     if rng.random() < 0.35:
         return float(rng.random())
@@ -70,57 +74,47 @@ def _hue(rng: np.random.Generator) -> float:
     return float(rng.choice(common) + rng.normal(0, 0.02))
 
 
-def _palette(
-    rng: np.random.Generator, hue: float, scheme: str
-) -> tuple[Colour, Colour, Colour, Colour]:
+def _palette(rng: Generator, hue: float, *, scheme: str) -> Palette:
     """Ground, second, third colour and ink of a line of a brand with the given hue and scheme."""
+    r = rng.uniform
 
     def any_colour() -> Colour:
-        return hsv(_hue(rng), rng.uniform(0, 1), rng.uniform(0.2, 1))
+        return hsv(_hue(rng), r(0, 1), value=r(0.2, 1))
 
-    strong = hsv(hue, rng.uniform(0.5, 1), rng.uniform(0.35, 1))
+    strong = hsv(hue, r(0.5, 1), value=r(0.35, 1))
     if scheme == "white":
-        ground = hsv(hue, rng.uniform(0, 0.08), rng.uniform(0.9, 1))
+        ground = hsv(hue, r(0, 0.08), value=r(0.9, 1))
         second, third = strong, any_colour()
     elif scheme == "dark":
-        ground = hsv(hue, rng.uniform(0, 0.8), rng.uniform(0.03, 0.25))
+        ground = hsv(hue, r(0, 0.8), value=r(0.03, 0.25))
         second, third = any_colour(), strong
     elif scheme == "pastel":
-        ground = hsv(hue, rng.uniform(0.1, 0.4), 0.97)
-        second, third = hsv(hue + rng.uniform(-0.3, 0.3), 0.35, 0.9), strong
+        ground = hsv(hue, r(0.1, 0.4), value=0.97)
+        second, third = hsv(hue + r(-0.3, 0.3), 0.35, value=0.9), strong
     elif scheme == "mono":
-        ground, second = strong, hsv(hue, rng.uniform(0.5, 1), rng.uniform(0.15, 0.6))
-        third = hsv(hue, rng.uniform(0, 0.4), 1)
+        ground, second = strong, hsv(hue, r(0.5, 1), value=r(0.15, 0.6))
+        third = hsv(hue, r(0, 0.4), value=1)
     elif scheme == "kraft":
-        ground = hsv(rng.uniform(0.06, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.85))
+        ground = hsv(r(0.06, 0.12), r(0.2, 0.6), value=r(0.4, 0.85))
         second, third = strong, any_colour()
     else:
         other = hue + rng.choice((0.5, 0.33, 0.1, -0.1, -0.33))
-        ground, second, third = strong, hsv(other, rng.uniform(0.5, 1), 0.9), any_colour()
+        ground, second, third = strong, hsv(other, r(0.5, 1), value=0.9), any_colour()
     if rng.random() < 0.25:
         ground, second = second, ground
-    inks = sorted(
-        ((1.0, 1.0, 1.0), (0.03, 0.03, 0.04), second, third, mix(ground, (0, 0, 0), 0.7)),
-        key=lambda ink: -abs(luma(ink) - luma(ground)),
-    )
+    dark = mix(ground, (0, 0, 0), share=0.7)
+    inks = [(1.0, 1.0, 1.0), (0.03, 0.03, 0.04), second, third, dark]
+    inks.sort(key=lambda ink: -abs(luma(ink) - luma(ground)))  # the most legible first
     return ground, second, third, inks[int(rng.choice(5, p=(0.5, 0.25, 0.15, 0.07, 0.03)))]
 
 
-def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) -> list[Product]:
-    """`lines` product lines of one range, each with a number of flavours from `flavours`
-    (low, high).
-    """
+def design(
+    range_name: str, lines: int, *, flavours: tuple[int, int] = (1, 3), seed: int = 0
+) -> list[Product]:
+    """`lines` product lines of a range, each with low to high `flavours`."""
     if range_name not in RANGES:
-        raise ValueError(
-            f"shop design: range must be one of {', '.join(RANGES)}, got {range_name!r}"
-        )
-    if lines < 1:
-        raise ValueError(f"shop design: lines must be at least 1, got {lines!r}")
-    if not 1 <= flavours[0] <= flavours[1] <= len(FLAVOURS):
-        raise ValueError(
-            f"shop design: flavours must be (low, high) with 1 <= low <= high <= {len(FLAVOURS)}, "
-            f"got {flavours!r}"
-        )
+        known = ", ".join(RANGES)
+        raise ValueError(f"shop design: range must be one of {known}, got {range_name!r}")
     rng = stream("design", range_name, seed)
     products: list[Product] = []
     brands: set[str] = set()
@@ -130,30 +124,27 @@ def design(range_name: str, lines: int, flavours: tuple[int, int], seed: int) ->
         if brand in brands or range_of(brand) != range_name:
             continue
         brands.add(brand)
-        hue = _hue(rng)
-        scheme = str(rng.choice(("white", "dark", "pastel", "mono", "kraft", "loud", "loud")))
-        for number in range(min(int(rng.choice((1, 2, 3), p=(0.65, 0.25, 0.1))), lines - made)):
+        hue, scheme = _hue(rng), str(rng.choice(_SCHEMES))
+        several = int(rng.choice((1, 2, 3), p=(0.65, 0.25, 0.1)))
+        for number in range(min(several, lines - made)):
             made += 1
-            products += _line(
-                stream("line", brand, number, seed), brand, number, hue, scheme, flavours
-            )
+            products += _line(brand, number, hue=hue, scheme=scheme, flavours=flavours, seed=seed)
     return products
 
 
 def _line(
-    rng: np.random.Generator,
-    brand: str,
-    number: int,
-    hue: float,
-    scheme: str,
-    flavours: tuple[int, int],
+    brand: str, number: int, *, hue: float, scheme: str, flavours: tuple[int, int], seed: int
 ) -> list[Product]:
     """The products of one line of a brand: one for each of its flavours."""
+    # A stream of its own: what a line is does not hang on how many lines there are.
+    rng = stream("line", brand, number, seed)
     line_seed = int(rng.integers(2**62))
-    palette = _palette(rng, hue + rng.normal(0, 0.04), scheme if rng.random() < 0.75 else "loud")
+    hue = hue + rng.normal(0, 0.04)
+    palette = _palette(rng, hue, scheme=scheme if rng.random() < 0.75 else "loud")
     count = int(rng.integers(flavours[0], flavours[1] + 1))
     if rng.random() < 0.14:
-        category, shape, line, noun = "produce", "produce", "variety", str(rng.choice(list(FRUIT)))
+        category, shape, line = "produce", "produce", "variety"
+        noun = str(rng.choice(list(FRUIT)))
         palette = _skin(rng, noun)
     else:
         category = str(rng.choice(list(CATEGORIES)))
@@ -164,35 +155,39 @@ def _line(
     natural = rng.random() < 0.7
     made: list[Product] = []
     for index, word in enumerate(map(str, words)):
-        for _ in range(12):
-            turn = FLAVOURS[word] + rng.normal(0, 0.03) if natural else rng.random()
-            accent = hsv(turn, rng.uniform(0.45, 1), rng.uniform(0.35, 1))
-            nearest = min(
-                (np.abs(np.subtract(accent, other.accent)).sum() for other in made), default=1.0
-            )
-            if nearest > 0.35:
-                break
+        accent = _accent(rng, FLAVOURS[word] if natural else None, others=made)
         name = f"{brand}-{number}-{line}-{noun}-{word}-{index}".lower().replace(" ", "_")
-        seed = int(rng.integers(2**62))
         what = (brand, line, word, category, noun, shape)
-        made.append(Product(name, *what, seed, line_seed, palette, accent))
+        own = int(rng.integers(2**62))
+        made.append(Product(name, *what, own, line_seed, palette, accent))
     return made
 
 
-def _skin(rng: np.random.Generator, noun: str) -> tuple[Colour, Colour, Colour, Colour]:
-    """The colours of a fruit: skin, second colour, shade, leaf."""
-    skin, grey, bright, second = FRUIT[noun]
-    skin = skin + rng.normal(0, 0.025) if rng.random() < 0.7 else rng.random()
-    body = hsv(skin, grey * rng.uniform(0.6, 1.2), bright * rng.uniform(0.7, 1.15))
-    patch = hsv(second + rng.normal(0, 0.04), rng.uniform(0.4, 0.9), rng.uniform(0.4, 0.95))
-    shade = mix(body, (0.2, 0.12, 0.05), rng.uniform(0.3, 0.8))
-    return body, patch, shade, hsv(rng.uniform(0.2, 0.36), 0.6, 0.5)
-
-
-def caption(product: Product, rng: np.random.Generator) -> str:
-    """One of many ways to say what the product is: brand, flavour, kind, package and
-    colours, in words.
+def _accent(rng: Generator, hue: float | None, *, others: list[Product]) -> Colour:
+    """A colour of about that hue (None: any) that can be told from the other flavours', if
+    one of twelve tries gives it.
     """
+    for _ in range(12):
+        turn = rng.random() if hue is None else hue + rng.normal(0, 0.03)
+        accent = hsv(turn, rng.uniform(0.45, 1), value=rng.uniform(0.35, 1))
+        apart = [np.abs(np.subtract(accent, other.accent)).sum() for other in others]
+        if min(apart, default=1.0) > 0.35:
+            break
+    return accent
+
+
+def _skin(rng: Generator, noun: str) -> Palette:
+    """The colours of a fruit: skin, second colour, shade, leaf."""
+    r, (skin, grey, bright, second) = rng.uniform, FRUIT[noun]
+    skin = skin + rng.normal(0, 0.025) if rng.random() < 0.7 else rng.random()
+    body = hsv(skin, grey * r(0.6, 1.2), value=bright * r(0.7, 1.15))
+    patch = hsv(second + rng.normal(0, 0.04), r(0.4, 0.9), value=r(0.4, 0.95))
+    shade = mix(body, (0.2, 0.12, 0.05), share=r(0.3, 0.8))
+    return body, patch, shade, hsv(r(0.2, 0.36), 0.6, value=0.5)
+
+
+def caption(product: Product, rng: Generator) -> str:
+    """One of many ways to say what the product is, and what it looks like."""
     ground, second, accent = map(colour_name, (*product.palette[:2], product.accent))
     if product.shape == "produce":
         kinds = (
@@ -208,7 +203,8 @@ def caption(product: Product, rng: np.random.Generator) -> str:
             f"{product.brand} {product.flavour} {product.noun}, {pair} {product.shape}",
             f"{product.brand} {product.line} {product.noun} {product.flavour}",
             f"a {pair} {product.shape} of {product.noun} by {product.brand}",
-            f"{product.brand} {product.noun} with {product.flavour}, {ground} {product.shape} with {accent}",
+            f"{product.brand} {product.noun} with {product.flavour}, "
+            f"{ground} {product.shape} with {accent}",
             f"a {ground} {product.shape} of {product.flavour} {product.noun}",
         )
         heads = ("a packshot of {}", "a photo of {}", "{}", "{} on a shelf")

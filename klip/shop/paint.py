@@ -2,104 +2,126 @@
 
 A canvas is float32 RGB of shape (height, width, 3) with values 0..1; a sprite is float32
 RGBA of shape (height, width, 4) with straight (not premultiplied) alpha.  Colours are RGB
-triples 0..1.
+triples 0..1.  A mask is float32 (height, width), 0..1; a `shape` is (height, width),
+a point (x, y) and a box (x0, y0, x1, y1), in pixels.
 """
 
 from __future__ import annotations
 
 import colorsys
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 Colour = tuple[float, float, float]
+Shape = tuple[int, int]
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
 
 
-def stream(*keys: object) -> np.random.Generator:
+def stream(*keys: object) -> Generator:
     """A random generator that depends on nothing but `keys`."""
     digest = hashlib.blake2b("|".join(map(str, keys)).encode(), digest_size=8).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
+def pick(rng: Generator, options: Sequence) -> Any:
+    """One of the options, as it is; `rng.choice` would make an array of them."""
+    return options[int(rng.integers(len(options)))]
+
+
+def hsv(hue: float, saturation: float, *, value: float) -> Colour:
     """RGB of a hue in turns (any real number), saturation and value (clipped to 0..1)."""
-    return colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
+    saturation, value = (min(max(share, 0.0), 1.0) for share in (saturation, value))
+    return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+
+
+def any_colour(
+    rng: Generator, saturation: tuple[float, float], *, value: tuple[float, float]
+) -> Colour:
+    """A colour of any hue whose saturation and value lie between two bounds."""
+    return hsv(rng.random(), rng.uniform(*saturation), value=rng.uniform(*value))
 
 
 def luma(colour: Colour) -> float:
-    """Perceived brightness 0..1."""
+    """Perceived brightness 0..1: the weights of ITU-R BT.601, on the stored RGB values."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def mix(first: Colour, second: Colour, *, share: float) -> Colour:
     """`share` of the second colour, the rest of the first."""
-    return tuple(a * (1.0 - share) + b * share for a, b in zip(first, second, strict=True))
+    pairs = zip(first, second, strict=True)
+    return tuple(a * (1.0 - share) + b * share for a, b in pairs)
 
 
 @lru_cache(maxsize=256)
-def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (x, y) of the pixel centres, each (height, width), running from -1 to 1.
-    Do not write.
-    """
+def grid(height: int, width: int) -> tuple[ndarray, ndarray]:
+    """(x, y) of the pixel centres, (height, width) each, -1 to 1.  Do not write."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return (x + 0.5) * (2.0 / width) - 1.0, (y + 0.5) * (2.0 / height) - 1.0
 
 
 @lru_cache(maxsize=1)
-def _noise_bank() -> np.ndarray:
-    """(24, 256, 256) fractal noise tiles 0..1 with spectra from cloudy to rough; they wrap around."""
+def _noise_bank() -> ndarray:
+    """(24, 256, 256) fractal noise tiles 0..1, from cloudy to rough; they wrap around."""
     rng = stream("noise bank")
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) * 256
     tiles = []
     for index in range(24):
-        spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency, 1.0) ** (
-            0.7 + index / 14
-        )
+        # White noise whose spectrum falls as a power of the frequency: the steeper, the
+        # cloudier.  Its lowest frequencies go, else a tile would be bright at one end.
+        white = np.fft.fft2(rng.standard_normal((256, 256)))
+        spectrum = white / np.maximum(frequency, 1.0) ** (0.7 + index / 14)
         tile = np.fft.ifft2(spectrum * (frequency > 1.5)).real
         tiles.append(np.clip(0.5 + 0.19 * tile / tile.std(), 0.0, 1.0))
     return np.asarray(tiles, np.float32)
 
 
-def noise(
-    rng: np.random.Generator, height: int, width: int, zoom: float = 1.0, stretch: float = 1.0
-) -> np.ndarray:
-    """(height, width) fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it
-    vertically.
-    """
+def noise(rng: Generator, shape: Shape, *, zoom: float = 1.0, stretch: float = 1.0) -> ndarray:
+    """Fractal noise 0..1; `zoom` enlarges the grain, `stretch` lengthens it vertically."""
     tile = _noise_bank()[int(rng.integers(24))]
-    turn, (u, v) = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0, rng.uniform(0, 256, 2)
+    turn = rng.uniform(0, 6.28) if stretch == 1.0 else 0.0
+    u, v = rng.uniform(0, 256, 2)
     c, s = np.cos(turn) / zoom, np.sin(turn) / zoom
+    # From the picture back to the tile: turned, scaled, and begun anywhere in it.
     matrix = np.float32([[c, -s / stretch, u], [s, c / stretch, v]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(tile, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP)
+    return cv2.warpAffine(tile, matrix, shape[::-1], flags=flags, borderMode=cv2.BORDER_WRAP)
 
 
 def blend(
-    canvas: np.ndarray, mask: np.ndarray, colour: Colour | np.ndarray, opacity: float = 1.0
+    canvas: ndarray, colour: Colour | ndarray, *, where: ndarray, opacity: float = 1.0
 ) -> None:
-    """Lay a colour (or a canvas) over `canvas` in place where `mask` (height, width) 0..1 says so."""
-    weight = (mask * np.float32(opacity))[..., None]
+    """Lay a colour (or a canvas) over `canvas`, in place, as the mask `where` says."""
+    weight = (where * np.float32(opacity))[..., None]
     canvas += weight * (np.asarray(colour, np.float32) - canvas)
 
 
-def layer(colour: Colour | np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A sprite: a colour, or colours (height, width, 3), clipped to 0..1, seen where `mask`
-    (height, width) says so.
-    """
+def layer(colour: Colour | ndarray, mask: ndarray) -> ndarray:
+    """A sprite: a colour, or colours (height, width, 3), seen where the mask says so."""
     sprite = np.empty((*mask.shape, 4), np.float32)
     sprite[..., :3], sprite[..., 3] = np.clip(colour, 0, 1), mask
     return sprite
 
 
-def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, degrees: float = 0.0) -> None:
-    """Lay a sprite, turned, with its centre at pixel (x, y) over a canvas or another
-    sprite, in place; clips.
+def paste(
+    canvas: ndarray, sprite: ndarray, *, at: Point | None = None, degrees: float = 0.0
+) -> None:
+    """Lay a sprite, turned, over a canvas or another sprite, in place; what hangs over is
+    cut off.  `at` is where its centre goes, (x, y) in pixels; None is the middle.
     """
     if degrees:
         sprite = turned(sprite, degrees)
+    if at is None:
+        at = canvas.shape[1] / 2, canvas.shape[0] / 2
     height, width = sprite.shape[:2]
+    x, y = at
     left, top = round(x - width / 2), round(y - height / 2)
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
@@ -111,38 +133,50 @@ def paste(canvas: np.ndarray, sprite: np.ndarray, x: float, y: float, degrees: f
     if canvas.shape[2] == 3:
         target += alpha * (part[..., :3] - target)
         return
+    # "Over" of Porter and Duff (1984) for straight alpha: the colours are weighted by how
+    # much of the total cover is the sprite's, so clear pixels below do not darken it.
     total = alpha + target[..., 3:] * (1 - alpha)
     share = alpha / np.maximum(total, 1e-4)
     target[..., :3] += share * (part[..., :3] - target[..., :3])
     target[..., 3:] = total
 
 
-def turned(sprite: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray:
+def turned(sprite: ndarray, degrees: float, *, scale: float = 1.0) -> ndarray:
     """The sprite rotated and scaled, on a frame just large enough."""
     height, width = sprite.shape[:2]
     c, s = np.cos(np.radians(degrees)) * scale, np.sin(np.radians(degrees)) * scale
     new_w = max(int(abs(c) * width + abs(s) * height + 1.5), 2)
     new_h = max(int(abs(s) * width + abs(c) * height + 1.5), 2)
-    matrix = np.float32(
-        [
-            [c, s, new_w / 2 - c * width / 2 - s * height / 2],
-            [-s, c, new_h / 2 + s * width / 2 - c * height / 2],
-        ]
-    )
+    dx = new_w / 2 - c * width / 2 - s * height / 2  # the middle stays the middle
+    dy = new_h / 2 + s * width / 2 - c * height / 2
+    matrix = np.float32([[c, s, dx], [-s, c, dy]])
     if scale < 0.6:
+        # A warp looks at four pixels only: what gets much smaller is averaged first.
         sprite = cv2.resize(sprite, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         matrix[:, :2] *= np.float32([[width / sprite.shape[1], height / sprite.shape[0]]])
     return cv2.warpAffine(sprite, matrix, (new_w, new_h), flags=cv2.INTER_LINEAR)
 
 
-def polygon(height: int, width: int, points: np.ndarray) -> np.ndarray:
-    """(height, width) anti-aliased mask of a polygon whose points (n, 2) run from -1 to 1."""
-    mask = np.zeros((height, width), np.uint8)
+def polygon(shape: Shape, points: ndarray) -> ndarray:
+    """Anti-aliased mask of a polygon whose points (n, 2) run from -1 to 1."""
+    height, width = shape
     pixels = (np.asarray(points, np.float32) + 1.0) * np.float32([width / 2, height / 2])
+    return as_mask(filled(shape, pixels))
+
+
+def filled(shape: Shape, pixels: ndarray) -> ndarray:
+    """Anti-aliased mask, uint8, of a polygon whose points (n, 2) are in pixels."""
+    mask = np.zeros(shape, np.uint8)
+    # OpenCV takes fractions of a pixel as whole numbers: here sixteenths, 4 binary places.
     cv2.fillPoly(mask, [np.round(pixels * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return mask.astype(np.float32) * np.float32(1 / 255)
+    return mask
 
 
-def edge(distance: np.ndarray, soft: float) -> np.ndarray:
+def as_mask(drawn: ndarray) -> ndarray:
+    """Mask of a drawing in uint8."""
+    return drawn.astype(np.float32) * np.float32(1 / 255)
+
+
+def edge(distance: ndarray, soft: float) -> ndarray:
     """Mask 0..1 that is 1 where `distance` is negative, with an edge `soft` wide."""
     return np.clip(0.5 - distance / np.float32(soft), 0.0, 1.0)

@@ -10,80 +10,76 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.camera import coarse, compressed, exposed
-from klip.shop.paint import blend, edge, grid, hsv, noise
+from klip.shop.paint import any_colour, blend, edge, grid, noise
 from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip, trimmed
 
 STYLES = ("tight", "scene", "pile")
-"""What a photograph shows: the product filling the frame, in front of a shelf, or a heap of it."""
+"""What a photograph shows: the product close, before a shelf, or a heap of it."""
 
 
 def _corners(
-    centre: Sequence[float],
-    width: float,
-    height: float,
-    degrees: float,
-    warp: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Corners of a rectangle turned and bent by perspective; `warp` is the size of the
-    bend, 0..0.3.
+    rng: Generator, centre: Sequence[float], *, sides: tuple, degrees: float, warp: float
+) -> ndarray:
+    """Corners (4, 2) of a rectangle with sides (width, height), turned, and bent by up to
+    `warp`, 0..0.3, as by perspective.
     """
-    points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32([width / 2, height / 2])
+    points = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.float32(sides) / 2
     points *= 1 + rng.uniform(-warp, warp, (4, 2)).astype(np.float32)
-    if rng.random() < 0.5:
-        points[:, int(rng.integers(2))] *= 1 + warp * rng.uniform(-1, 1) * np.float32(
-            [-1, 1, 1, -1]
-        )
+    if rng.random() < 0.5:  # two opposite sides differ in length
+        axis = int(rng.integers(2))
+        points[:, axis] *= 1 + warp * rng.uniform(-1, 1) * np.float32([-1, 1, 1, -1])
+    points[:, 0] += points[:, 1] * rng.uniform(-warp, warp)  # slanted
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    points[:, 0] += points[:, 1] * rng.uniform(-warp, warp)
     return points @ np.float32([[c, s], [-s, c]]) + np.float32(centre)
 
 
-def on_white(rgba: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
     """A clean packshot as a web shop shows it, RGB uint8 (size, size, 3)."""
     canvas = np.full((size, size, 3), 255.0, np.float32)
     if rng.random() < 0.12:
-        canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.75, 1))) * 255
+        canvas[:] = np.float32(any_colour(rng, (0, 0.3), value=(0.75, 1))) * 255
         canvas += grid(size, size)[1][..., None] * np.float32(rng.uniform(-15, 15))
     high, wide = trimmed(rgba).shape[:2]
-    scale = (
-        size
-        * (rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97))
-        / max(wide, high)
-    )
+    fill = rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97)
+    scale = size * fill / max(wide, high)
     wide, high = wide * scale, high * scale
     if rng.random() < 0.25:
+        # Square, as some shops squash their pictures, or a little out of shape.
         stretch = np.sqrt(wide / high) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
         wide, high = min(wide / stretch, size), min(high * stretch, size)
     centre = [size / 2 + max(size - side, 0) / 2 * rng.uniform(-0.5, 0.5) for side in (wide, high)]
     degrees = rng.normal(0, 12) if rng.random() < 0.12 else 0.0
-    corners = _corners(centre, wide, high, degrees, 0.03 if rng.random() < 0.3 else 0.0, rng)
+    warp = 0.03 if rng.random() < 0.3 else 0.0
+    corners = _corners(rng, centre, sides=(wide, high), degrees=degrees, warp=warp)
     if rng.random() < 0.3:
         x, y = grid(size, size)
         floor = corners[:, 1].max() / size * 2 - 1
         shadow = edge(np.hypot(x / max(wide / size, 0.1) / 1.05, (y - floor) / 0.08) - 1, 1.0)
-        blend(canvas, shadow, (90, 90, 95), rng.uniform(0.2, 0.7))
-    lay(canvas, rgba, corners)
-    if rng.random() < 0.6:
+        blend(canvas, (90, 90, 95), where=shadow, opacity=rng.uniform(0.2, 0.7))
+    lay(canvas, rgba, corners=corners)
+    if rng.random() < 0.6:  # contrast, with white kept, and a light cast
         canvas = (canvas - 255) * np.float32(rng.uniform(0.85, 1.1)) + 255
         canvas *= rng.uniform(0.96, 1.03, 3).astype(np.float32)
     if rng.random() < 0.35:
-        canvas = coarse(canvas, int(np.exp(rng.uniform(np.log(36), np.log(size)))), rng)
+        canvas = coarse(canvas, rng, side=int(np.exp(rng.uniform(np.log(36), np.log(size)))))
     out = np.clip(canvas, 0, 255).astype(np.uint8)
     return compressed(out, int(rng.integers(35, 96))) if rng.random() < 0.7 else out
 
 
 def photograph(
-    rgba: np.ndarray,
-    rng: np.random.Generator,
+    rgba: ndarray,
+    rng: Generator,
+    *,
     size: int,
-    others: Sequence[np.ndarray] = (),
+    others: Sequence[ndarray] = (),
     style: str | None = None,
     strength: float = 1.0,
     squashed: float = 0.5,
-) -> np.ndarray:
+) -> ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
     `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES,
@@ -94,38 +90,54 @@ def photograph(
     if style is None:
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
     if style not in STYLES:
-        raise ValueError(
-            f"shop photograph: style must be one of {', '.join(STYLES)} or None, got {style!r}"
-        )
+        known = ", ".join(STYLES)
+        raise ValueError(f"shop photograph: style must be one of {known} or None, got {style!r}")
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"shop photograph: strength must lie in 0..1, got {strength!r}")
     canvas = np.empty((size, size, 3), np.float32)
     if style == "pile":
-        pile(canvas, rgba, rng)
+        pile(canvas, rgba, rng=rng)
+    elif style == "tight":
+        covered = rng.random() < 0.5  # there is little to see behind the product
+        shelf(canvas, rng, others=() if covered else others)
+        corners = _tight(rgba, rng, size=size, strength=strength, squashed=squashed)
     else:
-        covered = style == "tight" and rng.random() < 0.5
-        shelf(canvas, rng, () if covered else others)
-        if style == "scene" and rng.random() < 0.4:
+        shelf(canvas, rng, others=others)
+        if rng.random() < 0.4:  # out of focus
             canvas = cv2.GaussianBlur(canvas, (0, 0), size * rng.uniform(0.005, 0.025))
-        corners = (
-            _tight(rgba, rng, size, strength, squashed)
-            if style == "tight"
-            else _held(rgba, rng, size, strength)
-        )
-        copies(canvas, rgba, corners, rng, style)
-        if rng.random() < 0.6:
-            shade_behind(canvas, corners, rng)
-        mask = lay(canvas, rgba, corners)
-        if rng.random() < 0.5:
-            _relief(canvas, mask, rng, strength)
-        if rng.random() < (0.6 if style == "scene" else 0.12) * (0.3 + 0.7 * strength):
-            hand(canvas, corners, rng)
-        if rng.random() < 0.25 * strength:
-            strip(canvas, rng)
-    return exposed(canvas, rng, strength, style)
+        corners = _held(rgba, rng, size=size, strength=strength)
+    if style != "pile":
+        chances = (0.5, 0.12) if style == "tight" else (0.3, 0.6)
+        _stand(canvas, rgba, corners=corners, rng=rng, chances=chances, strength=strength)
+    return exposed(canvas, rng, strength=strength, style=style)
 
 
-def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _stand(
+    canvas: ndarray,
+    rgba: ndarray,
+    *,
+    corners: ndarray,
+    rng: Generator,
+    chances: tuple,
+    strength: float,
+) -> None:
+    """Put the product where its corners are, in place, with what stands beside, behind and
+    before it; chances: of its copies, and of a hand.
+    """
+    if rng.random() <= chances[0]:
+        copies(canvas, rgba, corners=corners, rng=rng)
+    if rng.random() < 0.6:
+        shade_behind(canvas, rng, corners=corners)
+    mask = lay(canvas, rgba, corners=corners)
+    if rng.random() < 0.5:
+        _relief(canvas, mask, rng=rng, strength=strength)
+    if rng.random() < chances[1] * (0.3 + 0.7 * strength):
+        hand(canvas, rng, corners=corners)
+    if rng.random() < 0.25 * strength:
+        strip(canvas, rng)
+
+
+def cut_out(image: ndarray, rgba: ndarray, *, rng: Generator) -> ndarray:
     """The middle of a square picture in about its product's shape, as a detector crops it:
     (h, w, 3), one side S.
     """
@@ -138,11 +150,9 @@ def cut_out(image: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> np
 
 
 def _tight(
-    rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float, squashed: float
-) -> np.ndarray:
-    """Where the product lies in a close crop: squashed or not, cut off by up to 35 % on a
-    side or two.
-    """
+    rgba: ndarray, rng: Generator, *, size: int, strength: float, squashed: float
+) -> ndarray:
+    """Where the product lies in a close crop: perhaps squashed, perhaps cut off."""
     high, wide = trimmed(rgba).shape[:2]
     aspect, fill = wide / high, rng.uniform(0.85, 1.1)
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)
@@ -150,6 +160,7 @@ def _tight(
         wide, high = size * rng.uniform(0.85, 1.15), size * rng.uniform(0.85, 1.15)
     x, y = size / 2 + rng.normal(0, 0.03, 2) * size
     if rng.random() < 0.45 * strength:
+        # Larger, and moved towards one side, over which it hangs out.
         cut = rng.uniform(0.05, 0.38, 2) * (rng.random(2) < (0.6, 0.5))
         wide, high = wide * (1 + cut[0] * 1.3), high * (1 + cut[1] * 1.3)
         x += cut[0] * wide * 0.5 * rng.choice((-1, 1))
@@ -157,27 +168,24 @@ def _tight(
     degrees = rng.normal(0, 5) if rng.random() < 0.8 else rng.uniform(-40, 40) * strength
     if rng.random() < 0.03 * strength:
         degrees += rng.choice((90, 180, 270))
-    return _corners((x, y), wide, high, degrees, 0.12 * strength, rng)
+    return _corners(rng, (x, y), sides=(wide, high), degrees=degrees, warp=0.12 * strength)
 
 
-def _held(rgba: np.ndarray, rng: np.random.Generator, size: int, strength: float) -> np.ndarray:
-    """Where the product lies in a scene: 35 to 95 % of the frame, leaning up to 40 degrees."""
+def _held(rgba: ndarray, rng: Generator, *, size: int, strength: float) -> ndarray:
+    """Where the product lies in a scene: 35 to 95 % of the frame, leaning."""
     high, wide = trimmed(rgba).shape[:2]
     scale = size * rng.uniform(0.35 if strength > 0.5 else 0.5, 0.95) / max(wide, high)
     degrees = float(np.clip(rng.normal(0, 16), -42, 42)) * strength
     if rng.random() < 0.06 * strength:
         degrees += rng.choice((90, 180, 270))
     centre = size / 2 + rng.normal(0, 0.14 * size, 2) * strength
-    return _corners(
-        centre, wide * scale * rng.uniform(0.8, 1.15), high * scale, degrees, 0.16 * strength, rng
-    )
+    sides = wide * scale * rng.uniform(0.8, 1.15), high * scale
+    return _corners(rng, centre, sides=sides, degrees=degrees, warp=0.16 * strength)
 
 
-def _relief(
-    canvas: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float
-) -> None:
+def _relief(canvas: ndarray, mask: ndarray, *, rng: Generator, strength: float) -> None:
     """Light that falls unevenly on the product itself: a gradient and glare."""
-    size = canvas.shape[0]
+    size = len(canvas)
     x, y = grid(size, size)
     turn = rng.uniform(0, 6.28)
     along = x * np.cos(turn) + y * np.sin(turn)
@@ -185,5 +193,5 @@ def _relief(
     if rng.random() < 0.5 * strength:
         glare = np.exp(-(((along - rng.uniform(-0.8, 0.8)) / rng.uniform(0.05, 0.3)) ** 2))
         if rng.random() < 0.5:
-            glare *= np.clip(noise(rng, size, size, size / 60) * 4 - 1.6, 0, 1)
+            glare *= np.clip(noise(rng, (size, size), zoom=size / 60) * 4 - 1.6, 0, 1)
         canvas += (mask * glare * np.float32(rng.uniform(40, 220)))[..., None]

@@ -1,7 +1,8 @@
 """What stands round a product in a shop: shelves of other goods, its own copies, hands,
 price strips, piles.
 
-Canvases here are float32 RGB (size, size, 3) with values 0..255, changed in place.
+Canvases here are float32 RGB (size, size, 3) with values 0..255, changed in place; a
+product is cut out, RGBA uint8.
 """
 
 from __future__ import annotations
@@ -10,21 +11,35 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
-from klip.shop.paint import blend, grid, hsv, noise, paste, turned
+from klip.shop.paint import (
+    Colour,
+    any_colour,
+    as_mask,
+    blend,
+    grid,
+    hsv,
+    noise,
+    paste,
+    pick,
+    turned,
+)
 
 
-def trimmed(rgba: np.ndarray) -> np.ndarray:
-    """A product, RGBA uint8, without its clear margins; a view."""
+def trimmed(rgba: ndarray) -> ndarray:
+    """A product without its clear margins; a view."""
     left, top, wide, high = cv2.boundingRect(cv2.compare(rgba[..., 3], 20, cv2.CMP_GT))
     return rgba[top : top + high, left : left + wide] if wide else rgba
 
 
-def lay(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Warp the trimmed product onto the canvas, to corners (4, 2) in pixels; returns its mask 0..1."""
+def lay(canvas: ndarray, rgba: ndarray, *, corners: ndarray) -> ndarray:
+    """Warp the trimmed product to corners (4, 2) in pixels; returns its mask 0..1."""
     part = trimmed(rgba)
     sides = np.hypot(*(corners - np.roll(corners, 1, 0)).T)
     wanted_w, wanted_h = max(sides[1], sides[3], 2.0), max(sides[0], sides[2], 2.0)
+    # A warp looks at four pixels only: what gets much smaller is averaged first.
     if wanted_w < 0.7 * part.shape[1] or wanted_h < 0.7 * part.shape[0]:
         target = int(min(wanted_w, part.shape[1])) + 1, int(min(wanted_h, part.shape[0])) + 1
         part = cv2.resize(part, target, interpolation=cv2.INTER_AREA)
@@ -32,47 +47,33 @@ def lay(canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray) -> np.ndarray
     source = np.float32([(0, 0), (width, 0), (width, height), (0, height)])
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
     target = (canvas.shape[1], canvas.shape[0])
+    # The colours go on beyond the rim, so that it is not mixed with black.
     rgb = cv2.warpPerspective(part[..., :3], matrix, target, borderMode=cv2.BORDER_REPLICATE)
-    mask = cv2.warpPerspective(part[..., 3], matrix, target).astype(np.float32) * np.float32(
-        1 / 255
-    )
-    blend(canvas, mask, rgb)
+    mask = as_mask(cv2.warpPerspective(part[..., 3], matrix, target))
+    blend(canvas, rgb, where=mask)
     return mask
 
 
-def shelf(canvas: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndarray]) -> None:
-    """Fill the canvas with what is behind a product: darkness, walls, or rows of goods with
-    price rails.
-    """
-    size = canvas.shape[0]
+def shelf(canvas: ndarray, rng: Generator, *, others: Sequence[ndarray]) -> None:
+    """Fill the canvas with what is behind a product: a wall, or rows of goods with rails."""
+    size = len(canvas)
     x, y = grid(size, size)
-    canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.02, 0.95))) * 255
+    canvas[:] = np.float32(any_colour(rng, (0, 0.5), value=(0.02, 0.95))) * 255
     canvas *= (1 + rng.uniform(-0.5, 0.5) * x + rng.uniform(-0.5, 0.5) * y)[..., None]
     if rng.random() < 0.4:
-        canvas *= (0.5 + noise(rng, size, size, rng.uniform(0.3, 2.0)))[..., None]
+        rough = noise(rng, (size, size), zoom=rng.uniform(0.3, 2.0))
+        canvas *= (0.5 + rough)[..., None]
     if not others and rng.random() < 0.5:
         return
     rows = int(rng.choice((1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1)))
     high = size / rows * rng.uniform(0.8, 1.1)
-    goods = [
-        _reduced(other, max(int(high * rng.uniform(0.6, 1.0)), 6), rng) for other in others[:4]
-    ]
-    rail = np.float32(hsv(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.15, 1))) * 255
+    goods = []
+    for other in others[:4]:
+        goods.append(_reduced(other, rng, side=max(int(high * rng.uniform(0.6, 1.0)), 6)))
+    rail = np.float32(any_colour(rng, (0, 0.7), value=(0.15, 1))) * 255
     for row in range(rows + 1):
-        floor, at = (row + rng.uniform(0.6, 0.9)) * high, rng.uniform(-0.2, 0.1) * size
-        while at < size:
-            if goods and rng.random() < 0.92:
-                good = goods[int(rng.integers(len(goods)))]
-                for _ in range(int(rng.integers(1, 4))):
-                    paste(canvas, good, at + good.shape[1] / 2, floor - good.shape[0] / 2)
-                    at += good.shape[1] * rng.uniform(0.9, 1.1)
-            else:
-                wide = int(high * rng.uniform(0.2, 0.9)) + 2
-                x0, y0 = max(int(at), 0), max(int(floor - high * rng.uniform(0.4, 0.9)), 0)
-                canvas[y0 : max(int(floor), 0), x0 : max(int(at) + wide, 0)] = rng.uniform(
-                    0, 255, 3
-                )
-                at += wide + 1
+        floor = (row + rng.uniform(0.6, 0.9)) * high
+        _row(canvas, goods, floor=floor, high=high, rng=rng)
         y0, y1 = max(int(floor), 0), max(int(floor + high * 0.12), 1)
         canvas[y0:y1] = rail
         for tag in rng.uniform(0, size, int(rng.integers(0, 4))):
@@ -80,118 +81,133 @@ def shelf(canvas: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
             canvas[y0:y1, int(tag) : int(tag + high * 0.25)] = paper
 
 
-def _reduced(rgba: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+def _row(
+    canvas: ndarray, goods: list[ndarray], *, floor: float, high: float, rng: Generator
+) -> None:
+    """One shelf from left to right: goods in groups of up to three, or plain boxes."""
+    size = len(canvas)
+    at = rng.uniform(-0.2, 0.1) * size
+    while at < size:
+        if goods and rng.random() < 0.92:
+            good = pick(rng, goods)
+            tall, wide = good.shape[:2]
+            for _ in range(int(rng.integers(1, 4))):
+                paste(canvas, good, at=(at + wide / 2, floor - tall / 2))
+                at += wide * rng.uniform(0.9, 1.1)
+        else:
+            wide = int(high * rng.uniform(0.2, 0.9)) + 2
+            x0, y0 = max(int(at), 0), max(int(floor - high * rng.uniform(0.4, 0.9)), 0)
+            box = canvas[y0 : max(int(floor), 0), x0 : max(int(at) + wide, 0)]
+            box[:] = rng.uniform(0, 255, 3)
+            at += wide + 1
+
+
+def _reduced(rgba: ndarray, rng: Generator, *, side: int) -> ndarray:
     """A product `side` pixels long and a little relit, float RGBA, colours 0..255 and alpha 0..1."""
     part = trimmed(rgba)
     high, wide = part.shape[:2]
     scale = side / max(wide, high)
     target = max(round(wide * scale), 2), max(round(high * scale), 2)
     small = cv2.resize(part, target, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return small * np.float32((*(rng.uniform(0.7, 1.0),) * 3, 1 / 255))
+    light = rng.uniform(0.7, 1.0)
+    return small * np.float32((light, light, light, 1 / 255))
 
 
-def copies(
-    canvas: np.ndarray, rgba: np.ndarray, corners: np.ndarray, rng: np.random.Generator, style: str
-) -> None:
-    """More of the same beside the product, as on a shelf."""
-    if rng.random() > (0.5 if style == "tight" else 0.3):
-        return
+def copies(canvas: ndarray, rgba: ndarray, *, corners: ndarray, rng: Generator) -> None:
+    """More of the same left and right of the product, as on a shelf."""
     step = (corners[1] - corners[0] + corners[2] - corners[3]) / 2 * rng.uniform(0.95, 1.15)
     for side in (-1, 1):
         if rng.random() < 0.75:
-            lay(canvas, rgba, corners + side * step + rng.normal(0, 0.02, 2) * canvas.shape[0])
+            jitter = rng.normal(0, 0.02, 2) * len(canvas)
+            lay(canvas, rgba, corners=corners + side * step + jitter)
 
 
-def shade_behind(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> None:
+def shade_behind(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
     """The shadow a product throws on what is behind it."""
+    size = len(canvas)
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    cv2.fillConvexPoly(
-        mask, (corners + rng.uniform(-0.05, 0.08, 2) * canvas.shape[0]).astype(np.int32), 255
-    )
-    soft = cv2.blur(mask, (max(canvas.shape[0] // 10, 1),) * 2).astype(np.float32) * np.float32(
-        1 / 255
-    )
+    moved = corners + rng.uniform(-0.05, 0.08, 2) * size
+    cv2.fillConvexPoly(mask, moved.astype(np.int32), 255)
+    side = max(size // 10, 1)
+    soft = as_mask(cv2.blur(mask, (side, side)))
     canvas *= 1 - (soft * np.float32(rng.uniform(0.2, 0.8)))[..., None]
 
 
-def hand(canvas: np.ndarray, corners: np.ndarray, rng: np.random.Generator) -> None:
+def hand(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
     """Fingers that reach over one edge of the product, with the arm going out of the frame."""
-    size = canvas.shape[0]
+    size = len(canvas)
     length = float(np.hypot(*(corners[2] - corners[0])))
-    side = int(rng.choice((1, 3, 2), p=(0.4, 0.4, 0.2)))
+    side = int(rng.choice((1, 3, 2), p=(0.4, 0.4, 0.2)))  # right, left or lower edge
     a, b = corners[side], corners[(side + 1) % 4]
     inward = corners.mean(0) - (a + b) / 2
     inward = inward / (np.hypot(*inward) + 1e-6)
     thick = max(length * rng.uniform(0.06, 0.11), 3.0)
-    skin = (
-        np.float32(hsv(rng.uniform(0.02, 0.09), rng.uniform(0.25, 0.6), rng.uniform(0.3, 1.0)))
-        * 255
-    )
+    hue, saturation = rng.uniform(0.02, 0.09), rng.uniform(0.25, 0.6)
+    skin = np.float32(hsv(hue, saturation, value=rng.uniform(0.3, 1.0))) * 255
     middle = rng.uniform(0.3, 0.8)
     palm = a + (b - a) * middle - inward * thick * 2.5
-    shapes = [(palm - inward * size + rng.normal(0, 0.3, 2) * size, palm, thick * 4.5)]
+    elbow = palm - inward * size + rng.normal(0, 0.3, 2) * size
+    _limb(canvas, skin, start=elbow, end=palm, across=thick * 4.5)
     for finger in range(int(rng.integers(1, 5))):
         share = middle + (finger - 1.5) * 1.15 * thick / max(np.hypot(*(b - a)), 1)
         root = a + (b - a) * share - inward * thick * 1.5
-        shapes.append(
-            (
-                root,
-                root + inward * thick * rng.uniform(2.0, 5.0) + rng.normal(0, 0.3, 2) * thick,
-                thick,
-            )
-        )
-    for start, end, across in shapes:
-        low = np.clip(np.minimum(start, end) - across, 0, size - 1).astype(int)
-        high = np.clip(np.maximum(start, end) + across + 1, 1, size).astype(int)
-        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-        if mask.size:
-            ends = [(point - low).astype(int).tolist() for point in (start, end)]
-            cv2.line(mask, *ends, 255, max(int(across), 1), cv2.LINE_AA)
-            share = mask.astype(np.float32) * np.float32(1 / 255)
-            inner = cv2.blur(share, (max(int(across * 0.7), 1),) * 2)
-            blend(
-                canvas[low[1] : high[1], low[0] : high[0]],
-                share,
-                skin * (0.35 + 0.7 * inner)[..., None],
-            )
+        tip = root + inward * thick * rng.uniform(2.0, 5.0) + rng.normal(0, 0.3, 2) * thick
+        _limb(canvas, skin, start=root, end=tip, across=thick)
 
 
-def strip(canvas: np.ndarray, rng: np.random.Generator) -> None:
+def _limb(canvas: ndarray, skin: Colour, *, start: ndarray, end: ndarray, across: float) -> None:
+    """An arm or a finger: a line `across` pixels wide, darker towards its rim."""
+    # Only the part of the canvas that it lies on is touched.
+    size = len(canvas)
+    low = np.clip(np.minimum(start, end) - across, 0, size - 1).astype(int)
+    high = np.clip(np.maximum(start, end) + across + 1, 1, size).astype(int)
+    mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+    if not mask.size:
+        return
+    ends = [(point - low).astype(int).tolist() for point in (start, end)]
+    cv2.line(mask, *ends, 255, max(int(across), 1), cv2.LINE_AA)
+    share = as_mask(mask)
+    side = max(int(across * 0.7), 1)
+    lit = skin * (0.35 + 0.7 * cv2.blur(share, (side, side)))[..., None]
+    blend(canvas[low[1] : high[1], low[0] : high[0]], lit, where=share)
+
+
+def strip(canvas: ndarray, rng: Generator) -> None:
     """Something across the picture: a rail, a price tag, a neighbour's edge."""
-    size = canvas.shape[0]
-    wide, high = (
-        (size, int(size * rng.uniform(0.05, 0.2)))
-        if rng.random() < 0.5
-        else (int(size * rng.uniform(0.1, 0.4)), int(size * rng.uniform(0.1, 0.35)))
-    )
+    size = len(canvas)
+    if rng.random() < 0.5:
+        wide, high = size, int(size * rng.uniform(0.05, 0.2))
+    else:
+        wide, high = int(size * rng.uniform(0.1, 0.4)), int(size * rng.uniform(0.1, 0.35))
     bar = np.ones((high + 1, wide + 1, 4), np.float32)
-    bar[..., :3] = np.float32(hsv(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.05, 1))) * 255
-    bar[::3, ::2, :3] *= 0.7
-    edge_at = rng.choice((0.02, 0.98)) * size
-    place = (
-        (edge_at, rng.uniform(0, size)) if rng.random() < 0.5 else (rng.uniform(0, size), edge_at)
-    )
-    paste(canvas, turned(bar, rng.choice((0.0, 90.0)) + rng.normal(0, 6)), *place)
+    bar[..., :3] = np.float32(any_colour(rng, (0, 0.8), value=(0.05, 1))) * 255
+    bar[::3, ::2, :3] *= 0.7  # as if printed on
+    border = rng.choice((0.02, 0.98)) * size
+    if rng.random() < 0.5:
+        at = (border, rng.uniform(0, size))
+    else:
+        at = (rng.uniform(0, size), border)
+    paste(canvas, turned(bar, rng.choice((0.0, 90.0)) + rng.normal(0, 6)), at=at)
 
 
-def pile(canvas: np.ndarray, rgba: np.ndarray, rng: np.random.Generator) -> None:
+def pile(canvas: ndarray, rgba: ndarray, *, rng: Generator) -> None:
     """Many turned, scaled and relit copies of the product over the whole frame."""
-    size = canvas.shape[0]
-    canvas[:] = np.float32(hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.0, 0.5))) * 255
+    size = len(canvas)
+    canvas[:] = np.float32(any_colour(rng, (0, 0.5), value=(0.0, 0.5))) * 255
     part = trimmed(rgba).astype(np.float32)
     part[..., 3] *= np.float32(1 / 255)
     share = float(np.exp(rng.uniform(np.log(0.14), np.log(0.6))))
     scale = share * size / max(part.shape[:2])
     part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    swing = rng.choice((20.0, 180.0))
+    swing = rng.choice((20.0, 180.0))  # laid in order, or thrown in
     stamps = []
     for _ in range(6):
-        stamp = turned(part, rng.uniform(-swing, swing), rng.uniform(0.8, 1.1))
+        stamp = turned(part, rng.uniform(-swing, swing), scale=rng.uniform(0.8, 1.1))
         stamp[..., :3] *= rng.uniform(0.6, 1.1)
         stamps.append(stamp)
     across = int(np.clip(1.5 / share, 2, 8))
-    low = rng.uniform(0, 0.35) if rng.random() < 0.3 else 0.0
+    low = rng.uniform(0, 0.35) if rng.random() < 0.3 else 0.0  # the pile may end below the top
     for row in range(across + 1):
         for column in range(across + 1):
             x, y = (np.array((column, row)) + rng.normal(0, 0.25, 2)) * size / across
-            paste(canvas, stamps[int(rng.integers(6))], x, low * size + y * (1 - low))
+            paste(canvas, pick(rng, stamps), at=(x, low * size + y * (1 - low)))

@@ -8,6 +8,8 @@ general corpus and retail that fine-tuning is there to close.
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from klip.shop.paint import blend, edge, grid, noise
 
@@ -15,46 +17,44 @@ LAMPS = (0.86, 1.0, 0.82)
 """What the store's green-white lamps leave of red, green and blue."""
 
 
-def in_store(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """A photograph, RGB uint8 (S, S, 3), as it looks behind the store's glass door;
-    strength 0 changes nothing.
-    """
+def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
+    """A photograph, RGB uint8 (S, S, 3), behind the store's glass; 0 changes nothing."""
     canvas = image * np.float32(1 / 255)
-    canvas *= 1 + (np.float32(LAMPS) * np.float32(rng.uniform(0.9, 1.1)) - 1) * np.float32(strength)
-    size = canvas.shape[0]
+    lamps = np.float32(LAMPS) * np.float32(rng.uniform(0.9, 1.1))
+    canvas *= 1 + (lamps - 1) * np.float32(strength)
+    size = len(canvas)
     x, y = grid(size, size)
     if rng.random() < 0.7:  # mist on the pane
-        mist = np.clip(noise(rng, size, size, rng.uniform(0.7, 2.0)) * 1.6 - 0.5, 0, 1)
-        blend(canvas, mist, (0.72, 0.78, 0.8), rng.uniform(0.2, 0.7) * strength)
+        grain = noise(rng, (size, size), zoom=rng.uniform(0.7, 2.0))
+        mist, dense = np.clip(grain * 1.6 - 0.5, 0, 1), rng.uniform(0.2, 0.7)
+        blend(canvas, (0.72, 0.78, 0.8), where=mist, opacity=dense * strength)
     for _ in range(int(rng.integers(0, 4))):  # lamps mirrored in the pane
-        turn, offset, width = rng.normal(1.2, 0.25), rng.uniform(-0.9, 0.9), rng.uniform(0.03, 0.14)
+        turn, offset = rng.normal(1.2, 0.25), rng.uniform(-0.9, 0.9)
+        width = rng.uniform(0.03, 0.14)
         across = np.abs(x * np.sin(turn) - y * np.cos(turn) - offset)
-        canvas += (edge(across - width, 0.1) * np.float32(rng.uniform(0.2, 0.7) * strength))[
-            ..., None
-        ]
+        bright = np.float32(rng.uniform(0.2, 0.7) * strength)
+        canvas += (edge(across - width, 0.1) * bright)[..., None]
     if rng.random() < 0.4:  # wires of the rack
         period, phase = rng.uniform(0.25, 0.6), rng.uniform(0, 1)
         along = x if rng.random() < 0.5 else y
+        # A saw-tooth that is 0 in the middle of each wire.
         wire = np.abs(((along / period + phase) % 1.0) - 0.5) * period
-        blend(
-            canvas,
-            edge(wire - rng.uniform(0.015, 0.04), 0.02),
-            (0.75, 0.76, 0.78),
-            0.9 * min(1.0, 1.3 * strength),
-        )
+        mask = edge(wire - rng.uniform(0.015, 0.04), 0.02)
+        opacity = 0.9 * min(1.0, 1.3 * strength)
+        blend(canvas, (0.75, 0.76, 0.78), where=mask, opacity=opacity)
     if rng.random() < 0.7 * strength:
         _sticker(canvas, rng)
     return (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
-def _sticker(canvas: np.ndarray, rng: np.random.Generator) -> None:
+def _sticker(canvas: ndarray, rng: Generator) -> None:
     """A sticker with a bar code somewhere on the pane, in place."""
-    size = canvas.shape[0]
-    height, width = (int(size * side) for side in (rng.uniform(0.14, 0.3), rng.uniform(0.2, 0.42)))
+    size = len(canvas)
+    height, width = int(size * rng.uniform(0.14, 0.3)), int(size * rng.uniform(0.2, 0.42))
     top, left = rng.integers(0, size - height), rng.integers(0, size - width)
-    sticker = np.full(
-        (height, width, 3), (250, 217, 25) if rng.random() < 0.6 else (242, 64, 38), np.uint8
-    )
+    yellow, red = (250, 217, 25), (242, 64, 38)
+    paper = yellow if rng.random() < 0.6 else red
+    sticker = np.full((height, width, 3), paper, np.uint8)
     bars = np.repeat(rng.random(width // 2 + 1) < 0.5, 2)[: width - 4]
     sticker[height // 3 : -2, 2 : width - 2][:, bars] = 12
     canvas[top : top + height, left : left + width] = sticker / np.float32(255)

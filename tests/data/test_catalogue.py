@@ -15,6 +15,7 @@ from klip.data.images import read as read_image
 from klip.data.loading import load_catalogue
 from klip.data.words import natural
 from klip.settings import paths
+from klip.shop.plan import ShopPlan
 
 
 def by_split(catalogue):
@@ -381,7 +382,6 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
 
     calls = []
     sets = types.SimpleNamespace(
-        ShopPlan=lambda: "plan",
         catalogues=catalogues,
         render=lambda plan, root, workers, progress: (
             calls.append((plan, root, workers)) or catalogues(root)
@@ -392,7 +392,7 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
     shop = load_catalogue("shop", workers=1)
     assert shop.root == paths.CACHE / "shop" and shop.name == "shop" and not shop.photographs
     load_catalogue("grozi-like", tmp_path)
-    assert calls == [("plan", paths.CACHE / "shop", 1), ("plan", tmp_path, 2)]
+    assert calls == [(ShopPlan(), paths.CACHE / "shop", 1), (ShopPlan(), tmp_path, 2)]
     (tmp_path / "plan.json").write_text("another plan")
     load_catalogue("grozi-like", tmp_path)
     assert len(calls) == 2

@@ -39,7 +39,9 @@ def unit(rows):
 
 
 def test_batches_have_the_size_asked_for_and_come_again_the_same(corpus):
-    batches = pictures.Batches(SMALL, *corpus, prompts.tokenizer())
+    products, packshots = corpus
+    tokenize = prompts.tokenizer()
+    batches = pictures.Batches(SMALL, products, packshots=packshots, tokenize=tokenize)
     assert len(batches) == 2
     images, tokens = batches[1]
     assert images.shape == (10, 64, 64, 3) and images.dtype == np.uint8
@@ -54,7 +56,8 @@ def test_batches_have_the_size_asked_for_and_come_again_the_same(corpus):
 def test_a_picture_cut_out_has_the_shape_of_its_product_and_is_padded_with_grey(width, height):
     cut = np.zeros((64, 64, 4), np.uint8)
     cut[:height, :width, 3] = 255
-    part = photo.cut_out(np.full((64, 64, 3), 255, np.uint8), cut, np.random.default_rng(0))
+    white = np.full((64, 64, 3), 255, np.uint8)
+    part = photo.cut_out(white, cut, rng=np.random.default_rng(0))
     seen = augment.padded(part, pictures.preprocess(64))
     kept = (seen == 255).all(axis=2)
     rows, columns = kept.any(axis=1).sum(), kept.any(axis=0).sum()
@@ -79,16 +82,12 @@ def test_losses_are_the_cross_entropies_of_their_definition():
 
     scale = torch.tensor(2.0)
     left, right = shown.chunk(2)
-    torch.testing.assert_close(
-        learning.contrastive(left, right, scale),
-        defined(left, right, scale.exp()),
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    near = {"rtol": 1e-4, "atol": 1e-5}
+    found = learning.contrastive(left, right, scale=scale)
+    torch.testing.assert_close(found, defined(left, right, scale.exp()), **near)
     wanted = sum(defined(images, said, model.logit_scale.exp()) for images in (left, right)) / 2
-    torch.testing.assert_close(
-        learning.captioned(model, tokens, shown), wanted, rtol=1e-4, atol=1e-5
-    )
+    found = learning.captioned(model, tokens, target=shown)
+    torch.testing.assert_close(found, wanted, **near)
 
 
 def test_what_a_tower_sees_is_what_it_sees_in_evaluation():
