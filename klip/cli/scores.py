@@ -40,7 +40,7 @@ def reranked(
     from klip.stats import metrics
 
     (found,) = rerank.evaluate([frame], how, max(1, workers), progress=True)
-    gain = metrics.paired_difference(found, frame, "top1", seed=seed)
+    gain = metrics.paired_difference(found, frame, seed=seed)
     took = {name: found.attrs[f"{name}_ms"] for name in ("keypoints", "votes")}
     told = {"method": "keypoints", **asdict(how), **figures_of(found, seed)}
     told |= {"difference": gain.value, "difference_interval": [gain.low, gain.high]}
