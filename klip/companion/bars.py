@@ -1,4 +1,4 @@
-"""Values side by side, most with intervals.  Each function returns a Figure, writes nothing."""
+"""Values side by side, most with intervals.  Functions return a Figure, write nothing."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 @styled
 def rows(table: pd.DataFrame, ours: str) -> Figure:
-    """Every row of the results in the table's order, a panel per set, intervals as bars.
+    """Every row of the results, in the table's order, a panel per set.
 
-    Columns set, row, top1, low, high.  The row `ours` stands out, a dotted line carries its
-    value down the panel.
+    Columns set, row, top1, low, high.  The row `ours` stands out, a dotted line carries
+    its value down the panel.
     """
     names, sets = list(table["row"].unique()), list(table["set"].unique())
     size = (2.6 + 2.3 * len(sets), 0.9 + 0.24 * len(names))
@@ -56,9 +56,9 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
 def comparison(table: pd.DataFrame, title: str = "", *, zero: bool = True) -> Figure:
     """Values with intervals, one line per label, one colour per group.
 
-    The first five columns are label, group, value, low and high, whatever their names; zero
-    draws "no difference".  With eight columns the first three numbers are levels, and a second
-    panel shows the others as differences.
+    The first five columns are label, group, value, low and high, whatever their names;
+    zero draws "no difference".  With eight columns the first three numbers are levels,
+    and a second panel shows the others as differences.
     """
     values, differences = [(2, 3, 4)], [zero]
     if table.shape[1] >= 8:
@@ -88,10 +88,10 @@ def comparison(table: pd.DataFrame, title: str = "", *, zero: bool = True) -> Fi
 
 @styled
 def trade(table: pd.DataFrame, across: str) -> Figure:
-    """What is gained on set `across` (x) against what is gained on each other set (a panel each).
+    """Gains on set `across` (x) against those on each other set, a panel each.
 
-    Columns variant, set, mean, low, high: fractions gained over the frozen encoder; below the
-    line a variant loses.  Names stand in the order of the points.
+    Columns variant, set, mean, low, high: fractions gained over the frozen encoder;
+    below the line a variant loses.  Names stand in the order of the points.
     """
     others = [name for name in table["set"].unique() if name != across]
     gains = table[table["set"] == across].set_index("variant")["mean"]

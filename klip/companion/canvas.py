@@ -1,8 +1,8 @@
-"""What all figures share: one restrained style, colours, panels, and how they are shown.
+"""What all figures share: one restrained style, colours, panels, their encoding.
 
-Accuracies are fractions and become percent at the axis.  Colours are Okabe and Ito's (safe for
-colour-blind readers); markers repeat what colours say.  Figures stay out of pyplot's global
-list, so nothing has to be closed.
+Accuracies are fractions and become percent at the axis.  Colours are Okabe and Ito's
+(safe for colour-blind readers); markers repeat what colours say.  Figures stay out of
+pyplot's global list, so nothing has to be closed.
 """
 
 from __future__ import annotations

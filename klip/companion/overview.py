@@ -20,12 +20,7 @@ RESULTS_HEAD = """\
 
 
 def _sets(profile: str) -> dict[str, dict[str, Any]]:
-    """`sets` of 04_zero_shot.json: label -> its numbers.
-
-    A label is a set's name, perhaps with more words after it (the gallery rule).  Numbers:
-    queries, products, and the fractions frozen, fine_tuned, difference, low, high; where
-    measured also floor (SIFT, the same queries and packshots) and reranked.
-    """
+    """`sets` of 04_zero_shot.json: set and gallery rule -> numbers (results/README.md)."""
     return report.all_metrics(profile).get("04_zero_shot", {}).get("sets", {})
 
 
@@ -35,6 +30,10 @@ def _percent(value: float | None, sign: str = "") -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     return f"{_percent(row['low'], '+')} to {_percent(row['high'], '+')}"
+
+
+def _how(profile: str) -> str:
+    return f"`make reproduce PROFILE={profile}`"
 
 
 def summary(profile: str) -> str:
@@ -61,7 +60,7 @@ def summary(profile: str) -> str:
 def results_table(profile: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
     if not _sets(profile):
-        return f"No run of profile `{profile}` is stored yet: `make reproduce PROFILE={profile}`.\n"
+        return f"No run of profile `{profile}` is stored yet: {_how(profile)}.\n"
     text = RESULTS_HEAD
     for label, row in _sets(profile).items():
         name = label.split()[0]
@@ -82,13 +81,11 @@ def _ledger(profile: str) -> str:
     path = report.folder(profile) / "claims.md"
     if path.is_file():
         return path.read_text()
-    again = f"`make reproduce PROFILE={profile}`"
-    return f"The claims are not judged for profile `{profile}` yet: {again}.\n"
+    return f"The claims are not judged for profile `{profile}` yet: {_how(profile)}.\n"
 
 
 def readme(text: str) -> str:
-    """README's text with what stands between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`
-    made anew.
+    """README's text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
 
     Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and
     `speed:all`, see `report.speeds`.
@@ -97,8 +94,12 @@ def readme(text: str) -> str:
     def filled(match: re.Match[str]) -> str:
         start, kind, profile, end = match.groups()
         if kind == "speed":
-            return start + report.markdown(report.speeds().round(3)) + end
-        return start + (results_table if kind == "results" else _ledger)(profile) + end
+            text = report.markdown(report.speeds().round(3))
+        elif kind == "results":
+            text = results_table(profile)
+        else:
+            text = _ledger(profile)
+        return start + text + end
 
     block = r"(<!-- (results|claims|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
     return re.sub(block, filled, text, flags=re.DOTALL)

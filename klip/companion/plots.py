@@ -1,4 +1,4 @@
-"""Lines and points over a quantity.  Each function returns a Figure and writes nothing."""
+"""Lines and points over a quantity.  Functions return a Figure and write nothing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def depth_curve(table: pd.DataFrame, points: pd.DataFrame, *, chosen: int) -> Fi
 
 @styled
 def budget_curve(table: pd.DataFrame) -> Figure:
-    """Held-out top-1 (mean) of the trained baselines (row) against images per product (budget).
+    """Held-out top-1 (mean) of trained baselines (row) by images per product (budget).
 
     Those with `chosen` (bool) are ringed.
     """
@@ -109,10 +109,10 @@ def budget_curve(table: pd.DataFrame) -> Figure:
 
 @styled
 def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
-    """Correct accepts (products in the gallery) against false ones (others), a line per label.
+    """Correct accepts (known products) against false ones (others), a line per label.
 
-    curves: as `open_set.curve` makes them; chosen, for 95 % correct accepts: thresholds by
-    label, marked on the lines.
+    curves: as `open_set.curve` makes them; chosen, for 95 % correct accepts: thresholds
+    by label, marked on the lines.
     """
     figure, (ax,) = panels(1, (6.8, 4.2))
     ax.plot([0, 1], [0, 1], "--", color=canvas.GREY, linewidth=1, label="chance")
@@ -177,10 +177,10 @@ def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
 def umap_scatter(
     points: Mapping[str, np.ndarray], products: Sequence[str], *, shown: Sequence[str]
 ) -> Figure:
-    """Maps side by side, e.g. before and after; each array is (N, 2), products has N names.
+    """Maps (N, 2) side by side, e.g. before and after; products has N names.
 
-    Those in `shown` stand out (up to 12 differ in colour or marker).  A long name loses its
-    beginning: flavours of one line differ at the end.
+    Those in `shown` stand out (up to 12 differ in colour or marker).  A long name loses
+    its beginning: flavours of one line differ at the end.
     """
     figure, axes = panels(len(points), (1.4 + 3.9 * len(points), 3.9))
     names = np.asarray(products)

@@ -1,7 +1,7 @@
 """A look at the embedding (not in the paper): UMAP, and how far to trust its picture.
 
-Axes: N images, D numbers per embedding.  UMAP's coordinates differ between machines: compare
-the purity, which is measured before the projection, never coordinates.
+Axes: N images, D numbers per embedding.  UMAP's coordinates differ between machines:
+compare the purity, which is measured before the projection, never coordinates.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def trustworthiness(embeddings: np.ndarray, projected: np.ndarray) -> float:
 def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], *, k: int = 5) -> float:
     """Mean share of an image's k nearest others (by cosine) that show its product.
 
-    Of a product of n <= k images the n - 1 nearest count; with a single image it is left out;
-    nothing left: ValueError.
+    Of a product of n <= k images the n - 1 nearest count; with a single image it is
+    left out; nothing left: ValueError.
     """
     points = _unit(embeddings)
     _, owner, size = np.unique(products, return_inverse=True, return_counts=True)

@@ -4,8 +4,8 @@
                         metrics/NN_name.json  claims.csv, .md  report.md
     results/gpu/        what `klip bench` measured, a file per machine and setting
 
-NN is the number of the notebook that writes it: the runner can tell whose it is.  Files appear
-whole or not at all.  No picture that shows a real photograph is ever written.
+NN is the number of the notebook that writes it: the runner can tell whose it is.  Files
+appear whole or not at all.  No picture that shows a real photograph is ever written.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy")
+PACKAGES += ("opencv-contrib-python-headless",)
 LONGEST = 60
 """Rows of a table that report.md and the .md file show; the .csv holds them all."""
 
@@ -44,12 +46,13 @@ def folder(profile: str) -> Path:
     return paths.RESULTS / profile
 
 
-def _path(name: str, profile: str, *, kind: str, suffix: str) -> Path:
-    if not re.fullmatch(r"(\d\d|[A-Z])_[a-z0-9_]+", name):
+def _path(name: str, profile: str) -> Path:
+    """File of a name as tables/02_depths.csv."""
+    if not re.fullmatch(r"\w+/(\d\d|[A-Z])_[a-z0-9_]+\.\w+", name):
         raise ValueError(
             f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
         )
-    return folder(profile) / kind / (name + suffix)
+    return folder(profile) / name
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -96,7 +99,7 @@ def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
 
 def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
     """Write a table, a named index too, as .csv (six digits) and .md; returns the .csv."""
-    path = _path(name, profile, kind="tables", suffix=".csv")
+    path = _path(f"tables/{name}.csv", profile)
     if any(level is not None for level in frame.index.names):
         frame = frame.reset_index()
     write(path.with_suffix(".md"), markdown(frame))
@@ -108,12 +111,12 @@ def save_figure(
 ) -> Path | None:
     """Write a figure: PNG for plots, JPEG for grids of rendered `images`.
 
-    90 dots per inch, the repository stays small.  photographs=True says that it shows real
-    photographs: nothing is written, an older file of that name goes.
+    90 dots per inch, the repository stays small.  photographs=True says that it shows
+    real photographs: nothing is written, an older file of that name goes.
     """
     from klip.companion.canvas import encoded
 
-    path = _path(name, profile, kind="figures", suffix=".jpg" if images else ".png")
+    path = _path(f"figures/{name}.{'jpg' if images else 'png'}", profile)
     if photographs:
         path.unlink(missing_ok=True)
         return None
@@ -137,8 +140,6 @@ def provenance() -> dict[str, Any]:
     """Versions, device, threads, commit, date; no user, host, folder; no heavy import."""
     torch = sys.modules.get("torch")
     device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "CPU"
-    packages = ["torch", "open_clip_torch", "pytorch-metric-learning", "numpy"]
-    packages.append("opencv-contrib-python-headless")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -146,19 +147,19 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads() if torch else os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
+        **{name: metadata.version(name) for name in PACKAGES},
     }
 
 
 def save_metrics(values: Mapping[str, Any], name: str, *, profile: str) -> Path:
     """Write numbers as JSON with the `provenance` of this run; NaN becomes null."""
-    path = _path(name, profile, kind="metrics", suffix=".json")
-    return write_json(path, {**values, "provenance": provenance()})
+    values = {**values, "provenance": provenance()}
+    return write_json(_path(f"metrics/{name}.json", profile), values)
 
 
 def read_metrics(name: str, profile: str) -> dict[str, Any]:
     """What another notebook wrote; FileNotFoundError where it has not run."""
-    path = _path(name, profile, kind="metrics", suffix=".json")
+    path = _path(f"metrics/{name}.json", profile)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing; notebook {name.split('_')[0]} writes it: "

@@ -1,10 +1,10 @@
 """Run the notebooks of a profile in order, each only when what decides it has changed.
 
 These decide: its code cells (not prose, not outputs), all its parameters, all of klip's
-source and the encoders that it ships, the metrics of other notebooks that it reads, which
-evaluation sets are at hand and, but for nano, where they lie.  A notebook also runs when a
-file that it wrote is gone.  Images of a user are not looked at: after changing them, `make
-clean`.
+source and the encoders that it ships, the metrics of other notebooks that it reads,
+which evaluation sets are at hand and, but for nano, where they lie.  A notebook also
+runs when a file that it wrote is gone.  Images of a user are not looked at: after
+changing them, `make clean`.
 """
 
 from __future__ import annotations
@@ -47,20 +47,17 @@ def run(
 ) -> list[str]:
     """Bring results/<profile> up to date, print its summary; returns what notebooks ran.
 
-    `only` gives notebooks by number ("03"); what they read from earlier ones is brought up
-    to date first.  Evaluation sets that are not at hand and cannot be fetched are left out,
-    in one line (`fetch.at_hand`).
+    `only` gives notebooks by number ("03"); what they read of earlier ones is brought up
+    to date first.  Evaluation sets that cannot be had are left out, in one line.
     """
     from klip.data import fetch
 
     books = notebooks()
     values = parameters_of(books, profile, given=parameters or {})
-    usual = [number for number in books if number.isdigit() or appendix]
-    due = set(only or usual)
+    due = set(only or [number for number in books if number.isdigit() or appendix])
     for number in due - set(books):
-        raise ValueError(
-            f"reproduce: no notebook has number {number!r}; there are {', '.join(books)}"
-        )
+        known = ", ".join(books)
+        raise ValueError(f"reproduce: no notebook has number {number!r}; there are {known}")
     given = config.settings(values[min(due)])
     there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
@@ -71,11 +68,10 @@ def run(
     for number in reversed(books):
         if number in due:
             due |= {name.split("_")[0] for name in books[number].reads}
-    ran = [
-        book.path.stem
-        for number, book in books.items()
-        if number in due and _bring_up_to_date(book, values[number], around=around)
-    ]
+    ran = []
+    for number, book in books.items():
+        if number in due and _bring_up_to_date(book, values[number], around=around):
+            ran.append(book.path.stem)
     path = paths.RESULTS / profile / "report.md"
     if ran or not path.is_file():
         overview.write_report(profile)
@@ -87,7 +83,8 @@ def run(
 def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any) -> bool:
     """Execute a notebook unless it is up to date; whether it ran.
 
-    What is remembered of it, beside the executed one: its key, and the files that it wrote.
+    What is remembered of it, beside the executed one: its key, and the files that it
+    wrote.
     """
     folder = paths.RESULTS / values["profile"]
     memory = folder / "notebooks" / f"{book.path.stem}.json"
@@ -110,7 +107,8 @@ def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any)
 
 
 def execute(book: Notebook, values: Mapping[str, Any]) -> None:
-    """papermill, in this interpreter's environment; the result appears whole or not at all.
+    """papermill, in this interpreter's environment; the result appears whole or not at
+    all.
 
     NotebookError for a cell that fails; how far it got is kept in the cache.
     """

@@ -1,24 +1,24 @@
 """Verdicts on the paper's claims, computed from what was measured, never typed.
 
 Evidence has a row per comparison: claim (id), test (`published.Comparison.name`), set,
-difference, low, high (95 % interval), status and why.  Where the test's unit is `points` the
-three numbers are fractions of queries, where it is `times` natural logarithms of a ratio of
-seconds.  A row whose status is not `compared` says why and is shown, but decides nothing:
-`not comparable`, the rival ended under its own frozen backbone and is no rival; `not tested`,
-the tower cannot tell, as one that knows too little before it is fine-tuned.
+difference, low, high (95 % interval), status and why.  In a test's unit `points` the
+three numbers are fractions of queries, in `times` natural logarithms of a ratio of
+seconds.  A row whose status is not `compared` says why and is shown, but decides
+nothing: `not comparable`, the rival ended under its own frozen backbone and is no
+rival; `not tested`, the tower cannot tell, it knows too little before fine-tuning.
 
-A row holds when its whole interval lies on the claimed side: above, low > 0; below, high <
-0; near, low > -margin.  It fails when the interval lies on the other side, and is open when
-it touches both.  The verdict of a claim is the first of these that is true:
+A row holds when its whole interval lies on the claimed side: above, low > 0; below,
+high < 0; near, low > -margin.  It fails when it lies on the other side, and is open
+when it touches both.  The verdict of a claim is the first of these that is true:
 `not tested`      it has no row, or all its rows are not tested;
-`not upheld`      one compared row at least fails (the likelier, the more rows: read them);
+`not upheld`      one compared row at least fails (the likelier, the more rows);
 `not comparable`  one row at least is not comparable;
 `upheld`          each of its tests was measured and all compared rows hold;
 `undecided`       else.
 
-C6 sets the best *inner* depth against either end of the sweep, whichever depth was chosen:
-where an end is best, the difference to it is negative.  The best depth is picked on the very
-queries that it is compared on, which flatters it a little.
+C6 sets the best *inner* depth against either end of the sweep, whichever depth was
+chosen: where an end is best, the difference to it is negative.  The best depth is
+picked on the very queries that it is compared on, which flatters it a little.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def evidence(
     status: str = "compared",
     why: str = "",
 ) -> dict[str, Any]:
-    """A checked row of evidence, see the head of this file; `test` as its Comparison is named.
+    """A checked row of evidence, see the head of this file.
 
-    place: the set, perhaps with more words (the gallery rule).  difference: value, low, high.
+    test: name of its Comparison.  place: the set, perhaps with more words after it (the
+    gallery rule).  difference: value, low, high.
     """
     value, low, high = map(float, difference)
     row = {"claim": claim, "test": test, "set": place, "difference": value}
@@ -56,7 +57,7 @@ def evidence(
 
 
 def holds(row: Mapping[str, Any]) -> bool | None:
-    """Whether a row is as the paper says; None where its interval lies on both sides."""
+    """Whether a row is as the paper says; None: its interval lies on both sides."""
     claim, test = _terms(row)
     low, high, bound = row["low"], row["high"], 0.0
     if test.expected == "below":
@@ -73,21 +74,23 @@ def verdicts(
 ) -> pd.DataFrame:
     """The ledger, a row per claim: id, claim, section, paper, ours, verdict (all text).
 
-    rows: evidence, perhaps none; rules in the head of this file.  reasons: claim's id -> why
-    it, or a part of it, could not be tested.  Only column `paper` has published figures.
-    ValueError for a row that is none.
+    rows: evidence, perhaps none; ValueError for one that cannot be judged.  reasons:
+    claim's id -> why it, or a part of it, could not be tested.  Only column `paper` has
+    published figures.
     """
     # Rows stored before there was a status were all compared.
-    rows, reasons = [{"status": "compared", "why": "", **row} for row in rows], reasons or {}
+    rows = [{"status": "compared", "why": "", **row} for row in rows]
     for row in rows:
         _check(row)
     ledger = []
     for claim in CLAIMS:
         own = [row for row in rows if row["claim"] == claim.id]
-        sentence = SENTENCES[claim.id] + (f": {claim.quotation}" if claim.quotation else "")
-        told = _ours(claim, own, reasons.get(claim.id, "")), _verdict(claim, own)
+        reason = reasons.get(claim.id, "") if reasons else ""
+        sentence = ": ".join(filter(None, [SENTENCES[claim.id], claim.quotation]))
+        told = (_ours(claim, own, reason=reason), _verdict(claim, own))
         ledger.append((claim.id, sentence, claim.section, claim.paper, *told))
-    return pd.DataFrame(ledger, columns=["id", "claim", "section", "paper", "ours", "verdict"])
+    columns = ["id", "claim", "section", "paper", "ours", "verdict"]
+    return pd.DataFrame(ledger, columns=columns)
 
 
 def _verdict(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -103,7 +106,7 @@ def _verdict(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> str:
     return "upheld" if len(tested) == len(claim.tests) and all(answers) else "undecided"
 
 
-def _ours(claim: Claim, rows: Sequence[Mapping[str, Any]], reason: str) -> str:
+def _ours(claim: Claim, rows: Sequence[Mapping[str, Any]], *, reason: str) -> str:
     """What was measured, test by test, and why a part was not."""
     if not rows:
         return reason or "no run has measured it"
@@ -120,7 +123,7 @@ def _ours(claim: Claim, rows: Sequence[Mapping[str, Any]], reason: str) -> str:
 
 
 def _text(row: Mapping[str, Any], test: Comparison) -> str:
-    """A row's set and numbers: points of accuracy, or how many times as many seconds."""
+    """A row's set and numbers: points, or how many times as many seconds."""
     numbers = [row["difference"], row["low"], row["high"]]
     if test.unit == "times":
         value, low, high = (f"{math.exp(number):.3g}" for number in numbers)
@@ -133,34 +136,35 @@ def _text(row: Mapping[str, Any], test: Comparison) -> str:
 
 def _terms(row: Mapping[str, Any]) -> tuple[Claim, Comparison]:
     """The claim and the test of a row."""
-    known = {(claim.id, test.name): (claim, test) for claim in CLAIMS for test in claim.tests}
-    if (row["claim"], row["test"]) not in known:
-        names = "; ".join(" ".join(pair) for pair in known)
-        raise ValueError(
-            f"evidence: no claim {row['claim']!r} has a test {row['test']!r}; there are {names}"
-        )
-    return known[row["claim"], row["test"]]
+    known = []
+    for claim in CLAIMS:
+        for test in claim.tests:
+            if (claim.id, test.name) == (row["claim"], row["test"]):
+                return claim, test
+            known.append(f"{claim.id} {test.name}")
+    raise ValueError(
+        f"evidence: no claim {row['claim']!r} has a test {row['test']!r}; "
+        f"there are {'; '.join(known)}"
+    )
 
 
 def _check(row: Mapping[str, Any]) -> None:
     """ValueError for a row that cannot be judged."""
     claim, test = _terms(row)
-    where = f"evidence: {claim.id} '{test.name}' on {row['set']}"
-    sets = [*claim.sets, *(ours for ours, theirs in PAPER_SET.items() if theirs in claim.sets)]
-    if sets and row["set"].split(" ")[0] not in sets:
-        raise ValueError(
-            f"{where}: set must be {', '.join(sets)}, perhaps with more words after it"
-        )
+    mirrors = [ours for ours, theirs in PAPER_SET.items() if theirs in claim.sets]
     numbers = [row["difference"], row["low"], row["high"]]
+    problem = ""
+    if claim.sets and row["set"].split(" ")[0] not in [*claim.sets, *mirrors]:
+        sets = ", ".join([*claim.sets, *mirrors])
+        problem = f"set must be {sets}, perhaps with more words after it"
     # A number that was not finite is stored as null.
-    if None in numbers or not all(map(math.isfinite, numbers)) or row["low"] > row["high"]:
-        raise ValueError(
-            f"{where}: difference, low and high must be finite and low not above high, "
-            f"got {numbers}"
-        )
-    if test.unit == "points" and max(map(abs, numbers)) > 1:
-        raise ValueError(f"{where}: points are stored as fractions from -1 to 1, got {numbers}")
-    if row["status"] not in STATUSES:
-        raise ValueError(
-            f"{where}: status must be one of {', '.join(STATUSES)}, got {row['status']!r}"
-        )
+    elif None in numbers or not all(map(math.isfinite, numbers)):
+        problem = f"difference, low and high must be finite, got {numbers}"
+    elif row["low"] > row["high"]:
+        problem = f"low must not be above high, got {numbers[1:]}"
+    elif test.unit == "points" and max(map(abs, numbers)) > 1:
+        problem = f"points are stored as fractions from -1 to 1, got {numbers}"
+    elif row["status"] not in STATUSES:
+        problem = f"status must be one of {', '.join(STATUSES)}, got {row['status']!r}"
+    if problem:
+        raise ValueError(f"evidence: {claim.id} '{test.name}' on {row['set']}: {problem}")

@@ -1,7 +1,7 @@
 """Scores with intervals: whole products are resampled, since queries of one are alike.
 
-Takes outcome frames: a row per query with `product` (the true one), `top1`, `top5` (bool).
-Intervals are 95 % percentile bootstraps of 2,000 resamples, if nothing else is said.
+Takes outcome frames: a row per query with `product` (the true one), `top1` and `top5`
+(bool).  Intervals are 95 % percentile bootstraps.
 """
 
 from __future__ import annotations
@@ -20,21 +20,14 @@ Frames = pd.DataFrame | Sequence[pd.DataFrame]
 
 
 class Score(NamedTuple):
-    """Counts of an outcome frame; top1_per_product: mean of the products' fractions."""
+    """Counts and fractions; top1_per_product is the mean of the products' fractions."""
 
     correct: int
-    correct_top5: int
     total: int
     products: int
+    top1: float
+    top5: float
     top1_per_product: float
-
-    @property
-    def top1(self) -> float:
-        return self.correct / self.total
-
-    @property
-    def top5(self) -> float:
-        return self.correct_top5 / self.total
 
     def __str__(self) -> str:
         return f"{self.correct} / {self.total} = {self.top1:.1%}"
@@ -48,33 +41,25 @@ class Difference(NamedTuple):
     high: float
 
 
-class McNemar(NamedTuple):
-    """Queries that only one of two methods has right; p-value of so uneven a split."""
-
-    only_a: int
-    only_b: int
-    p: float
-
-
 def score(frame: pd.DataFrame) -> Score:
-    """Counts and per-product mean of an outcome frame."""
+    """Counts and fractions of an outcome frame."""
     first, five = _counts(frame, "top1"), _counts(frame, "top5")
+    correct, total = int(first["correct"].sum()), int(first["total"].sum())
+    top5 = int(five["correct"].sum()) / total
     share = float((first["correct"] / first["total"]).mean())
-    correct, correct_top5 = int(first["correct"].sum()), int(five["correct"].sum())
-    return Score(correct, correct_top5, int(first["total"].sum()), len(first), share)
+    return Score(correct, total, len(first), correct / total, top5, share)
 
 
 def bootstrap_products(
     frame: pd.DataFrame, stat: str = "top1", *, n: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of one of STATS, n resamples of whole products; (0, 1) for one product."""
-    counts = _counts(frame, stat)
-    low, high = _interval(*_ratio(counts["correct"], counts["total"], stat), n=n, seed=seed)
+    """Interval of one of STATS, whole products resampled; (0, 1) for one product."""
+    _, low, high = _bootstrap(_counts(frame, stat), stat=stat, n=n, seed=seed)
     return max(low, 0.0), high
 
 
 def paired_difference(a: Frames, b: Frames, *, stat: str = "top1", seed: int = 0) -> Difference:
-    """a minus b on the same queries, each a frame or a frame per seed, paired by product.
+    """a minus b on the same queries, paired by product; ValueError for other queries.
 
     A product's difference is that of its means over the seeds; then whole products are
     resampled: the interval is about products, not seeds, and (-1, 1) with one product.
@@ -82,12 +67,12 @@ def paired_difference(a: Frames, b: Frames, *, stat: str = "top1", seed: int = 0
     mine, theirs = _counts(a, stat), _counts(b, stat)
     if not mine["total"].equals(theirs["total"]):
         raise ValueError(
-            "paired difference: both sides need the same products and queries of each, got "
-            f"{int(mine['total'].sum())} queries of {len(mine)} products and "
+            "paired difference: both sides need the same products and queries of each, "
+            f"got {int(mine['total'].sum())} queries of {len(mine)} products and "
             f"{int(theirs['total'].sum())} of {len(theirs)}"
         )
-    part, whole = _ratio(mine["correct"] - theirs["correct"], mine["total"], stat)
-    return Difference(float(part.sum() / whole.sum()), *_interval(part, whole, seed=seed))
+    gained = mine.assign(correct=mine["correct"] - theirs["correct"])
+    return _bootstrap(gained, stat=stat, seed=seed)
 
 
 def unpaired_difference(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame]) -> Difference:
@@ -100,10 +85,9 @@ def unpaired_difference(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame]) ->
 
 def mean_interval(values: Sequence[float]) -> Difference:
     """Mean of two or more measurements with its interval; ValueError for fewer."""
-    values = np.asarray(values, float)
     if len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"mean interval: needs at least 2 finite values, got {values.tolist()}")
-    return Difference(float(values.mean()), *_interval(values, np.ones_like(values)))
+        raise ValueError(f"mean interval: needs 2 or more finite values, got {values}")
+    return _bootstrap(pd.DataFrame({"correct": values, "total": 1.0}))
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
@@ -111,21 +95,25 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.quantile(values, [0.5 - 0.95 / 2, 0.5 + 0.95 / 2]).tolist())
 
 
-def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
-    """Exact two-sided McNemar test (1947) of two methods, queries matched by column `image`.
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> tuple[int, int, float]:
+    """Exact two-sided McNemar test (1947), queries matched by column `image`.
 
-    It takes queries for independent, which near-duplicate photographs of a product are not:
-    read it beside the interval of `paired_difference`, never alone.
+    Queries that only a and only b has right, and the p-value of so uneven a split.  It
+    takes queries for independent, which near-duplicate photographs of a product are
+    not: read it beside the interval of `paired_difference`, never alone.
     """
-    a, b = (frame.set_index("image")["top1"].astype(bool).sort_index() for frame in (a, b))
+    a, b = (frame.set_index("image")["top1"].astype(bool) for frame in (a, b))
+    a, b = a.sort_index(), b.sort_index()
     if not a.index.equals(b.index) or a.index.has_duplicates:
         raise ValueError(
             "McNemar: both sides need every image once and the same images, got "
-            f"{len(a)} and {len(b)} queries, {len(a.index.intersection(b.index))} images in both"
+            f"{len(a)} and {len(b)} queries, "
+            f"{len(a.index.intersection(b.index))} images in both"
         )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, float(p))
+    if only_a + only_b == 0:
+        return 0, 0, 1.0
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue)
 
 
 def over_seeds(frames: Sequence[pd.DataFrame]) -> Difference:
@@ -135,11 +123,11 @@ def over_seeds(frames: Sequence[pd.DataFrame]) -> Difference:
 
 
 def row(frames: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """A line of a results table from one method's frames, one a seed: counts, fractions.
+    """A line of a results table from one method's frames, one a seed.
 
-    correct is the mean over the seeds; low and high are bootstrapped over products, those of
-    wilson (1927) take the queries for independent; lowest and highest are the seeds' range of
-    top1.
+    correct is the mean over the seeds; low and high are bootstrapped over products,
+    those of Wilson (1927) take the queries for independent; lowest and highest are the
+    seeds' range of top1.
     """
     whole = pd.concat(frames)
     pooled, queries = score(whole), len(frames[0])
@@ -165,30 +153,32 @@ def row(frames: Sequence[pd.DataFrame]) -> dict[str, float]:
 
 
 def by_part(frame: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
-    """products, queries, top1, low, high for each part of `longtail.parts` (product -> part).
+    """Score and interval of each part, as `longtail.parts` gives them (product -> part).
 
-    Products without a part are left out; the interval is that of `bootstrap_products`.
+    Products without a part are left out.  Columns part, products, queries, top1, low, high.
     """
     own = frame.assign(part=frame["product"].map(parts)).dropna(subset="part")
     rows = []
     for name, each in own.groupby("part", sort=False):
         found = score(each)
-        rows.append((name, found.products, found.total, found.top1, *bootstrap_products(each)))
-    return pd.DataFrame(rows, columns=["part", "products", "queries", "top1", "low", "high"])
+        size = (found.products, found.total)
+        rows.append((name, *size, found.top1, *bootstrap_products(each)))
+    columns = ["part", "products", "queries", "top1", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare(
     outcomes: Mapping[str, Sequence[pd.DataFrame]], a: str, *, others: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Method `a` against the others (all, or `others`), each given as its seeds' frames.
+    """Method `a` against all (or only `others`), each given as its seeds' frames.
 
-    difference, low, high: of top1, `paired_difference`.  only_a, only_b, p: `mcnemar` of the
-    two seeds whose p is largest, so that a small p held for every seed.
+    difference, low, high: of top1, `paired_difference`.  only_a, only_b, p: `mcnemar`
+    of the two seeds whose p is largest, so that a small p held for every seed.
     """
     rows = []
     for b in others or [name for name in outcomes if name != a]:
         tests = [mcnemar(x, y) for x in outcomes[a] for y in outcomes[b]]
-        worst = max(tests, key=lambda test: test.p)
+        worst = max(tests, key=lambda test: test[-1])
         rows.append((a, b, *paired_difference(outcomes[a], outcomes[b]), *worst))
     columns = ["a", "b", "difference", "low", "high", "only_a", "only_b", "p"]
     return pd.DataFrame(rows, columns=columns)
@@ -215,21 +205,17 @@ def _counts(frames: Frames, stat: str) -> pd.DataFrame:
     return each[0].assign(correct=sum(sums["correct"] for sums in each) / len(each))
 
 
-def _ratio(correct: pd.Series, total: pd.Series, stat: str) -> tuple[np.ndarray, np.ndarray]:
-    """Numerator and denominator of each product; the statistic is the ratio of sums."""
-    part, whole = correct.to_numpy(float), total.to_numpy(float)
+def _bootstrap(
+    counts: pd.DataFrame, *, stat: str = "top1", n: int = 2000, seed: int = 0
+) -> Difference:
+    """A statistic of `_counts` with its interval; (-1, 1) for a single product."""
+    part, whole = counts["correct"].to_numpy(float), counts["total"].to_numpy(float)
     if stat.endswith("_per_product"):
-        return part / whole, np.ones_like(whole)
-    return part, whole
-
-
-def _interval(
-    part: np.ndarray, whole: np.ndarray, *, n: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap of sum(part) / sum(whole); (-1, 1) for a single product."""
+        part, whole = part / whole, np.ones_like(whole)
+    value = float(part.sum() / whole.sum())
     if len(part) == 1:
-        return -1.0, 1.0
-    return percentiles(_resampled(part, whole, n=n, seed=seed))
+        return Difference(value, -1.0, 1.0)
+    return Difference(value, *percentiles(_resampled(part, whole, n=n, seed=seed)))
 
 
 def _resampled(part: np.ndarray, whole: np.ndarray, *, n: int = 2000, seed: int = 0) -> np.ndarray:

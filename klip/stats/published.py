@@ -19,8 +19,9 @@ PUBLISHED: dict[str, dict[str, float | str]] = {
     LCA: {"capg-gp": 92.2, "grozi-120": 72.3},  # ResNext-WSL + LCA + MaxEnt, full finetuning
     HARDEST: {"rp2k": "up to 95, under 90 for hard categories (Peng et al. 2020)"},
 }
-"""Row of ours, as the claims name it -> set -> percent as printed, words for a range; beside it
-the paper's own name of the method.  capg-gp: Table 1, grozi-120: Table 2, rp2k: §5.1."""
+"""Row of ours, as the claims name it -> set -> percent as printed, words for a range;
+beside it the paper's own name of the method.  capg-gp: Table 1, grozi-120: Table 2,
+rp2k: §5.1."""
 SENTENCES = {
     "C1": "Zero-shot recognition is better with the fine-tuned encoder than with the frozen one",
     "C2": "CAPG-GP: above full fine-tuning of ResNeXt and above the linear layer, "
@@ -67,9 +68,10 @@ def of_row(set_name: str, row: str = OURS) -> float | None:
 
 
 class Comparison(NamedTuple):
-    """Row a stands above, below or near row b (not more than the claim's margin below it).
+    """Row a stands above, below or near row b (at most the claim's margin below it).
 
-    unit points: a's fraction of right queries minus b's; times: ln of a's seconds over b's.
+    unit points: right queries of a minus those of b (fractions); times: ln of a's
+    seconds over b's.
     """
 
     a: str

@@ -40,7 +40,7 @@ def random_frame(products: int, seed: int) -> pd.DataFrame:
 
 def test_score_counts_first():
     s = score(frame(a="1110", b="t", c="0"))
-    assert (s.correct, s.correct_top5, s.total, s.products) == (3, 4, 6, 3)
+    assert (s.correct, s.total, s.products) == (3, 6, 3)
     assert (s.top1, s.top5) == (3 / 6, 4 / 6)
     assert s.top1_per_product == pytest.approx((3 / 4 + 0 + 0) / 3)
     assert str(s) == "3 / 6 = 50.0%"
@@ -183,14 +183,15 @@ def asked(answers: str, start: int = 0) -> pd.DataFrame:
 def test_mcnemar_from_its_definition_and_against_statsmodels(both, only_a, only_b, neither):
     a = asked("1" * (both + only_a) + "0" * (only_b + neither))
     b = asked("1" * both + "0" * only_a + "1" * only_b + "0" * neither)
-    found, n = mcnemar(a, b.sample(frac=1, random_state=0)), only_a + only_b
+    *counts, p = mcnemar(a, b.sample(frac=1, random_state=0))
+    n = only_a + only_b
     rarer = (
         sum(comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
     )  # P(the losing side wins this often)
-    assert (found.only_a, found.only_b) == (only_a, only_b)
-    assert found.p == pytest.approx(min(1.0, 2 * rarer), abs=1e-12)
+    assert counts == [only_a, only_b]
+    assert p == pytest.approx(min(1.0, 2 * rarer), abs=1e-12)
     theirs = contingency_tables.mcnemar([[both, only_a], [only_b, neither]], exact=True)
-    assert found.p == pytest.approx(theirs.pvalue, abs=1e-9)
+    assert p == pytest.approx(theirs.pvalue, abs=1e-9)
 
 
 @pytest.mark.parametrize("correct, total", [(0, 9), (3, 10), (10, 10), (777, 5786)])
@@ -239,7 +240,9 @@ def test_comparison_table_holds_difference_interval_and_the_largest_p_of_the_see
     assert table[["a", "b"]].to_numpy().tolist() == [["tuned", "frozen"]]
     assert tuple(table.loc[0, ["difference", "low", "high"]]) == paired_difference(tuned, [base])
     assert (
-        table.loc[0, "p"] == max(mcnemar(one, base).p for one in tuned) > mcnemar(tuned[1], base).p
+        table.loc[0, "p"]
+        == max(mcnemar(one, base)[2] for one in tuned)
+        > mcnemar(tuned[1], base)[2]
     )
     assert compare({"tuned": tuned, "frozen": [base], "chance": [base]}, "tuned")["b"].tolist() == [
         "frozen",
@@ -287,5 +290,5 @@ def test_mean_interval_against_scipy():
     ).confidence_interval
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-    with pytest.raises(ValueError, match="at least 2 finite values, got .1.0."):
+    with pytest.raises(ValueError, match="2 or more finite values, got .1.0."):
         mean_interval([1.0])
