@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from klip.companion import canvas
@@ -14,8 +13,8 @@ from klip.companion.canvas import colour, look, panels, percent, styled
 
 CURVES = {
     "alpha": ("Between frozen and fine-tuned weights", "alpha (0 frozen, 1 fine-tuned)"),
-    "budget": ("Budgets of the trained baselines, on validation products", "images per product"),
-    "depth": ("Depth sweep", "depth (images per product and epoch)"),
+    "budget": ("Budgets of the trained baselines, on validation", "images per product"),
+    "depth": ("Depth sweep, on validation", "depth (images per product and epoch)"),
     "products": (
         "Breadth sweep",
         "products trained on (a quarter of them gets four times the depth)",
@@ -49,15 +48,28 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, *, exponent: float) -> F
     return figure
 
 
-def _curves(table: pd.DataFrame, x: str) -> tuple[Figure, Axes]:
-    """`curve` without its legend: a line per set, its interval as a band."""
+@styled
+def curve(table: pd.DataFrame, x: str, *, points: pd.DataFrame | None = None) -> Figure:
+    """Top-1 of each set (columns set, mean, low, high) against column `x` of CURVES.
+
+    With a column `chosen` (bool) what was chosen is ringed.  points: x and top1 of single
+    runs.
+    """
     figure, (ax,) = panels(1, (6.4, 3.4))
-    for number, (name, rows) in enumerate(table.groupby("set", sort=False)):
+    sets = table.groupby("set", sort=False)
+    for number, (name, rows) in enumerate(sets):
         rows = rows.sort_values(x)
         band = {"color": colour(number), "alpha": 0.15, "linewidth": 0}
         ax.fill_between(rows[x], rows["low"], rows["high"], **band)
         line = {"linestyle": canvas.dashed(number), **look(number)}
         ax.plot(rows[x], rows["mean"], label=str(name), **line)
+    if points is not None:
+        seed = {"color": canvas.GREY, "markersize": 3, "zorder": 1.5}
+        ax.plot(points[x], points["top1"], "o", label="one seed", **seed)
+    if "chosen" in table:
+        taken, ring = table[table["chosen"]], {"markersize": 11, "markerfacecolor": "none"}
+        ring["markeredgecolor"] = canvas.DARK
+        ax.plot(taken[x], taken["mean"], "o", label="chosen", **ring)
     title, label = CURVES[x]
     ax.set(title=title, xlabel=label, ylabel="top-1")
     if x in ("budget", "depth"):  # each is twice the one before, or so
@@ -65,45 +77,7 @@ def _curves(table: pd.DataFrame, x: str) -> tuple[Figure, Axes]:
     places = sorted(set(table[x]))
     ax.set_xticks(places, [f"{place:g}" for place in places])
     percent(ax.yaxis)
-    return figure, ax
-
-
-@styled
-def curve(table: pd.DataFrame, x: str) -> Figure:
-    """Top-1 of each set (columns set, mean, low, high) against column `x`, one of CURVES."""
-    figure, _ = _curves(table, x)
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-@styled
-def depth_curve(table: pd.DataFrame, points: pd.DataFrame, *, chosen: int) -> Figure:
-    """Validation top-1 (mean, low, high) against depth (paper §4.1.3).
-
-    points: depth, top1 of each seed; chosen: the depth to mark.
-    """
-    figure, ax = _curves(table.assign(set="mean of the seeds, 95 % interval"), "depth")
-    seed = {"color": canvas.GREY, "markersize": 3, "zorder": 1.5, "label": "one seed"}
-    ax.plot(points["depth"], points["top1"], "o", **seed)
-    ax.axvline(chosen, color=canvas.ORANGE, linestyle=":", label=f"chosen depth {chosen}")
-    ax.set_ylabel("validation top-1")
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-@styled
-def budget_curve(table: pd.DataFrame) -> Figure:
-    """Held-out top-1 (mean) of trained baselines (row) by images per product (budget).
-
-    Those with `chosen` (bool) are ringed.
-    """
-    # No bands: seven of them hide each other.
-    lines = table.assign(set=table["row"], low=table["mean"], high=table["mean"])
-    figure, ax = _curves(lines, "budget")
-    taken = table[table["chosen"]]
-    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": canvas.DARK}
-    ax.plot(taken["budget"], taken["mean"], "o", **ring)
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=3 if len(sets) <= 3 else 2)
     return figure
 
 

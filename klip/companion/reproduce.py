@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -107,8 +106,7 @@ def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any)
 
 
 def execute(book: Notebook, values: Mapping[str, Any]) -> None:
-    """papermill, in this interpreter's environment; the result appears whole or not at
-    all.
+    """papermill, in this interpreter's environment; the result appears whole or not.
 
     NotebookError for a cell that fails; how far it got is kept in the cache.
     """
@@ -117,28 +115,25 @@ def execute(book: Notebook, values: Mapping[str, Any]) -> None:
     # The kernel `python3` of this environment, and the folders of this process.
     os.environ.update(JUPYTER_PREFER_ENV_PATH="1")
     os.environ.update(KLIP_CACHE=str(paths.CACHE), KLIP_RESULTS=str(paths.RESULTS))
-    target = paths.RESULTS / values["profile"] / "notebooks" / book.path.name
-    partial = target.with_name(f".{target.name}")  # papermill asks for this ending
-    target.parent.mkdir(parents=True, exist_ok=True)
-    given = {name: values[name] for name, own in book.parameters.items() if values[name] != own}
+    profile, name = values["profile"], book.path.name
+    given = {key: values[key] for key, own in book.parameters.items() if values[key] != own}
     how = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
     how["progress_bar"] = {"desc": book.path.stem}
+    running = paths.CACHE / "running" / f"{profile}-{name}"
+    running.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(book.path, partial, given, **how)
-        os.replace(partial, target)
+        papermill.execute_notebook(book.path, running, given, **how)
     except papermill.PapermillExecutionError as error:
-        kept = paths.CACHE / "failed" / f"{values['profile']}-{target.name}"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(partial, kept)
         # Two kinds say all in one sentence.
         if error.ename not in ("ValueError", "FileNotFoundError"):
             print(error, file=sys.stderr)
         line = error.source.strip().splitlines()[0]
         where = f"notebook {book.path.stem}, cell [{error.exec_count}] `{line}`"
-        what = f"{error.ename}: {error.evalue}"
-        raise NotebookError(f"{where}: {what}; how far it got is in {kept}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        what = f"{error.ename}: {error.evalue}; how far it got is in {running}"
+        raise NotebookError(f"{where}: {what}") from None
+    target = paths.RESULTS / profile / "notebooks" / name
+    report.write(target, running.read_bytes())
+    running.unlink()
 
 
 def refresh(profile: str = "nano") -> list[str]:

@@ -10,9 +10,9 @@ from klip.companion import bars, canvas, grids, plots
 
 COUNTS = pd.Series({"a": 400, "b": 120, "c": 50, "d": 20, "e": 3, "f": 1})
 PARTS = pd.Series(["head", "head", "middle", "middle", "tail", "tail"], index=COUNTS.index)
-DEPTHS = pd.DataFrame(
-    {"depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3], "high": [0.4, 0.6, 0.5]}
-)
+DEPTHS = pd.DataFrame({"set": "s", "depth": [1, 4, 16], "mean": [0.3, 0.5, 0.4], "low": [0.2, 0.4, 0.3],
+                       "high": [0.4, 0.6, 0.5], "chosen": [False, True, False]})  # fmt: skip
+SEEDS = pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]})
 RATES = pd.DataFrame({"group": ["stem", "block 0", "proj"], "parameters": [1, 2, 3],
                       "lr": [2e-4 * 0.49, 2e-4 * 0.7, 2e-4]})  # fmt: skip
 HISTORY = pd.DataFrame({"images": [8, 16, 24], "loss": [3.0, 2.0, 1.0], "lr_stem": [0.0, 1e-6, 0.0],
@@ -29,8 +29,9 @@ ROWS = pd.DataFrame({"set": ["x", "x", "y"], "row": ["theirs", "ours", "ours"], 
                      "low": [0.4, 0.5, 0.1], "high": [0.6, 0.7, 0.3]})  # fmt: skip
 WEIGHTS = pd.DataFrame({"weight": [1.0, 0.0, 1.0, 0.0], "set": ["a", "a", "b", "b"], "mean": [0.6, 0.5, 0.7, 0.5],
                         "low": 0.4, "high": 0.8})  # fmt: skip
-BUDGETS = pd.DataFrame({"row": [f"row {n}" for n in range(7) for _ in range(3)], "budget": [2, 4, 8] * 7,
-                        "mean": [0.2, 0.4, 0.3] * 7, "chosen": [False, True, False] * 7})  # fmt: skip
+BUDGETS = pd.DataFrame({"set": [f"row {n}" for n in range(7) for _ in range(3)], "budget": [2, 4, 8] * 7,
+                        "mean": [0.2, 0.4, 0.3] * 7, "low": 0.2, "high": 0.4,
+                        "chosen": [False, True, False] * 7})  # fmt: skip
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (30 + 10 * k, 50, 3), dtype=np.uint8) for k in range(3)]
 PLACES = RNG.normal(size=(9, 2))
@@ -38,13 +39,11 @@ ALL = {
     "rank_frequency": lambda: plots.rank_frequency(COUNTS, PARTS, exponent=1.5),
     "sheet": lambda: grids.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}),
     "confusions": lambda: grids.confusions([tuple(PICTURES)] * 2),
-    "depth_curve": lambda: plots.depth_curve(
-        DEPTHS, pd.DataFrame({"depth": [1, 1], "top1": [0.2, 0.4]}), chosen=4
-    ),
-    "alpha": lambda: plots.curve(DEPTHS.assign(set="s", alpha=[0.0, 0.5, 1.0]), "alpha"),
-    "breadth": lambda: plots.curve(DEPTHS.assign(set="s", products=[40, 80, 160]), "products"),
+    "depth": lambda: plots.curve(DEPTHS, "depth", points=SEEDS),
+    "alpha": lambda: plots.curve(DEPTHS.assign(alpha=[0.0, 0.5, 1.0]), "alpha"),
+    "breadth": lambda: plots.curve(DEPTHS.assign(products=[40, 80, 160]), "products"),
     "weight": lambda: plots.curve(WEIGHTS, "weight"),
-    "budget_curve": lambda: plots.budget_curve(BUDGETS),
+    "budget": lambda: plots.curve(BUDGETS, "budget"),
     "rows": lambda: bars.rows(ROWS, "ours"),
     "accept_curve": lambda: plots.accept_curve({"a": ACCEPTS, "b": ACCEPTS}, {"a": 0.55, "b": 0.3}),
     "rate_bars": lambda: bars.rate_bars({"small": RATES, "large": RATES}),
@@ -111,6 +110,13 @@ def test_breadth_curve_marks_the_breadths():
     ]
 
 
+def test_depth_curve_shows_the_single_runs_and_rings_what_was_chosen():
+    axes = ALL["depth"]().axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["one seed"] == [[1, 0.2], [1, 0.4]] and lines["chosen"] == [[4, 0.5]]
+    assert axes.get_xscale() == "log" and axes.get_xticks().tolist() == [1, 4, 16]
+
+
 def test_weight_curve_has_a_line_for_each_set():
     lines = ALL["weight"]().axes[0].lines
     assert [line.get_label() for line in lines] == ["a", "b"]
@@ -121,7 +127,7 @@ def test_weight_curve_has_a_line_for_each_set():
 
 
 def test_budget_curve_rings_what_was_chosen_and_tells_seven_rows_apart():
-    axes = ALL["budget_curve"]().axes[0]
+    axes = ALL["budget"]().axes[0]
     *lines, rings = axes.lines
     assert rings.get_xydata().tolist() == [[4, 0.4]] * 7 and rings.get_linestyle() == "None"
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 7
@@ -207,7 +213,7 @@ def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
         lambda: grids.sheet({}),
         lambda: grids.confusions([]),
         lambda: plots.rank_frequency(COUNTS.iloc[:0], PARTS, exponent=1.5),
-        lambda: plots.depth_curve(DEPTHS.iloc[:0], DEPTHS, chosen=4),
+        lambda: plots.curve(DEPTHS.iloc[:0], "depth"),
         lambda: bars.rate_bars({}),
         lambda: plots.accept_curve({}, {}),
     ],

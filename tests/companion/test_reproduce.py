@@ -204,7 +204,7 @@ def test_a_failing_cell_is_named_and_leaves_nothing_half_written(shop):
     with pytest.raises(reproduce.NotebookError, match=message):
         reproduce.run()
     assert [path for path in paths.RESULTS.rglob("*") if path.is_file()] == []
-    assert (paths.CACHE / "failed" / "nano-02_depth.ipynb").is_file()
+    assert (paths.CACHE / "running" / "nano-02_depth.ipynb").is_file()
 
 
 def test_wrong_names_and_values_are_refused_before_anything_runs(shop):
