@@ -82,7 +82,7 @@ def dashed(number: int) -> str:
 def encoded(figure: Figure, kind: str) -> bytes:
     """A figure as the bytes of a `png` or `jpeg` file, 90 dots per inch, without a date."""
     stream = io.BytesIO()
-    options = {"metadata": {"Software": None}}
+    options = {"metadata": {"Software": None}}  # else a new matplotlib changes every file
     if kind == "jpeg":
         options = {"pil_kwargs": {"quality": 80}}
     figure.savefig(stream, format=kind, dpi=90, **options)

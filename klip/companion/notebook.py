@@ -63,6 +63,7 @@ class Notebook:
         for name in self.reads:
             found = stored.get(name, {})
             upstream[name] = {key: found[key] for key in found if key not in VOLATILE}
+        # The parameters cell is not hashed: its values are, whoever gives them.
         content = json.dumps([self.code, own, upstream, around])
         return hashlib.sha256(content.encode()).hexdigest()
 

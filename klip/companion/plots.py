@@ -74,7 +74,7 @@ def curve(table: pd.DataFrame, x: str, *, points: pd.DataFrame | None = None) ->
     ax.set(title=title, xlabel=label, ylabel="top-1")
     if x in ("budget", "depth"):  # each is twice the one before, or so
         ax.set_xscale("log", base=2)
-    places = sorted(set(table[x]))
+    places = sorted(set(table[x]))  # a tick where something was measured
     ax.set_xticks(places, [f"{place:g}" for place in places])
     percent(ax.yaxis)
     figure.legend(loc="outside lower center", ncols=3 if len(sets) <= 3 else 2)

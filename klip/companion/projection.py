@@ -48,6 +48,7 @@ def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], *, k: int 
     left out; nothing left: ValueError.
     """
     points = _unit(embeddings)
+    # owner: number of each image's product; size: images of each product.
     _, owner, size = np.unique(products, return_inverse=True, return_counts=True)
     if size.max() == 1:
         raise ValueError("purity: every product has a single image; give products with two or more")

@@ -55,8 +55,7 @@ def run(
     values = parameters_of(books, profile, given=parameters or {})
     due = set(only or [number for number in books if number.isdigit() or appendix])
     for number in due - set(books):
-        known = ", ".join(books)
-        raise ValueError(f"reproduce: no notebook has number {number!r}; there are {known}")
+        raise ValueError(f"reproduce: no notebook {number!r}; there are {', '.join(books)}")
     given = config.settings(values[min(due)])
     there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
@@ -64,6 +63,7 @@ def run(
     # nano renders its images, wherever others lie.
     place = "" if profile == "nano" else paths.data_root().as_posix()
     around = [_klip(), there, place]
+    # From the last to the first: what a notebook reads is due as well, and what that reads.
     for number in reversed(books):
         if number in due:
             due |= {name.split("_")[0] for name in books[number].reads}

@@ -60,7 +60,7 @@ def holds(row: Mapping[str, Any]) -> bool | None:
     """Whether a row is as the paper says; None: its interval lies on both sides."""
     claim, test = _terms(row)
     low, high, bound = row["low"], row["high"], 0.0
-    if test.expected == "below":
+    if test.expected == "below":  # above, seen from the other side
         low, high = -high, -low
     if test.expected == "near":
         bound = -claim.margin

@@ -220,7 +220,7 @@ def test_wrong_names_and_values_are_refused_before_anything_runs(shop):
         ValueError, match="profile must be one of nano, paper, real, shelf, got 'nanoo'"
     ):
         reproduce.run("nanoo")
-    with pytest.raises(ValueError, match="no notebook has number '07'; there are 02, 03"):
+    with pytest.raises(ValueError, match="no notebook '07'; there are 02, 03"):
         reproduce.run(only=["07"])
     assert list(paths.RESULTS.iterdir()) == []
 
