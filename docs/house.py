@@ -1,10 +1,14 @@
-"""Draws docs/house.svg: the rooms of klip and who imports whom, read from the imports.  Run: python docs/house.py"""
+"""Draws docs/house.svg: the rooms of klip and who imports whom, read from the imports.
+
+Run: python docs/house.py
+"""
 
 import ast
 import io
 from pathlib import Path
 
 import matplotlib
+import networkx
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -26,69 +30,42 @@ PLACES = {
 """Where a room stands: column, floor.  An arrow goes down, to what is imported."""
 
 
-def arrows(package: Path = PACKAGE) -> list[tuple[str, str]]:
-    """(room, imported room), sorted."""
+def arrows(package: Path = PACKAGE) -> set[tuple[str, str]]:
+    """(room, imported room)."""
     found = set()
     for room in PLACES:
         for file in (package / room).glob("*.py"):
-            names = [
-                node.module
-                for node in ast.walk(ast.parse(file.read_text()))
-                if isinstance(node, ast.ImportFrom)
-            ]
-            found |= {
-                (room, name.split(".")[1]) for name in names if name and name.startswith("klip.")
-            }
-    return sorted((room, other) for room, other in found if room != other)
-
-
-def needed(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of which no way through another room tells as much."""
-    reach = {room: {other for one, other in pairs if one == room} for room in PLACES}
-    for _ in PLACES:
-        reach = {
-            room: others.union(*(reach[other] for other in others))
-            for room, others in reach.items()
-        }
-    return [
-        (room, other)
-        for room, other in pairs
-        if not any((room, between) in pairs and other in reach[between] for between in PLACES)
-    ]
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("klip."):
+                    found.add((room, node.module.split(".")[1]))
+    return {(room, other) for room, other in found if room != other}
 
 
 def figure(package: Path = PACKAGE) -> Figure:
-    """The rooms as boxes, an arrow for who imports whom."""
+    """The rooms as boxes, an arrow for who imports whom unless a way through others tells it."""
     picture = Figure(figsize=(7.5, 5.5))
     axes = picture.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.5, 2.5), ylim=(-0.4, 5.4))
     axes.axis("off")
-    for room, other in needed(arrows(package)):
+    needed = networkx.transitive_reduction(networkx.DiGraph(arrows(package)))
+    arrow = {"arrowstyle": "->", "color": "0.5"}
+    for room, other in sorted(needed.edges):
         (x0, y0), (x1, y1) = PLACES[room], PLACES[other]
-        axes.annotate(
-            "", (x1, y1 + 0.2), (x0, y0 - 0.2), arrowprops={"arrowstyle": "->", "color": "0.5"}
-        )
+        axes.annotate("", (x1, y1 + 0.2), (x0, y0 - 0.2), arrowprops=arrow)
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "#eef3f8", "edgecolor": "#4a6a8a"}
+    middle = {"ha": "center", "va": "center", "fontsize": 11, "zorder": 3, "bbox": box}
     for room, (x, y) in PLACES.items():
-        axes.text(
-            x,
-            y,
-            room,
-            ha="center",
-            va="center",
-            fontsize=11,
-            zorder=3,
-            bbox={"boxstyle": "round,pad=0.5", "facecolor": "#eef3f8", "edgecolor": "#4a6a8a"},
-        )
+        axes.text(x, y, room, **middle)
     return picture
 
 
 def draw(package: Path = PACKAGE) -> str:
     """The picture as SVG, the same text for the same imports."""
     text = io.StringIO()
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "klip", "font.family": "sans-serif"}
-    ):
-        FigureCanvasSVG(figure(package)).print_svg(text, metadata={"Date": None, "Creator": None})
+    style = {"svg.fonttype": "none", "svg.hashsalt": "klip", "font.family": "sans-serif"}
+    nameless = {"Date": None, "Creator": None}
+    with matplotlib.rc_context(style):
+        FigureCanvasSVG(figure(package)).print_svg(text, metadata=nameless)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 

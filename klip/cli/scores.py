@@ -48,7 +48,7 @@ def reranked(
     root = catalogue.root
     voted = rerank.votes(root, [frame], [how.first], max(1, workers), progress=True)
     found = rerank.outcome(frame, voted.shares[0][how.first], how.weight)
-    gain = metrics.paired_difference(found, frame, "top1", seed=seed)
+    gain = metrics.paired_difference(found, frame, seed=seed)
     took = {"keypoints": voted.keypoints_ms, "votes": voted.votes_ms}
     told = {"method": "keypoints", **asdict(how), **figures_of(found, seed)}
     told |= {"difference": gain.value, "difference_interval": [gain.low, gain.high]}

@@ -1,1 +1,1 @@
-"""The companion to the paper: tables, figures and reports, and the runner of the notebooks."""
+"""The companion to the paper: tables, figures, reports, the runner of the notebooks."""

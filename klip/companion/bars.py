@@ -1,4 +1,4 @@
-"""Values side by side, most with intervals.  Each function returns a Figure, writes nothing."""
+"""Values side by side, most with intervals.  Functions return a Figure, write nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from klip.companion.canvas import BLUE, DARK, GREY, ORANGE, SPAN, draws, look, panels, percent
+from klip.companion.canvas import BLUE, DARK, GREY, ORANGE, look, panels, percent, styled
 
 
-@draws("group", "lr")
+@styled
 def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Learning rate per block, one panel per tower (paper §4.1.2)."""
+    """Learning rate (lr) per block (group), one panel per tower (paper §4.1.2)."""
     widths = [len(table) + 8 for table in tables.values()]
     size = (1 + 0.16 * sum(widths), 3.2)
     figure, axes = panels(len(tables), size, sharey=True, width_ratios=widths)
@@ -29,11 +29,12 @@ def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@draws("set", "row", "top1", "low", "high")
+@styled
 def rows(table: pd.DataFrame, ours: str) -> Figure:
-    """Every row of the results in the table's order, a panel per set, intervals as bars.
+    """Every row of the results, in the table's order, a panel per set.
 
-    The row `ours` stands out, a dotted line carries its value down the panel.
+    Columns set, row, top1, low, high.  The row `ours` stands out, a dotted line carries
+    its value down the panel.
     """
     names, sets = list(table["row"].unique()), list(table["set"].unique())
     size = (2.6 + 2.3 * len(sets), 0.9 + 0.24 * len(names))
@@ -47,10 +48,68 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
             ax.plot([row.low, row.high], [place, place], color=colour, linewidth=1.4)
             ax.plot(row.top1, place, marker, color=colour, markersize=4)
         ax.set(title=name, xlabel="top-1", xlim=(0, None))
-        ax.grid(False, axis="y")
-        percent(ax.xaxis)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(len(names) - 0.4, -0.6)  # the first row on top
+        _upright(ax, names)
+    return figure
+
+
+@styled
+def comparison(table: pd.DataFrame, title: str = "", *, zero: bool = True) -> Figure:
+    """Values with intervals, one line per label, one colour per group.
+
+    The first five columns are label, group, value, low and high, whatever their names;
+    zero draws "no difference".  With eight columns the first three numbers are levels,
+    and a second panel shows the others as differences.
+    """
+    values, differences = [(2, 3, 4)], [zero]
+    if table.shape[1] >= 8:
+        values, differences = [(2, 3, 4), (5, 6, 7)], [False, True]
+    labels, groups = table.iloc[:, 0].unique(), table.iloc[:, 1].unique()
+    size = (3.6 + 3.2 * len(values), 1.0 + (0.2 * len(groups) + 0.15) * len(labels))
+    figure, axes = panels(len(values), size, sharey=True)
+    for ax, numbers, difference in zip(axes, values, differences, strict=True):
+        ax.set_xlabel("difference in points" if difference else "top-1")
+        if difference:
+            ax.axvline(0, color=DARK, linewidth=1)
+        panel = table.iloc[:, [0, 1, *numbers]]
+        panel = panel.set_axis(["label", "group", "mean", "low", "high"], axis=1)
+        for number, group in enumerate(groups):
+            own = panel[panel["group"] == group]
+            # The groups of a label stand one below the other.
+            shift = (number - (len(groups) - 1) / 2) * 0.7 / len(groups)
+            places = [list(labels).index(label) + shift for label in own["label"]]
+            line = {"linestyle": "", "capsize": 2.5, "linewidth": 1.3, **look(number)}
+            ax.errorbar(own["mean"], places, xerr=_reach(own), label=str(group), **line)
+        _upright(ax, labels, sign="" if difference else " %")
+    axes[0].set_title(title)
+    if len(groups) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@styled
+def trade(table: pd.DataFrame, across: str) -> Figure:
+    """Gains on set `across` (x) against those on each other set, a panel each.
+
+    Columns variant, set, mean, low, high: fractions gained over the frozen encoder;
+    below the line a variant loses.  Names stand in the order of the points.
+    """
+    others = [name for name in table["set"].unique() if name != across]
+    gains = table[table["set"] == across].set_index("variant")["mean"]
+    figure, axes = panels(len(others), (4.6 * len(others), 3.2))
+    line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6}
+    how = {"fontsize": 7.5, "va": "center", "textcoords": "axes fraction", "arrowprops": line}
+    for ax, name in zip(axes, others, strict=True):
+        rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
+        for number, row in rows.iterrows():
+            point = (gains[row["variant"]], row["mean"])
+            colour = ORANGE if row["high"] < 0 else BLUE
+            ax.errorbar(*point, _reach(rows[number : number + 1]), fmt="o", color=colour)
+            ax.annotate(row["variant"], point, (1.04, (number + 0.5) / len(rows)), **how)
+        ax.axhline(0, color=DARK, linewidth=1)
+        ax.axvline(0, color=DARK, linewidth=1)
+        ax.set(title=name, xlabel=f"points gained on {across}", ylabel="points gained")
+        percent(ax.xaxis, "")
+        percent(ax.yaxis, "")
     return figure
 
 
@@ -59,81 +118,9 @@ def _reach(table: pd.DataFrame) -> np.ndarray:
     return np.maximum([table["mean"] - table["low"], table["high"] - table["mean"]], 0)
 
 
-def _intervals(ax: Axes, panel: pd.DataFrame) -> None:
-    """A line per label, from the top; the groups of a label one below the other."""
-    labels, groups = list(panel["label"].unique()), list(panel["group"].unique())
-    for number, group in enumerate(groups):
-        own = panel[panel["group"] == group]
-        shift = (number - (len(groups) - 1) / 2) * 0.7 / len(groups)
-        places = [labels.index(label) + shift for label in own["label"]]
-        line = {"linestyle": "", "capsize": 2.5, "linewidth": 1.3, **look(number)}
-        ax.errorbar(own["mean"], places, xerr=_reach(own), label=str(group), **line)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.45, -0.55)
+def _upright(ax: Axes, names: list[str], *, sign: str = " %") -> None:
+    """Names along the y axis, the first on top; percent along the x axis."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.45, -0.55)
     ax.grid(False, axis="y")
-
-
-@draws()
-def comparison(table: pd.DataFrame, title: str = "", zero: bool = True) -> Figure:
-    """Values with intervals, one line per label, one colour per group.
-
-    The first five columns are label, group, value, low and high, whatever their names; zero
-    draws "no difference".  With eight columns the first three numbers are levels, and a second
-    panel shows the others as differences.
-    """
-    values, differences = [(2, 3, 4)], [zero]
-    if table.shape[1] >= 8:
-        values, differences = [(2, 3, 4), (5, 6, 7)], [False, True]
-    labels, groups = table.iloc[:, 0].nunique(), table.iloc[:, 1].nunique()
-    size = (3.6 + 3.2 * len(values), 1.0 + (0.2 * groups + 0.15) * labels)
-    figure, axes = panels(len(values), size, sharey=True)
-    for ax, numbers, difference in zip(axes, values, differences, strict=True):
-        if difference:
-            ax.axvline(0, color=DARK, linewidth=1)
-        panel = table.iloc[:, [0, 1, *numbers]].set_axis(["label", "group", *SPAN], axis=1)
-        _intervals(ax, panel)
-        ax.set_xlabel("difference in points" if difference else "top-1")
-        percent(ax.xaxis, "" if difference else " %")
-    axes[0].set_title(title)
-    if groups > 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    return figure
-
-
-@draws("part", "encoder", *SPAN)
-def tail_accuracy(table: pd.DataFrame) -> Figure:
-    """Accuracy of head, middle and tail products (part), for each encoder."""
-    values = table[["part", "encoder", *SPAN]]
-    return comparison(values, "Accuracy by part of the long tail", zero=False)
-
-
-@draws("variant", "set", *SPAN)
-def trade(table: pd.DataFrame, across: str) -> Figure:
-    """What is gained on set `across` (x) against what is gained on each other set (a panel each).
-
-    Fractions gained over the frozen encoder: below the line a variant loses.  Names stand in
-    the order of the points.
-    """
-    sets = list(table["set"].unique())
-    others = [name for name in sets if name != across]
-    if across not in sets or not others:
-        given = ", ".join(sets)
-        raise ValueError(f"trade: wants rows of {across!r} and of another set, got {given}")
-    gains = table[table["set"] == across].set_index("variant")["mean"]
-    figure, axes = panels(len(others), (4.6 * len(others), 3.2))
-    for ax, name in zip(axes, others, strict=True):
-        rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
-        for number, row in rows.iterrows():
-            point = (gains[row["variant"]], row["mean"])
-            colour = ORANGE if row["high"] < 0 else BLUE
-            ax.errorbar(*point, _reach(rows[number : number + 1]), fmt="o", color=colour)
-            beside = (1.04, (number + 0.5) / len(rows))
-            line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6}
-            how = {"fontsize": 7.5, "va": "center", "textcoords": "axes fraction"}
-            ax.annotate(row["variant"], point, beside, arrowprops=line, **how)
-        ax.axhline(0, color=DARK, linewidth=1)
-        ax.axvline(0, color=DARK, linewidth=1)
-        ax.set(title=name, xlabel=f"points gained on {across}", ylabel="points gained")
-        percent(ax.xaxis, "")
-        percent(ax.yaxis, "")
-    return figure
+    percent(ax.xaxis, sign)

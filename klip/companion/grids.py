@@ -14,11 +14,7 @@ from klip.companion.canvas import styled
 @styled
 def sheet(rows: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """A labelled row of RGB uint8 (H, W, 3) per entry, whole, on white squares of 96 pixels."""
-    columns = max(map(len, rows.values()), default=0)
-    if columns == 0:
-        raise ValueError(
-            "sheet: nothing to draw, got no image; give at least one row with one image"
-        )
+    columns = max(map(len, rows.values()))
     size = (0.6 + 1.05 * columns, 0.25 + 1.08 * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -32,7 +28,8 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     return figure
 
 
+@styled
 def confusions(triples: Sequence[Sequence[np.ndarray]]) -> Figure:
     """Mistakes, one column each: query, the wrong neighbour, the right packshot (RGB uint8)."""
-    query, wrong, right = zip(*triples, strict=True) if triples else ((), (), ())
+    query, wrong, right = zip(*triples, strict=True)
     return sheet({"query": query, "wrong\nneighbour": wrong, "right\npackshot": right})

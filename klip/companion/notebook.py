@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import re
@@ -21,12 +20,10 @@ VOLATILE = ("provenance", "seconds")
 """Keys of a metrics file that say when and where, not what: nothing reruns for them."""
 
 
-def code_cells(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def code_cells(path: Path) -> list[dict[str, Any]]:
+    """The code cells of an .ipynb file, their sources as one text each."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [cell | {"source": "".join(cell["source"])} for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -35,26 +32,18 @@ class Notebook:
 
     path: Path
     parameters: dict[str, Any]
-    code: tuple[str, ...]
+    code: list[str]
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
-        cells = code_cells(json.loads(path.read_text()))
-        own = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
-        if len(own) != 1:
-            raise ValueError(
-                f"{path.name}: exactly one cell must have the tag `parameters`, {len(own)} have"
-            )
-        values = {}
-        for node in ast.parse("".join(own[0]["source"])).body:
-            if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Constant):
-                given = ast.unparse(node)
-                raise ValueError(f"{path.name}: want `name: type = literal`, got {given}")
-            values[ast.unparse(node.target)] = node.value.value
-        code = tuple("".join(cell["source"]) for cell in cells if cell is not own[0])
-        for name in re.findall(r"(?<![\w.])settings\.(\w+)", "\n".join(code)):
-            if name not in config.Settings.model_fields and not hasattr(config.Settings, name):
-                raise ValueError(f"{path.name}: settings.{name} is no setting")
+        """Its parameters cell has lines `name: type = literal`, as papermill wants them."""
+        values, code = {}, []
+        for cell in code_cells(path):
+            if "parameters" not in cell["metadata"].get("tags", ()):
+                code.append(cell["source"])
+                continue
+            for node in ast.parse(cell["source"]).body:
+                values[ast.unparse(node.target)] = ast.literal_eval(node.value)
         return cls(path, values, code)
 
     @property
@@ -64,18 +53,19 @@ class Notebook:
     @property
     def reads(self) -> list[str]:
         """Names of the metrics that it reads: `report.read_metrics("02_depth", ...)`."""
-        names = re.findall(r"""\bread_metrics\(\s*["'](\w+)["']""", "\n".join(self.code))
-        return sorted(set(names))
+        return sorted(set(re.findall(r'\bread_metrics\("(\w+)"', "\n".join(self.code))))
 
-    def key(self, values: Mapping[str, Any], profile: str, around: Any) -> str:
+    def key(self, values: Mapping[str, Any], around: Any) -> str:
         """Hash of all that decides its results; around: what all notebooks share."""
         own = {name: values[name] for name in self.parameters}
-        stored = report.all_metrics(profile)
+        stored = report.all_metrics(values["profile"])
         upstream = {}
         for name in self.reads:
             found = stored.get(name, {})
             upstream[name] = {key: found[key] for key in found if key not in VOLATILE}
-        return sha256(json.dumps([self.code, own, upstream, around]).encode())
+        # The parameters cell is not hashed: its values are, whoever gives them.
+        content = json.dumps([self.code, own, upstream, around])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def notebooks() -> dict[str, Notebook]:
@@ -89,27 +79,24 @@ def notebooks() -> dict[str, Notebook]:
 
 
 def parameters_of(
-    profile: str, given: Mapping[str, Any], books: Mapping[str, Notebook]
-) -> dict[str, dict]:
-    """Number -> checked parameters: those given, else the profile's, else its own."""
+    books: Mapping[str, Notebook], profile: str, *, given: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Number -> checked parameters: those given, else the profile's, else its own.
+
+    ValueError for a name that no notebook has, and for a value that `Settings` refuses.
+    """
     report.folder(profile)  # a wrong word is told
-    stored = {}
+    changes = {"profile": profile}
     if profile != "nano":
-        stored = yaml.safe_load((paths.PROFILES / f"{profile}.yaml").read_text())
-    known = {name for book in books.values() for name in book.parameters}
-    for name in [*stored, *given]:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1) or [", ".join(sorted(known))]
-            raise ValueError(
-                f"reproduce: no notebook has a parameter {name!r}; did you mean {close[0]}"
-            )
-    changes = {"profile": profile, **stored, **given}
+        changes |= yaml.safe_load((paths.PROFILES / f"{profile}.yaml").read_text())
+    changes |= given
     if changes["profile"] != profile:
         raise ValueError(
             f"reproduce: the profile is {profile}, got {changes['profile']!r} as its parameter"
         )
-    values = {}
-    for number, book in books.items():
-        own = {**book.parameters, **changes}
-        values[number] = {**own, **config.settings(own).model_dump()}
-    return values
+    # What is no setting must be a parameter of the appendix alone.
+    known = {name for book in books.values() for name in book.parameters}
+    alone = known - set(config.Settings.model_fields)
+    shared = {name: value for name, value in changes.items() if name not in alone}
+    changes |= config.Settings(**shared).model_dump(include=set(shared))
+    return {number: book.parameters | changes for number, book in books.items()}

@@ -1,4 +1,4 @@
-"""Lines and points over a quantity.  Each function returns a Figure and writes nothing."""
+"""Lines and points over a quantity.  Functions return a Figure and write nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from klip.companion import canvas
-from klip.companion.canvas import SPAN, colour, draws, look, panels, percent
+from klip.companion.canvas import colour, look, panels, percent, styled
+
+CURVES = {
+    "alpha": ("Between frozen and fine-tuned weights", "alpha (0 frozen, 1 fine-tuned)"),
+    "budget": ("Budgets of the trained baselines, on validation", "images per product"),
+    "depth": ("Depth sweep, on validation", "depth (images per product and epoch)"),
+    "products": (
+        "Breadth sweep",
+        "products trained on (a quarter of them gets four times the depth)",
+    ),
+    "weight": ("Re-ranking by print", "weight of the votes (0: cosine alone)"),
+}
+"""Column -> title of its curve, and label of its axis."""
 
 
-@draws()
-def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figure:
+@styled
+def rank_frequency(counts: pd.Series, parts: pd.Series, *, exponent: float) -> Figure:
     """Images per product against rank, both logarithmic (paper §3).
 
     The line is rank to the power -exponent.
     """
-    figure, (ax,) = panels(size=(6.4, 3.6))
+    figure, (ax,) = panels(1, (6.4, 3.6))
     images, rank = counts.to_numpy(), np.arange(1, len(counts) + 1)
     part = parts.reindex(counts.index).to_numpy()
     shades = {"head": canvas.BLUE, "middle": canvas.GREEN, "tail": canvas.ORANGE}
@@ -37,108 +48,56 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, exponent: float) -> Figu
     return figure
 
 
-def _curve(ax: Axes, table: pd.DataFrame, x: str, number: int, label: str) -> None:
-    """A line with its interval as a band."""
-    band = {"color": colour(number), "alpha": 0.15, "linewidth": 0}
-    ax.fill_between(table[x], table["low"], table["high"], **band)
-    ax.plot(table[x], table["mean"], **look(number), label=label)
+@styled
+def curve(table: pd.DataFrame, x: str, *, points: pd.DataFrame | None = None) -> Figure:
+    """Top-1 of each set (columns set, mean, low, high) against column `x` of CURVES.
 
-
-@draws("depth", *SPAN)
-def depth_curve(table: pd.DataFrame, points: pd.DataFrame, chosen: int) -> Figure:
-    """Validation accuracy against depth (paper §4.1.3).
-
-    points: depth, top1 of each seed; chosen: the depth to mark.
+    With a column `chosen` (bool) what was chosen is ringed.  points: x and top1 of single
+    runs.
     """
-    figure, (ax,) = panels()
-    _curve(ax, table, "depth", 0, "mean of the seeds, 95 % interval")
-    seed = {"color": canvas.GREY, "markersize": 3, "zorder": 1.5, "label": "one seed"}
-    ax.plot(points["depth"], points["top1"], "o", **seed)
-    ax.axvline(chosen, color=canvas.ORANGE, linestyle=":", label=f"chosen depth {chosen}")
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(table["depth"], [str(depth) for depth in table["depth"]])
-    ax.set(title="Depth sweep", ylabel="validation top-1")
-    ax.set_xlabel("depth (images per product and epoch)")
+    figure, (ax,) = panels(1, (6.4, 3.4))
+    sets = table.groupby("set", sort=False)
+    for number, (name, rows) in enumerate(sets):
+        rows = rows.sort_values(x)
+        band = {"color": colour(number), "alpha": 0.15, "linewidth": 0}
+        ax.fill_between(rows[x], rows["low"], rows["high"], **band)
+        line = {"linestyle": canvas.dashed(number), **look(number)}
+        ax.plot(rows[x], rows["mean"], label=str(name), **line)
+    if points is not None:
+        seed = {"color": canvas.GREY, "markersize": 3, "zorder": 1.5}
+        ax.plot(points[x], points["top1"], "o", label="one seed", **seed)
+    if "chosen" in table:
+        taken, ring = table[table["chosen"]], {"markersize": 11, "markerfacecolor": "none"}
+        ring["markeredgecolor"] = canvas.DARK
+        ax.plot(taken[x], taken["mean"], "o", label="chosen", **ring)
+    title, label = CURVES[x]
+    ax.set(title=title, xlabel=label, ylabel="top-1")
+    if x in ("budget", "depth"):  # each is twice the one before, or so
+        ax.set_xscale("log", base=2)
+    places = sorted(set(table[x]))  # a tick where something was measured
+    ax.set_xticks(places, [f"{place:g}" for place in places])
     percent(ax.yaxis)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=3 if len(sets) <= 3 else 2)
     return figure
 
 
-def _set_curves(table: pd.DataFrame, x: str, label: str, title: str) -> Figure:
-    """Top-1 of each set against column `x`."""
-    figure, (ax,) = panels()
-    for number, (name, rows) in enumerate(table.groupby("set", sort=False)):
-        _curve(ax, rows.sort_values(x), x, number, str(name))
-    ax.set(xlabel=label, ylabel="top-1", title=title)
-    percent(ax.yaxis)
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-@draws("set", "alpha", *SPAN)
-def alpha_curve(table: pd.DataFrame) -> Figure:
-    """Accuracy of each set between frozen (alpha 0) and fine-tuned weights (alpha 1)."""
-    title = "Between frozen and fine-tuned weights"
-    return _set_curves(table, "alpha", "alpha (0 frozen, 1 fine-tuned)", title)
-
-
-@draws("set", "products", *SPAN)
-def breadth_curve(table: pd.DataFrame) -> Figure:
-    """Accuracy of each set against the number of products, the number of images fixed (C5)."""
-    label = "products trained on (a quarter of them gets four times the depth)"
-    figure = _set_curves(table, "products", label, "Breadth sweep")
-    figure.axes[0].set_xticks(sorted(set(table["products"])))
-    return figure
-
-
-@draws("set", "weight", "top1", "low", "high")
-def weight_curve(table: pd.DataFrame) -> Figure:
-    """Top-1 of each set against the weight of the keypoints' votes."""
-    lines = table.rename(columns={"top1": "mean"})
-    label = "weight of the votes (0: cosine alone)"
-    return _set_curves(lines, "weight", label, "Re-ranking by print")
-
-
-@draws("row", "budget", "mean", "chosen")
-def budget_curve(table: pd.DataFrame) -> Figure:
-    """Held-out top-1 of the trained baselines (row) against images per product.
-
-    Those with `chosen` (bool) are ringed.
-    """
-    lines = table.assign(set=table["row"], low=table["mean"], high=table["mean"])
-    title = "Budgets of the trained baselines, on validation products"
-    figure = _set_curves(lines, "budget", "images per product", title)
-    ax = figure.axes[0]
-    for line in ax.lines[len(canvas.COLOURS) :]:  # colours begin anew
-        line.set_linestyle("--")
-    taken = table[table["chosen"]]
-    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": canvas.DARK}
-    ax.plot(taken["budget"], taken["mean"], "o", **ring)
-    budgets = sorted(set(table["budget"]))
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(budgets, map(str, budgets))
-    return figure
-
-
-@draws("threshold", "false_accepts", "correct_accepts")
+@styled
 def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
-    """Correct accepts (products in the gallery) against false ones (others), a line per label.
+    """Correct accepts (known products) against false ones (others), a line per label.
 
-    curves: as `open_set.curve` makes them; chosen, for 95 % correct accepts: thresholds by
-    label, marked on the lines.
+    curves: as `open_set.curve` makes them; chosen, for 95 % correct accepts: thresholds
+    by label, marked on the lines.
     """
-    figure, (ax,) = panels(size=(6.8, 4.2))
+    figure, (ax,) = panels(1, (6.8, 4.2))
     ax.plot([0, 1], [0, 1], "--", color=canvas.GREY, linewidth=1, label="chance")
     ax.axhline(0.95, color=canvas.GREY, linestyle=":", linewidth=1, label="95 % correct accepts")
     # A mark must stand out where lines run close.
     point = {"markeredgecolor": "white", "markersize": 7, "zorder": 3}
     for number, (name, table) in enumerate(curves.items()):
-        dash = "-" if number < len(canvas.COLOURS) else "--"  # colours begin anew
-        line = {"color": colour(number), "linestyle": dash, "label": str(name)}
-        ax.plot(table["false_accepts"], table["correct_accepts"], **line)
-        if name in chosen:
-            last = table[table["threshold"] >= chosen[name]].tail(1)
-            ax.plot(last["false_accepts"], last["correct_accepts"], **look(number), **point)
+        line = {"color": colour(number), "linestyle": canvas.dashed(number)}
+        ax.plot(table["false_accepts"], table["correct_accepts"], label=str(name), **line)
+        last = table[table["threshold"] >= chosen[name]].tail(1)
+        ax.plot(last["false_accepts"], last["correct_accepts"], **look(number), **point)
     ax.plot([], [], "o", color=canvas.DARK, label="at the chosen threshold", **point)
     ax.set(title="Open set", ylabel="correct accepts")
     ax.set_xlabel("false accepts (products not in the gallery)")
@@ -148,7 +107,7 @@ def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]
     return figure
 
 
-@draws("images", "loss", "val_top1")
+@styled
 def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Training as it went, against images seen; one line a run.
 
@@ -174,7 +133,7 @@ def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@draws("images")
+@styled
 def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Pre-training as it went: one panel a run, a line for each of its losses."""
     figure, axes = panels(len(runs), (4.8 * len(runs), 3.0))
@@ -188,14 +147,14 @@ def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@draws()
+@styled
 def umap_scatter(
-    points: Mapping[str, np.ndarray], products: Sequence[str], shown: Sequence[str] = ()
+    points: Mapping[str, np.ndarray], products: Sequence[str], *, shown: Sequence[str]
 ) -> Figure:
-    """Maps side by side, e.g. before and after; each array is (N, 2), products has N names.
+    """Maps (N, 2) side by side, e.g. before and after; products has N names.
 
-    Those in `shown` stand out (up to 12 differ in colour or marker).  A long name loses its
-    beginning: flavours of one line differ at the end.
+    Those in `shown` stand out (up to 12 differ in colour or marker).  A long name loses
+    its beginning: flavours of one line differ at the end.
     """
     figure, axes = panels(len(points), (1.4 + 3.9 * len(points), 3.9))
     names = np.asarray(products)
@@ -205,12 +164,12 @@ def umap_scatter(
         for number, product in enumerate(shown):
             own, name = place[names == product], str(product)
             # The second six take another marker.
-            marker = canvas.MARKERS[(number + number // 6) % 6]
+            marker = look(number + number // 6)["marker"]
             label = name if len(name) <= 30 else f"...{name[-27:]}"
-            ax.plot(*own.T, marker, color=colour(number), markersize=4, label=label)
+            line = {"color": colour(number), "markersize": 4, "label": label}
+            ax.plot(*own.T, marker, **line)
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(True)
-    if len(shown):
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", fontsize=7)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=7)
     return figure

@@ -1,7 +1,7 @@
 """A look at the embedding (not in the paper): UMAP, and how far to trust its picture.
 
-Axes: N images, D numbers per embedding.  UMAP's coordinates differ between machines: compare
-the purity, which is measured before the projection, never coordinates.
+Axes: N images, D numbers per embedding.  UMAP's coordinates differ between machines:
+compare the purity, which is measured before the projection, never coordinates.
 """
 
 from __future__ import annotations
@@ -14,64 +14,56 @@ import numpy as np
 NEIGHBOURS = 15
 
 
-def umap_2d(embeddings: np.ndarray, seed: int = 0, neighbours: int = NEIGHBOURS) -> np.ndarray:
+def umap_2d(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
     """UMAP coordinates (N, 2) of embeddings (N, D) by cosine (McInnes et al. 2018).
 
-    Equal on one machine for one seed.  `neighbours` is cut to N - 1; N is at least 5.
+    Equal on one machine for one seed; N is at least 5.
     """
-    points = _points(embeddings)
+    points = _unit(embeddings)
     # umap can do without Tensorflow, and says so.
     with warnings.catch_warnings(action="ignore", category=ImportWarning):
         from umap import UMAP
 
-    near = min(neighbours, len(points) - 1)
+    near = min(NEIGHBOURS, len(points) - 1)
     project = UMAP(n_neighbors=near, metric="cosine", n_jobs=1, random_state=seed)
     return project.fit_transform(points)
 
 
-def trustworthiness(
-    embeddings: np.ndarray, projected: np.ndarray, neighbours: int = NEIGHBOURS
-) -> float:
-    """How far a picture's neighbours are true ones: 1 is best, 0.5 chance.
+def trustworthiness(embeddings: np.ndarray, projected: np.ndarray) -> float:
+    """How far the 15 nearest in a picture (N, 2) are true ones: 1 is best, 0.5 chance.
 
-    Venna & Kaski 2001; `neighbours` is cut to under N / 2.
+    Venna & Kaski 2001; fewer than 15 where N is under 31.
     """
     from sklearn.manifold import trustworthiness as measure
 
-    points = _points(embeddings)
-    near = min(neighbours, (len(points) - 1) // 2)
+    points = _unit(embeddings)
+    near = min(NEIGHBOURS, (len(points) - 1) // 2)
     return float(measure(points, projected, n_neighbors=near, metric="cosine"))
 
 
-def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], k: int = 5) -> float:
+def neighbour_purity(embeddings: np.ndarray, products: Sequence[str], *, k: int = 5) -> float:
     """Mean share of an image's k nearest others (by cosine) that show its product.
 
-    Of a product of n <= k images the n - 1 nearest count; with a single image it is left out;
-    nothing left: an error.
+    Of a product of n <= k images the n - 1 nearest count; with a single image it is
+    left out; nothing left: ValueError.
     """
-    points = _points(embeddings)
+    points = _unit(embeddings)
+    # owner: number of each image's product; size: images of each product.
     _, owner, size = np.unique(products, return_inverse=True, return_counts=True)
-    if len(owner) != len(points) or k < 1:
-        raise ValueError(
-            f"purity: one product per image and k of at least 1 are needed, got {len(owner)} for "
-            f"{len(points)} images, k={k!r}"
-        )
+    if size.max() == 1:
+        raise ValueError("purity: every product has a single image; give products with two or more")
     shares = []
     for row in np.flatnonzero(size[owner] > 1):
         similarity = points @ points[row]
-        similarity[row] = -np.inf
+        similarity[row] = -np.inf  # not its own neighbour
         nearest = np.argsort(-similarity, kind="stable")[: min(k, size[owner[row]] - 1)]
         shares.append(np.mean(owner[nearest] == owner[row]))
-    if not shares:
-        raise ValueError("purity: every product has a single image; give products with two or more")
     return float(np.mean(shares))
 
 
-def _points(embeddings: np.ndarray) -> np.ndarray:
-    """Float32 rows of length 1; tensors are welcome."""
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    """Float32 rows of length 1."""
     points = np.asarray(embeddings, dtype=np.float32)
-    if points.ndim != 2 or len(points) < 5:
-        raise ValueError(
-            f"projection: at least 5 embeddings of shape (N, D) are needed, got {points.shape}"
-        )
+    if len(points) < 5:
+        raise ValueError(f"projection: at least 5 embeddings are needed, got {len(points)}")
     return points / np.linalg.norm(points, axis=1, keepdims=True)

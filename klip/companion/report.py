@@ -4,15 +4,15 @@
                         metrics/NN_name.json  claims.csv, .md  report.md
     results/gpu/        what `klip bench` measured, a file per machine and setting
 
-NN is the number of the notebook that writes it: the runner can tell whose it is.  Files appear
-whole or not at all.  No picture that shows a real photograph is ever written.
+NN is the number of the notebook that writes it: the runner can tell whose it is.  Files
+appear whole or not at all.  No picture that shows a real photograph is ever written.
 """
 
 from __future__ import annotations
 
 import functools
-import io
 import json
+import math
 import os
 import platform
 import re
@@ -24,10 +24,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klip.companion.tables import markdown, plain
+from pydantic_core import to_jsonable_python
+
 from klip.settings import config, paths
 from klip.settings.files import atomic
-from klip.stats import published
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,14 +35,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy")
 PACKAGES += ("opencv-contrib-python-headless",)
-
-
-def _path(name: str, profile: str, kind: str, suffix: str) -> Path:
-    if not re.fullmatch(r"(\d\d|[A-Z])_[a-z0-9_]+", name):
-        raise ValueError(
-            f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
-        )
-    return folder(profile) / kind / (name + suffix)
+LONGEST = 60
+"""Rows of a table that report.md and the .md file show; the .csv holds them all."""
 
 
 def folder(profile: str) -> Path:
@@ -52,41 +46,81 @@ def folder(profile: str) -> Path:
     return paths.RESULTS / profile
 
 
+def _path(name: str, profile: str) -> Path:
+    """File of a name as tables/02_depths.csv."""
+    if not re.fullmatch(r"\w+/(\d\d|[A-Z])_[a-z0-9_]+\.\w+", name):
+        raise ValueError(
+            f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
+        )
+    return folder(profile) / name
+
+
 def write(path: Path, content: str | bytes) -> Path:
+    """Write a whole file, or none; returns its path."""
     content = content.encode() if isinstance(content, str) else content
     atomic(path, lambda part: part.write_bytes(content))
     return path
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
-    return write(path, text + "\n")
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write numbers, frames, arrays, tensors and paths as JSON; not-a-number becomes null."""
+
+    def plain(value: Any) -> Any:
+        """What pydantic does not know."""
+        if hasattr(value, "columns"):
+            return value.to_dict("records")
+        if hasattr(value, "to_dict"):  # Series
+            return value.to_dict()
+        if hasattr(value, "tolist"):
+            return value.tolist()
+        raise TypeError(f"report: {type(value).__name__} is not data, got {value!r}")
+
+    data = to_jsonable_python(dict(values), inf_nan_mode="null", fallback=plain)
+    return write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
-def save_table(frame: pd.DataFrame, name: str, profile: str) -> Path:
+def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
+    """A frame as a Markdown table: four digits, empty where nothing is known, some rows."""
+
+    def cell(value: Any) -> str:
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return ""
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|").replace("\n", " ")
+
+    rule = ["--:" if dtype.kind in "iuf" else "---" for dtype in frame.dtypes]
+    lines = [list(map(str, frame)), rule]
+    for row in frame.head(rows).itertuples(index=False):
+        lines.append([cell(value) for value in row])
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    left = len(frame) - rows
+    return text + (f"\n{left} more rows are in the .csv file.\n" if left > 0 else "")
+
+
+def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
     """Write a table, a named index too, as .csv (six digits) and .md; returns the .csv."""
-    path = _path(name, profile, "tables", ".csv")
-    frame = frame.reset_index() if any(level is not None for level in frame.index.names) else frame
+    path = _path(f"tables/{name}.csv", profile)
+    if any(level is not None for level in frame.index.names):
+        frame = frame.reset_index()
     write(path.with_suffix(".md"), markdown(frame))
     return write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def save_figure(
-    figure: Figure, name: str, profile: str, *, photographs: bool = False, images: bool = False
+    figure: Figure, name: str, *, profile: str, photographs: bool = False, images: bool = False
 ) -> Path | None:
     """Write a figure: PNG for plots, JPEG for grids of rendered `images`.
 
-    90 dots per inch, the repository stays small.  photographs=True says that it shows real
-    photographs: nothing is written, an older file of that name goes.
+    90 dots per inch, the repository stays small.  photographs=True says that it shows
+    real photographs: nothing is written, an older file of that name goes.
     """
-    path = _path(name, profile, "figures", ".jpg" if images else ".png")
+    from klip.companion.canvas import encoded
+
+    path = _path(f"figures/{name}.{'jpg' if images else 'png'}", profile)
     if photographs:
         path.unlink(missing_ok=True)
         return None
-    options = {"pil_kwargs": {"quality": 80}} if images else {"metadata": {"Software": None}}
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=90, **options)
-    return write(path, buffer.getvalue())
+    return write(path, encoded(figure, "jpeg" if images else "png"))
 
 
 @functools.cache
@@ -117,48 +151,15 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def save_metrics(values: Mapping[str, Any], name: str, profile: str) -> Path:
+def save_metrics(values: Mapping[str, Any], name: str, *, profile: str) -> Path:
     """Write numbers as JSON with the `provenance` of this run; NaN becomes null."""
-    path = _path(name, profile, "metrics", ".json")
-    return _write_json(path, {**values, "provenance": provenance()})
-
-
-def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
-    """Write what `klip bench` measured as results/gpu/<name>.json; it has no date."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError(f"report: a gpu file is named in letters, digits, - and _, got {name!r}")
-    missing = ", ".join(sorted({"device", "torch", "settings"} - set(facts)))
-    if missing:
-        raise ValueError(f"report: facts of a GPU must name {missing}; `klip bench` does")
-    return _write_json(paths.RESULTS / "gpu" / f"{name}.json", facts)
-
-
-SPEEDS = (
-    "name device model precision batch checkpointing peak_gib images_per_s share_of_matrix_rate "
-    "from_jpegs over_metric_loss_only"
-).split()
-
-
-def speeds() -> pd.DataFrame:
-    """What `klip bench` measured (results/gpu/*.json), a row a file; peak of a GPU only."""
-    import pandas as pd
-
-    rows = []
-    for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
-        facts = json.loads(file.read_text())
-        how, step = facts["settings"], facts["synthetic"]
-        what = (file.stem, facts["device"], facts["model"], how["precision"])
-        batch = (f"{how['batch_size']} in {how['accumulate']}", how["checkpointing"])
-        peak = step.get("peak_reserved_bytes")
-        speed = (None if peak is None else peak / 2**30, step["images_per_s"])
-        fed, beside = facts["jpeg_fed"]["images_per_s"], facts["beside_metric_loss_only"]["ratio"]
-        rows.append((*what, *batch, *speed, facts["share_of_matrix_rate"], fed, beside))
-    return pd.DataFrame(rows, columns=SPEEDS)
+    values = {**values, "provenance": provenance()}
+    return write_json(_path(f"metrics/{name}.json", profile), values)
 
 
 def read_metrics(name: str, profile: str) -> dict[str, Any]:
-    """What another notebook wrote."""
-    path = _path(name, profile, "metrics", ".json")
+    """What another notebook wrote; FileNotFoundError where it has not run."""
+    path = _path(f"metrics/{name}.json", profile)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing; notebook {name.split('_')[0]} writes it: "
@@ -171,11 +172,6 @@ def all_metrics(profile: str) -> dict[str, dict[str, Any]]:
     """What the notebooks of a profile have written so far, by name."""
     files = sorted((folder(profile) / "metrics").glob("*.json"))
     return {file.stem: json.loads(file.read_text()) for file in files}
-
-
-def paper_number(label: str) -> float | None:
-    """RetailKLIP's published percent for a set, or the one it mirrors, `label`'s first word."""
-    return published.of_row(label.split()[0])
 
 
 def save_claims(profile: str) -> Path:
@@ -200,3 +196,37 @@ def save_claims(profile: str) -> Path:
     ledger = claims.verdicts(rows, reasons)
     write(folder(profile) / "claims.md", markdown(ledger))
     return write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
+
+
+def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:
+    """Write what `klip bench` measured as results/gpu/<name>.json; it has no date."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"report: a gpu file is named in letters, digits, - and _, got {name!r}")
+    return write_json(paths.RESULTS / "gpu" / f"{name}.json", facts)
+
+
+def speeds() -> pd.DataFrame:
+    """What `klip bench` measured (results/gpu/*.json), a row a file; peak of a GPU only."""
+    import pandas as pd
+
+    rows = []
+    for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
+        facts = json.loads(file.read_text())
+        how, step = facts["settings"], facts["synthetic"]
+        peak = step.get("peak_reserved_bytes")
+        rows.append(
+            {
+                "name": file.stem,
+                "device": facts["device"],
+                "model": facts["model"],
+                "precision": how["precision"],
+                "batch": f"{how['batch_size']} in {how['accumulate']}",
+                "checkpointing": how["checkpointing"],
+                "peak_gib": None if peak is None else peak / 2**30,
+                "images_per_s": step["images_per_s"],
+                "share_of_matrix_rate": facts["share_of_matrix_rate"],
+                "from_jpegs": facts["jpeg_fed"]["images_per_s"],
+                "over_metric_loss_only": facts["beside_metric_loss_only"]["ratio"],
+            }
+        )
+    return pd.DataFrame(rows)

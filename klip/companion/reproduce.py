@@ -1,28 +1,26 @@
 """Run the notebooks of a profile in order, each only when what decides it has changed.
 
 These decide: its code cells (not prose, not outputs), all its parameters, all of klip's
-source and the encoders that it ships, the metrics of other notebooks that it reads, which
-evaluation sets are at hand and, but for nano, where they lie.  A notebook also runs when a
-file that it wrote is gone.  Images of a user are not looked at: after changing them, `make
-clean`.
+source and the encoders that it ships, the metrics of other notebooks that it reads,
+which evaluation sets are at hand and, but for nano, where they lie.  A notebook also
+runs when a file that it wrote is gone.  Images of a user are not looked at: after
+changing them, `make clean`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import re
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from klip.companion import overview
-from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_of, sha256
+from klip.companion import overview, report
+from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_of
 from klip.settings import config, paths
-from klip.settings.files import atomic
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -31,60 +29,48 @@ class NotebookError(ValueError):
     """A cell failed; the message is one sentence that names it."""
 
 
-def _klip() -> list[tuple[str, str]]:
-    """Name and hash of each file of klip's source and of the encoders that it ships."""
-    files = [*sorted(PACKAGE.rglob("*.py")), *sorted(paths.WEIGHTS.glob("*.*"))]
-    return [(f"{file.parent.name}/{file.name}", sha256(file.read_bytes())) for file in files]
-
-
-def _wanted(
-    only: Sequence[str] | str | None, appendix: bool, books: Mapping[str, Notebook]
-) -> list[str]:
-    """Numbers of the notebooks that were asked for."""
-    if not only:
-        return [number for number in books if number.isdigit() or appendix]
-    wanted = [only] if isinstance(only, str) else list(only)
-    for number in wanted:
-        if number not in books:
-            raise ValueError(
-                f"reproduce: no notebook has number {number!r}; there are {', '.join(books)}"
-            )
-    return wanted
+def _klip() -> str:
+    """Hash of klip's source and of the encoders that it ships."""
+    content = hashlib.sha256()
+    for file in [*sorted(PACKAGE.rglob("*.py")), *sorted(paths.WEIGHTS.glob("*.*"))]:
+        content.update(file.name.encode() + file.read_bytes())
+    return content.hexdigest()
 
 
 def run(
     profile: str = "nano",
     parameters: Mapping[str, Any] | None = None,
-    only: Sequence[str] | str | None = None,
+    *,
+    only: Sequence[str] | None = None,
     appendix: bool = False,
 ) -> list[str]:
     """Bring results/<profile> up to date, print its summary; returns what notebooks ran.
 
-    `only` gives notebooks by number ("03"); what they read from earlier ones is brought up
-    to date first.  Evaluation sets that are not at hand and cannot be fetched are left out,
-    in one line (`fetch.at_hand`).
+    `only` gives notebooks by number ("03"); what they read of earlier ones is brought up
+    to date first.  Evaluation sets that cannot be had are left out, in one line.
     """
     from klip.data import fetch
 
     books = notebooks()
-    values = parameters_of(profile, parameters or {}, books)
-    wanted = _wanted(only, appendix, books)
-    given = config.settings(values[wanted[0]])
+    values = parameters_of(books, profile, given=parameters or {})
+    due = set(only or [number for number in books if number.isdigit() or appendix])
+    for number in due - set(books):
+        raise ValueError(f"reproduce: no notebook {number!r}; there are {', '.join(books)}")
+    given = config.settings(values[min(due)])
     there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
         print(left_out)
     # nano renders its images, wherever others lie.
     place = "" if profile == "nano" else paths.data_root().as_posix()
     around = [_klip(), there, place]
-    due = set(wanted)
+    # From the last to the first: what a notebook reads is due as well, and what that reads.
     for number in reversed(books):
         if number in due:
             due |= {name.split("_")[0] for name in books[number].reads}
-    ran = [
-        book.path.stem
-        for number, book in books.items()
-        if number in due and _bring_up_to_date(book, values[number], profile, around)
-    ]
+    ran = []
+    for number, book in books.items():
+        if number in due and _bring_up_to_date(book, values[number], around=around):
+            ran.append(book.path.stem)
     path = paths.RESULTS / profile / "report.md"
     if ran or not path.is_file():
         overview.write_report(profile)
@@ -93,65 +79,61 @@ def run(
     return ran
 
 
-def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], profile: str, around: Any) -> bool:
+def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any) -> bool:
     """Execute a notebook unless it is up to date; whether it ran.
 
-    What is remembered of it: its key, and the files that it wrote.
+    What is remembered of it, beside the executed one: its key, and the files that it
+    wrote.
     """
-    folder, name = paths.RESULTS / profile, book.path.stem
-    # A memory per results folder: a run into another makes this one neither old nor new.
-    where = sha256(str(paths.RESULTS).encode())[:8]
-    memory_file = paths.CACHE / "reproduce" / f"{profile}-{where}.json"
-    memory = json.loads(memory_file.read_text()) if memory_file.is_file() else {}
-    key, known = book.key(values, profile, around), memory.pop(name, {})
-    if known.get("key") == key and all((folder / file).is_file() for file in known["files"]):
+    folder = paths.RESULTS / values["profile"]
+    memory = folder / "notebooks" / f"{book.path.stem}.json"
+    key, known = book.key(values, around), {"key": "", "files": []}
+    if memory.is_file():
+        known = json.loads(memory.read_text())
+    if known["key"] == key and all((folder / file).is_file() for file in known["files"]):
         return False
-    _remember(memory_file, memory)  # forgotten first: it may fail half-way
+    memory.unlink(missing_ok=True)  # forgotten first: it may fail half-way
     start = time.time() - 2  # seconds; file systems round
-    _execute(book, values, profile)
+    execute(book, values)
     files = []
     for file in sorted(folder.glob(f"*/{book.number}_*")):
         if file.stat().st_mtime < start:
             file.unlink()  # an earlier version of the notebook wrote it
         else:
             files.append(file.relative_to(folder).as_posix())
-    _remember(memory_file, memory | {name: {"key": key, "files": files}})
+    report.write_json(memory, {"key": key, "files": files})
     return True
 
 
-def _remember(memory_file: Path, memory: Mapping[str, Any]) -> None:
-    atomic(memory_file, lambda part: part.write_text(json.dumps(memory)))
+def execute(book: Notebook, values: Mapping[str, Any]) -> None:
+    """papermill, in this interpreter's environment; the result appears whole or not.
 
-
-def _execute(book: Notebook, values: Mapping[str, Any], profile: str) -> None:
-    """papermill, in this interpreter's environment; the result appears whole or not at all."""
+    NotebookError for a cell that fails; how far it got is kept in the cache.
+    """
     import papermill
 
     # The kernel `python3` of this environment, and the folders of this process.
     os.environ.update(JUPYTER_PREFER_ENV_PATH="1")
     os.environ.update(KLIP_CACHE=str(paths.CACHE), KLIP_RESULTS=str(paths.RESULTS))
-    target = paths.RESULTS / profile / "notebooks" / book.path.name
-    partial = target.with_name(f".{target.name}")  # papermill asks for this ending
-    target.parent.mkdir(parents=True, exist_ok=True)
-    given = {name: values[name] for name, own in book.parameters.items() if values[name] != own}
+    profile, name = values["profile"], book.path.name
+    given = {key: values[key] for key, own in book.parameters.items() if values[key] != own}
     how = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
-    bar = {"desc": book.path.stem}
+    how["progress_bar"] = {"desc": book.path.stem}
+    running = paths.CACHE / "running" / f"{profile}-{name}"
+    running.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(book.path, partial, given, progress_bar=bar, **how)
-        os.replace(partial, target)
+        papermill.execute_notebook(book.path, running, given, **how)
     except papermill.PapermillExecutionError as error:
-        kept = paths.CACHE / "failed" / f"{profile}-{target.name}"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(partial, kept)
         # Two kinds say all in one sentence.
         if error.ename not in ("ValueError", "FileNotFoundError"):
-            print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)), file=sys.stderr)
+            print(error, file=sys.stderr)
         line = error.source.strip().splitlines()[0]
         where = f"notebook {book.path.stem}, cell [{error.exec_count}] `{line}`"
-        what = f"{error.ename}: {error.evalue}"
-        raise NotebookError(f"{where}: {what}; how far it got is in {kept}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        what = f"{error.ename}: {error.evalue}; how far it got is in {running}"
+        raise NotebookError(f"{where}: {what}") from None
+    target = paths.RESULTS / profile / "notebooks" / name
+    report.write(target, running.read_bytes())
+    running.unlink()
 
 
 def refresh(profile: str = "nano") -> list[str]:
@@ -159,15 +141,14 @@ def refresh(profile: str = "nano") -> list[str]:
     done = {}
     for executed in sorted((paths.RESULTS / profile / "notebooks").glob("[0-9A-Z]*.ipynb")):
         path = paths.NOTEBOOKS / executed.name
-        committed = json.loads(path.read_text())
-        mine, theirs = code_cells(committed), code_cells(json.loads(executed.read_text()))
-        sources = [["".join(cell["source"]) for cell in cells] for cells in (mine, theirs)]
-        if sources[0] != sources[1]:
+        committed, results = json.loads(path.read_text()), code_cells(executed)
+        if [cell["source"] for cell in code_cells(path)] != [one["source"] for one in results]:
             raise ValueError(
                 f"refresh: {path.name} differs from what {executed} ran; "
                 f"run `make reproduce PROFILE={profile}` without parameters"
             )
-        for cell, result in zip(mine, theirs, strict=True):
+        mine = (cell for cell in committed["cells"] if cell["cell_type"] == "code")
+        for cell, result in zip(mine, results, strict=True):
             outputs = [one for one in result["outputs"] if one.get("name") != "stderr"]  # bars
             cell |= {"outputs": outputs, "execution_count": result["execution_count"]}
         done[path] = json.dumps(committed, indent=1, ensure_ascii=False) + "\n"

@@ -207,8 +207,16 @@ def _judged(
     oracle = rates(frame, score, threshold(frame, score, accepts)).false_accepts
     add("oracle_false_accepts", oracle, oracle_interval(frame, score, accepts, n, seed))
     known, unknown = open_frames.sides(frame.assign(top1=frame[score] >= below), score)
-    add("correct_accepts", got.correct_accepts, metrics.bootstrap_products(known, "top1", n, seed))
-    add("false_accepts", got.false_accepts, metrics.bootstrap_products(unknown, "top1", n, seed))
+    add(
+        "correct_accepts",
+        got.correct_accepts,
+        metrics.bootstrap_products(known, "top1", n=n, seed=seed),
+    )
+    add(
+        "false_accepts",
+        got.false_accepts,
+        metrics.bootstrap_products(unknown, "top1", n=n, seed=seed),
+    )
     return row | {"threshold": below, "right": got.right_of_accepted}
 
 

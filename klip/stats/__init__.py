@@ -1,1 +1,1 @@
-"""Scores with intervals, the paper's claims and its published numbers.  Needs no torch."""
+"""Scores with intervals, the paper's claims and its numbers.  Needs no torch."""

@@ -36,45 +36,46 @@ def results(tmp_path, monkeypatch):
 
 
 def zero_shot(**rows):
-    report.save_metrics({"sets": rows, "seconds": 12.4}, "04_zero_shot", "nano")
+    report.save_metrics({"sets": rows, "seconds": 12.4}, "04_zero_shot", profile="nano")
 
 
 def test_table_is_written_for_programs_and_for_people():
     frame = pd.DataFrame({"product": ["a|b", "c"], "lr": [2e-4, np.nan], "n": [3, 4]})
-    path = report.save_table(frame, "03_rates", "nano")
+    path = report.save_table(frame, "03_rates", profile="nano")
     assert pd.read_csv(path).equals(frame)
     assert path.with_suffix(".md").read_text() == (
         "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c |  | 4 |\n"
     )
-    named = report.save_table(frame.set_index("product"), "03_rates", "nano")
+    named = report.save_table(frame.set_index("product"), "03_rates", profile="nano")
     assert list(pd.read_csv(named).columns) == ["product", "lr", "n"]
 
 
 @pytest.mark.parametrize("name", ["depth", "2_depth", "02-depth", "../02_depth", "02_"])
 def test_names_begin_with_the_notebook(name):
     with pytest.raises(ValueError, match="begins with its notebook's number"):
-        report.save_metrics({}, name, "nano")
+        report.save_metrics({}, name, profile="nano")
 
 
 def test_unknown_profile_makes_no_folder(results):
     with pytest.raises(ValueError, match="profile must be one of nano, .* got 'nanoo'"):
-        report.save_metrics({}, "02_depth", "nanoo")
+        report.save_metrics({}, "02_depth", profile="nanoo")
     assert list(results.iterdir()) == []
 
 
 def test_photographs_are_never_written(results):
     figure = Figure(figsize=(2, 1))
     figure.subplots().plot([1, 2])
-    path = report.save_figure(figure, "04_confusions", "real")
+    path = report.save_figure(figure, "04_confusions", profile="real")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     first = path.read_bytes()
     assert (
-        report.save_figure(figure, "04_confusions", "real").read_bytes() == first
+        report.save_figure(figure, "04_confusions", profile="real").read_bytes() == first
     )  # no date inside
-    assert report.save_figure(figure, "04_confusions", "real", photographs=True) is None
+    assert report.save_figure(figure, "04_confusions", profile="real", photographs=True) is None
     assert not path.exists()
     assert (
-        report.save_figure(figure, "01_sheet", "nano", images=True).read_bytes()[:2] == b"\xff\xd8"
+        report.save_figure(figure, "01_sheet", profile="nano", images=True).read_bytes()[:2]
+        == b"\xff\xd8"
     )
 
 
@@ -88,7 +89,7 @@ def test_metrics_come_back_as_plain_numbers():
             "parts": pd.Series({"head": 3}),
         },
         "02_depth",
-        "nano",
+        profile="nano",
     )
     found = report.read_metrics("02_depth", "nano")
     made = found.pop("provenance")
@@ -102,15 +103,15 @@ def test_metrics_come_back_as_plain_numbers():
 
 
 def test_nothing_partial_is_left(results):
-    report.save_metrics({"depth": 8}, "02_depth", "nano")
+    report.save_metrics({"depth": 8}, "02_depth", profile="nano")
     with pytest.raises(TypeError):
-        report.save_metrics({"depth": object()}, "02_depth", "nano")
+        report.save_metrics({"depth": object()}, "02_depth", profile="nano")
     assert [path.name for path in results.rglob("*.*")] == ["02_depth.json"]
     assert report.read_metrics("02_depth", "nano")["depth"] == 8
 
 
 def test_summary_shows_every_set_and_says_which_did_not_get_there():
-    report.save_metrics({"depth": 16}, "02_depth", "nano")
+    report.save_metrics({"depth": 16}, "02_depth", profile="nano")
     zero_shot(**{"grozi-like": ROW, "capg-like": ROW | {"low": -0.01}})
     text = overview.summary("nano")
     assert "chosen depth: 16" in text and "04_zero_shot 12 s" in text
@@ -146,7 +147,7 @@ def test_readme_gets_ours_beside_the_papers():
 def test_sets_left_out_are_named_under_the_table():
     line = "left out: grozi-120 (not at hand); `klip data list` says where it comes from"
     report.save_metrics(
-        {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", "real"
+        {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", profile="real"
     )
     assert f"| - |\n\n{line}\n<!-- /results -->" in overview.readme(
         "<!-- results:real -->\n<!-- /results -->\n"
@@ -155,14 +156,14 @@ def test_sets_left_out_are_named_under_the_table():
         overview.write_report("real").read_text().count(line) == 2
     )  # once more among the notebook's single values
     report.save_metrics(
-        {"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", "real"
+        {"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", profile="real"
     )
     assert "left out" not in overview.write_report("real").read_text()
 
 
 def test_report_collects_everything_in_order(results):
-    report.save_table(pd.DataFrame({"n": [1]}), "02_depths", "nano")
-    report.save_figure(Figure(figsize=(1, 1)), "01_counts", "nano")
+    report.save_table(pd.DataFrame({"n": [1]}), "02_depths", profile="nano")
+    report.save_figure(Figure(figsize=(1, 1)), "01_counts", profile="nano")
     zero_shot(**{"grozi-like": ROW})
     text = overview.write_report("nano").read_text()
     wanted = [
@@ -181,20 +182,20 @@ def test_report_collects_everything_in_order(results):
 def measured():
     """Evidence of C1 in 04 and of C7 in 03, reasons in both."""
     gain = claims.evidence(
-        "C1", "RetailKLIP minus frozen encoder", "capg-like", (0.095, 0.02, 0.17)
+        "C1", "RetailKLIP minus frozen encoder", place="capg-like", difference=(0.095, 0.02, 0.17)
     )
     rates = claims.evidence(
-        "C7", "block-wise minus common rate", "validation", (-0.03, -0.05, -0.01)
+        "C7", "block-wise minus common rate", place="validation", difference=(-0.03, -0.05, -0.01)
     )
     report.save_metrics(
         {"evidence": pd.DataFrame([rates]), "reasons": {"C8": "no softmax run"}},
         "03_finetune",
-        "nano",
+        profile="nano",
     )
     report.save_metrics(
         {"evidence": [gain], "reasons": {"C2": "not at hand", "C8": "no time"}},
         "04_zero_shot",
-        "nano",
+        profile="nano",
     )
 
 
@@ -289,9 +290,7 @@ def test_provenance_does_not_load_torch():
 
 
 def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
-    assert report.speeds().empty and "| name | device |" in overview.readme(
-        "<!-- speed:all -->\n<!-- /speed -->\n"
-    )
+    assert report.speeds().empty
     how = {"precision": "bf16", "batch_size": 64, "accumulate": 4, "checkpointing": False}
     facts = {
         "device": "H100",
@@ -319,3 +318,15 @@ def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
     assert found["batch"].tolist() == ["64 in 4"] * 2 and found["over_metric_loss_only"][1] == 1.25
     shown = overview.readme("<!-- speed:all -->\nold\n<!-- /speed -->\n")
     assert "H100" in shown and "old" not in shown and shown.count("speed") == 2
+
+
+def test_numbers_are_rounded_gaps_are_empty_and_bars_are_escaped():
+    frame = pd.DataFrame({"product": ["a|b", "c\nd"], "lr": [2e-4, np.nan], "n": [3, 4]})
+    assert report.markdown(frame) == (
+        "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c d |  | 4 |\n"
+    )
+
+
+def test_a_long_frame_says_how_much_it_leaves_out():
+    text = report.markdown(pd.DataFrame({"n": range(5)}), rows=2)
+    assert text.count("|\n") == 4 and text.endswith("\n3 more rows are in the .csv file.\n")

@@ -218,7 +218,7 @@ def test_table_has_a_row_per_set_and_score():
     )
     for column, side in (("correct_accepts", pooled["known"]), ("false_accepts", ~pooled["known"])):
         accepted = pooled[side].assign(top1=pooled["margin"] >= row["threshold"])
-        low, high = metrics.bootstrap_products(accepted, "top1", 30, 3)
+        low, high = metrics.bootstrap_products(accepted, "top1", n=30, seed=3)
         assert (row[f"{column}_low"], row[f"{column}_high"]) == (low, high)
     assert (found["auroc_low"] <= found["auroc"]).all() and (
         found["auroc"] <= found["auroc_high"]

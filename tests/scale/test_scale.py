@@ -111,7 +111,7 @@ def test_all_notebooks_run_with_a_tower_of_random_weights(shelves, profile, caps
 def test_missing_weights_are_one_sentence_that_says_where_they_belong(shelves, profile):
     with pytest.raises(reproduce.NotebookError) as caught:
         reproduce.run(
-            profile, given(profile, shelves, eval_sets=GIVEN[profile]["eval_sets"]), only="01"
+            profile, given(profile, shelves, eval_sets=GIVEN[profile]["eval_sets"]), only=["01"]
         )
     text = str(caught.value)
     assert (
@@ -145,7 +145,7 @@ def test_missing_images_are_one_sentence_that_says_what_to_do(
     monkeypatch.setenv("KLIP_DATA", str(tmp_path / "none"))
     monkeypatch.setattr(fetch, "urlopen", lambda *given, **named: open(tmp_path / "no network"))  # noqa: SIM115
     with pytest.raises((reproduce.NotebookError, FileNotFoundError), match=words):
-        reproduce.run(profile, TINY | more, only="01")
+        reproduce.run(profile, TINY | more, only=["01"])
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from klip.stats.published import CLAIMS, PAPER_SET, PUBLISHED, of_row
+from klip.stats.published import CLAIMS, PAPER_SET, PUBLISHED, SENTENCES, TESTS, of_row
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,9 @@ def test_what_the_paper_does_not_have():
 
 def test_every_claim_can_be_tested():
     assert [claim.id for claim in CLAIMS] == [f"C{number}" for number in range(1, 10)]
+    assert list(SENTENCES) == sorted({number for number, *_ in TESTS}) == [one.id for one in CLAIMS]
     for claim in CLAIMS:
-        assert claim.sentence and claim.section and claim.tests
+        assert SENTENCES[claim.id] and claim.section and claim.tests
         assert set(claim.sets) <= set(PAPER_SET.values())
         assert len({test.name for test in claim.tests}) == len(claim.tests)
         assert {test.expected for test in claim.tests} <= {"above", "below", "near"}
