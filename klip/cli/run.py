@@ -67,13 +67,13 @@ def finetune(
     given = {"model": name, "images": images, "depth": depth, "pixels": pixels, "seed": seed}
     config = FinetuneConfig(**given | pairs_of(values))
     catalogue = catalogue_of(source, root, seed, unreadable, load)
-    from klip.finetuning import distributed, loop
+    from klip.finetuning import loop
     from klip.model.weights import save as save_encoder
+    from klip.scale import distributed
 
-    val = catalogue[catalogue["split"] == "val"]
-    with distributed.joined():
-        run = loop.finetune(config, catalogue, validation=val if len(val) else None)
+    with distributed.joined() as kind:
         first = distributed.first()
+        run = loop.finetune(config, catalogue, progress=first, loop=kind)
     if not first:  # one of the processes writes and speaks
         return
     save_encoder(run.average or run.encoder, out, config=config.model_dump(), set=source)

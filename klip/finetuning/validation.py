@@ -9,37 +9,34 @@ import pandas as pd
 from klip.data import catalogue as data
 from klip.model import encoder as encoders
 from klip.model.encoder import Encoder
+from klip.settings.config import FinetuneConfig
 
 Held = tuple[pd.DataFrame, pd.DataFrame]
 
 
-def held_out(catalogue: pd.DataFrame, validation: pd.DataFrame | None = None) -> Held | None:
+def held_out(catalogue: pd.DataFrame) -> Held | None:
     """Gallery and queries of the validation (paper §4.1.3); None if there is no query.
 
-    Queries: `validation` but for its split `gallery`, or else the catalogue's split `val`;
-    of each product as many as the poorest has.  Gallery: the first image of a product in
-    split `gallery` of `validation`, or else in training.
+    Queries: of each product in split `val` as many as the poorest has.  Gallery: their
+    first images in training.
     """
-    source = catalogue[catalogue["split"] == "val"] if validation is None else validation
-    is_packshot = source["split"] == "gallery"
-    queries, packshots = source[~is_packshot], source[is_packshot]
+    queries = catalogue[catalogue["split"] == "val"]
     if queries.empty:
         return None
-    if packshots.empty:
-        packshots = catalogue[catalogue["split"] == "train"]
     queries = queries.groupby("product").head(queries["product"].value_counts().min())
-    asked = packshots["product"].isin(queries["product"])
-    gallery = packshots[asked].drop_duplicates("product")
+    training = catalogue[catalogue["split"] == "train"]
+    asked = training["product"].isin(queries["product"])
+    gallery = training[asked].drop_duplicates("product")
     lost = sorted(set(queries["product"]) - set(gallery["product"]))
     if lost:
         raise ValueError(
             f"validation: {len(lost)} products have no image to be compared with, first "
-            f"{lost[0]!r}; each needs one in split train (or gallery)"
+            f"{lost[0]!r}; each needs one in split train"
         )
     return gallery, queries
 
 
-def validation_set(finetuning: pd.DataFrame, products: int = 300, seed: int = 0) -> pd.DataFrame:
+def validation_set(finetuning: pd.DataFrame, products: int = 300, *, seed: int = 0) -> pd.DataFrame:
     """An evaluation set of `products` seeded validation products, or all if they are fewer:
     of each a packshot (split gallery) and its held-out photographs (query).
 
@@ -59,7 +56,7 @@ def validation_set(finetuning: pd.DataFrame, products: int = 300, seed: int = 0)
     return frame
 
 
-def few_queries(catalogue: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFrame:
+def few_queries(catalogue: pd.DataFrame, most: int, *, seed: int = 0) -> pd.DataFrame:
     """A set with one packshot per product (`data.pick_gallery`) and at most `most` seeded
     queries of each; 0: all."""
     picked = data.pick_gallery(catalogue)
@@ -70,12 +67,12 @@ def few_queries(catalogue: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFra
     return picked[kept].reset_index(drop=True)
 
 
-def validate(encoder: Encoder, held: Held, precision: str = "auto", workers: int = 0) -> float:
+def validate(encoder: Encoder, held: Held, *, config: FinetuneConfig) -> float:
     """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one
     of its product?"""
     gallery, queries = held
     files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
-    rows = encoders.embed(encoder, files, precision=precision, workers=workers)
+    rows = encoders.embed(encoder, files, precision=config.precision, workers=config.workers)
     packshots, asked = rows[: len(gallery)], rows[len(gallery) :]
     nearest = (asked @ packshots.T).argmax(dim=1).numpy()  # (queries,)
     found = gallery["product"].to_numpy()[nearest]

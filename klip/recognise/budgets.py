@@ -27,7 +27,7 @@ def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> p
     Each has a packshot (split gallery), held-out photographs (query) and its other
     images (train); the fine-tuning set was loaded with `validation`.
     """
-    judged = validation_set(finetuning, products, seed)
+    judged = validation_set(finetuning, products, seed=seed)
     others = finetuning[(finetuning["split"] == "train") & ~finetuning.index.isin(judged.index)]
     others = others[others["product"].isin(judged["product"])]
     frame = pd.concat([judged, others], ignore_index=True)
