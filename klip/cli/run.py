@@ -156,7 +156,15 @@ def plan(
     from klip.scale import bench, memory
 
     made = memory.plan(
-        model, gpu_gb, images, batch, precision, products, frozen_blocks, ema, reserve_gb
+        model,
+        gpu_gb=gpu_gb,
+        images=images,
+        batch=batch,
+        precision=precision,
+        products=products,
+        frozen_blocks=frozen_blocks,
+        ema=ema,
+        reserve_gb=reserve_gb,
     )
     typer.echo(memory.text(made))
     typer.echo(memory.speed_text(made, bench.probe(made) if torch.cuda.is_available() else None))
@@ -180,10 +188,21 @@ def bench(
     """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
     from klip.companion import report as writer
     from klip.scale import bench as measure
+    from klip.scale.watch import Asked
 
-    found = measure.bench(
-        model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds
+    asked = Asked(
+        model=model,
+        device=device,
+        steps=steps,
+        batch=batch,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
+        precision=precision,
+        products=products,
+        workers=workers,
+        rounds=rounds,
     )
+    found = measure.bench(asked)
     if save:
         writer.save_gpu(save, found)
     typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -20,85 +19,132 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from klip.finetuning import finished, prepare, run_cache
+from klip.finetuning import finished, run_cache
 from klip.finetuning.finished import Run
 from klip.finetuning.prepare import Start
-from klip.finetuning.validation import validate
+from klip.finetuning.validation import top1
 from klip.model import blocks, encoder as encoders
 from klip.model.device import at_work, autocast
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
 
 
-class Loop:
-    """The loop and all that it changes: `run`, what it calls in a step's order, and hooks.
+def finetune(
+    config: FinetuneConfig,
+    catalogue: pd.DataFrame,
+    *,
+    progress: bool = True,
+    cache: bool = True,
+    base: Encoder | None = None,
+    loop: type[Loop] | None = None,
+) -> Run:
+    """Fine-tune `config.model` on the split `train`, seeing `config.images` images.
+
+    catalogue: split `val`, if there is one, is the validation (`validation.held_out`); a
+    column `group` is the hierarchy of the triplet loss.
+    base: an encoder to start from; `config.model` then only names it; it is not changed.
+    cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
+    loop: `scale.distributed.SharedLoop` where several processes make one run.
+    ValueError: wrong settings, a product without images, a damaged image, a loss not finite.
+    """
+    made = (loop or Loop)(config, catalogue, base=base, cache=cache)
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with at_work(made.encoder), torch.random.fork_rng(gpus), encoders.one_sentence():
+        if made.found("run.json"):
+            return finished.read(made.folder, config)
+        made.begin()
+        made.run(progress=progress)
+        run = made.result()
+        if cache:
+            made.write(lambda: finished.write(run, made.precision))
+    return run
+
+
+def rate_factor(step: int, steps: int, *, warmup: float) -> float:
+    """Of all rates at `step` from 0: a line up over `warmup` of the steps, half a cosine to 0."""
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def due(every: int, done: int) -> bool:
+    """Does what happens each `every` steps happen now?  0: never."""
+    return every > 0 and done % every == 0
+
+
+class Loop(Start):
+    """The loop: `run`, what it calls in the order of a step, and hooks.
 
     Several processes share a loop that overrides the hooks (`klip.scale.distributed`).
     """
 
-    def __init__(self, start: Start) -> None:
-        config, encoder, head = start.config, start.encoder, start.head
-        self.start, self.config, self.encoder = start, config, encoder
-        self.device, self.head = encoder.device, head.to(encoder.device)
+    def begin(self) -> None:
+        """Centres, optimiser, rates: all that changes from step to step."""
+        config, tower = self.config, self.encoder.tower
+        torch.manual_seed(config.seed)
+        self.put_centres()
+        self.head.to(self.device)
         self.average = None
         if config.ema:
             blend = get_ema_multi_avg_fn(config.ema)
-            self.average = AveragedModel(encoder.tower, multi_avg_fn=blend)
-        self.low = blocks.freeze(encoder.tower, config.frozen_blocks)
-        self.optimiser = prepare.optimiser_of(start)
+            self.average = AveragedModel(tower, multi_avg_fn=blend)
+        self.low = blocks.freeze(tower, config.frozen_blocks)
+        self.optimiser, steps = self.adamw(), len(self.batches)
         self.weights = [w for group in self.optimiser.param_groups for w in group["params"]]
-        steps = len(start.batches)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: rate_factor(step, steps, warmup=config.warmup)
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=start.precision == "fp16")
-        self.forward = torch.compile(encoder) if config.compile else encoder
-        self.stateful = {"tower": encoder.tower, "head": head, "optimiser": self.optimiser}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.stateful = {"tower": tower, "head": self.head, "optimiser": self.optimiser}
         self.stateful |= {"schedule": self.schedule, "scaler": self.scaler}
         if self.average is not None:
             self.stateful["average"] = self.average
+        self.forward = torch.compile(self.encoder) if config.compile else self.encoder
         self.done, self.seconds, self.history = 0, 0.0, list[dict[str, float]]()
 
-    def run(self, folder: Path | None = None, *, progress: bool = False) -> None:
-        """Train to the end of the budget, from the state in `folder` if there is one."""
-        config, held = self.config, self.start.held
-        state = folder / "state.pt" if folder and config.save_every else None
-        self.begin(state)
+    def run(self, *, progress: bool = False) -> None:
+        """Train to the end of the budget, from where an interrupted run stopped."""
+        config = self.config
+        self.restore()
+        self.encoder.checkpointing(config.checkpointing)
+        self.encoder.train()
         text = f"{config.loss}, {config.rates}, depth {config.depth}, seed {config.seed}"
-        bar = tqdm(total=config.images, unit="img", desc=text, disable=not progress)
-        with bar:
+        with tqdm(total=config.images, unit="img", desc=text, disable=not progress) as bar:
             started = time.perf_counter() - self.seconds
             for images, labels in self.fetch():
                 rates = [group["lr"] for group in self.optimiser.param_groups]
                 loss = self.train_step(images, labels)  # forward, loss, backward, clip, step
                 self.done, self.seconds = self.done + 1, time.perf_counter() - started
                 self.log(loss, rates, bar=bar)
-                last = self.done == len(self.start.batches)
-                if held and (last or self.due(config.validate_every)):
-                    self.history[-1]["val_top1"] = validate(self.encoder, held, config=config)
-                if state and not last and self.due(config.save_every):
-                    self.save(state)
+                last = self.done == len(self.batches)
+                if self.held and (last or due(config.validate_every, self.done)):
+                    self.history[-1]["val_top1"] = top1(self.embedded(self.held), self.held)
+                if self.folder and not last and due(config.save_every, self.done):
+                    self.save()
                 started = time.perf_counter() - self.seconds  # without validating and saving
-        self.end()
+        self.encoder.checkpointing(False)
+        self.encoder.eval()
+        for weight in self.low:  # frozen for this run only
+            weight.requires_grad_(True)
 
-    def begin(self, state: Path | None) -> None:
-        """Where an interrupted run stopped, or with the accuracy of the frozen encoder."""
-        if state and self.is_there(state):
-            self.done, self.seconds, self.history = run_cache.restore(state, self.stateful)
-        elif self.config.validate_every and self.start.held:
-            top1 = prepare.frozen_top1(self.start)
-            self.history = [{"step": 0, "images": 0, "val_top1": top1}]
-        self.encoder.checkpointing(self.config.checkpointing)
-        self.encoder.train()
+    def restore(self) -> None:
+        """Go on from the state on disk; else begin with the accuracy of the frozen encoder."""
+        if self.config.save_every and self.found("state.pt"):
+            state = run_cache.restore(self.folder / "state.pt", self.stateful)
+            self.done, self.seconds, self.history = state
+        elif self.config.validate_every and self.held:
+            accuracy = top1(self.frozen(self.held), self.held)
+            self.history = [{"step": 0, "images": 0, "val_top1": accuracy}]
 
     def fetch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (b, 3, S, S) and labels (b,) of each batch that is left."""
         shares = []
-        for batch in self.start.batches[self.done :]:
+        for batch in self.batches[self.done :]:
             own = [self.own(part) for part in self.parts(batch)]
             shares.append(torch.cat(own).tolist())
         loader = DataLoader(
-            self.start.images,
+            self.images,
             batch_sampler=[share for share in shares if share],
             num_workers=self.config.workers,
             worker_init_fn=encoders.quiet_worker,
@@ -115,7 +161,7 @@ class Loop:
 
         images (b, 3, S, S) and labels (b,) are those that were read here.
         """
-        batch, total = self.start.batches[self.done], 0.0
+        batch, total = self.batches[self.done], 0.0
         parts = self.parts(batch)
         own = [len(self.own(part)) for part in parts]
         for part, some, names in zip(parts, images.split(own), labels.split(own), strict=True):
@@ -137,15 +183,14 @@ class Loop:
     def embed(self, images: Tensor) -> Tensor:
         """Forward: (b, 3, S, S) to (b, D), with what the backward pass needs."""
         trained = self.config.rates != "frozen"
-        with autocast(self.start.precision, self.device), torch.set_grad_enabled(trained):
+        with autocast(self.precision, self.device), torch.set_grad_enabled(trained):
             return self.forward(images.to(self.device, non_blocking=True))
 
     def check(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise ValueError(
                 f"fine-tuning: the loss became {loss} at step {self.done + 1}, at precision "
-                f"{self.start.precision} and top_lr {self.config.top_lr:g}; "
-                "try fp32 or a lower rate"
+                f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate"
             )
 
     def step(self) -> None:
@@ -170,28 +215,18 @@ class Loop:
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update(seen - bar.n)
 
-    def due(self, every: int) -> bool:
-        """Does what happens each `every` steps happen now?  0: never."""
-        return every > 0 and self.done % every == 0
-
-    def save(self, state: Path) -> None:
+    def save(self) -> None:
         """Write the state from which an interrupted run goes on."""
-        facts = [self.done, self.seconds, self.history]
-        self.write(lambda: run_cache.save(state, self.stateful, facts=facts))
+        file, facts = self.folder / "state.pt", [self.done, self.seconds, self.history]
+        self.write(lambda: run_cache.save(file, self.stateful, facts=facts))
 
-    def end(self) -> None:
-        self.encoder.checkpointing(False)
-        self.encoder.eval()
-        for weight in self.low:  # frozen for this run only
-            weight.requires_grad_(True)
-
-    def result(self, folder: Path | None) -> Run:
+    def result(self) -> Run:
         """The finished run."""
         self.encoder.name, average = finished.name(self.config), None
         if self.average is not None:
             average = finished.averaged(self.encoder, self.average.module.cpu())
         history = pd.DataFrame(self.history, columns=list(self.history[-1]))
-        facts = self.start.plan.products, history, self.config, self.seconds, folder, average
+        facts = self.plan.products, history, self.config, self.seconds, self.folder, average
         return Run(self.encoder, self.head.cpu(), *facts)
 
     # hooks: which images of a batch are here, and what of it has to come from elsewhere
@@ -208,58 +243,9 @@ class Loop:
         """Make the gradients those of the whole batch."""
 
     def write(self, file: Callable[[], None]) -> None:
-        """Write what is to be there once."""
+        """Write a file that all go on with."""
         file()
 
-    @staticmethod
-    def is_there(file: Path) -> bool:
-        """Is there a run to be found, or to go on with?"""
-        return file.is_file()
-
-    @staticmethod
-    def folder(start: Start) -> Path:
-        """Where the run is kept."""
-        return start.folder()
-
-
-def finetune(
-    config: FinetuneConfig,
-    catalogue: pd.DataFrame,
-    *,
-    progress: bool = True,
-    cache: bool = True,
-    base: Encoder | None = None,
-    loop: type[Loop] = Loop,
-) -> Run:
-    """Fine-tune `config.model` on the split `train`, seeing `config.images` images.
-
-    catalogue: split `val`, if there is one, is the validation (`validation.held_out`); a
-    column `group` is the hierarchy of the triplet loss.
-    base: an encoder to start from; `config.model` then only names it; it is not changed.
-    cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
-    loop: `scale.distributed.SharedLoop` where several processes make one run.
-    ValueError: wrong settings, a product without images, a damaged image, a loss not finite.
-    """
-    encoder = prepare.encoder_of(config, base)
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with at_work(encoder), torch.random.fork_rng(gpus), encoders.one_sentence():
-        start = prepare.start(config, catalogue, encoder=encoder, cache=cache)
-        folder = loop.folder(start) if cache else None
-        if folder and loop.is_there(folder / "run.json"):
-            return finished.read(folder, config)
-        torch.manual_seed(config.seed)
-        prepare.put_centres(start)
-        made = loop(start)
-        made.run(folder, progress=progress)
-    run = made.result(folder)
-    if folder:
-        made.write(lambda: finished.write(run, start.precision))
-    return run
-
-
-def rate_factor(step: int, steps: int, *, warmup: float) -> float:
-    """Of all rates at `step` from 0: a line up over `warmup` of the steps, half a cosine to 0."""
-    rising = round(warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    def found(self, name: str) -> bool:
+        """Is there such a file in the folder of the run?"""
+        return self.cache and (self.folder / name).is_file()

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from klip.data import images
 from klip.settings import paths
-from klip.settings.files import atomic, write_tensors
+from klip.settings.files import atomic
 
 KLIP = Path(__file__).parents[1]
 SOURCES = [KLIP / "data/images.py", KLIP / "data/balance.py"]
@@ -47,24 +46,8 @@ def folder(facts: Any, used: Iterable[pd.DataFrame]) -> Path:
     return paths.CACHE / "runs" / digest.hexdigest()[:16]
 
 
-def once(
-    what: str, facts: list | None, *, used: Iterable[pd.DataFrame], compute: Callable[[], Tensor]
-) -> Tensor:
-    """What the frozen encoder makes of some images, the same for all runs from it: computed
-    by the first, kept beside the runs.
-
-    facts: all that tells the encoder and how it computes (JSON); None: nothing is kept.
-    """
-    if facts is None:
-        return compute()
-    file = folder([what, *facts], used).with_suffix(".safetensors")
-    if not file.is_file():
-        write_tensors(file, {"value": compute()})
-    return read(file)["value"]
-
-
 def read(path: Path) -> dict[str, Any]:
-    """The tensors of a .safetensors file, or the state of an interrupted run; ValueError if
+    """The tensors of a .safetensors file, or the state of an interrupted run.  ValueError:
     it is damaged."""
     try:
         if path.suffix == ".safetensors":

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from klip.data import catalogue as data
-from klip.model import encoder as encoders
-from klip.model.encoder import Encoder
-from klip.settings.config import FinetuneConfig
 
 Held = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -67,12 +65,10 @@ def few_queries(catalogue: pd.DataFrame, most: int, *, seed: int = 0) -> pd.Data
     return picked[kept].reset_index(drop=True)
 
 
-def validate(encoder: Encoder, held: Held, *, config: FinetuneConfig) -> float:
+def top1(rows: Tensor, held: Held) -> float:
     """Top-1 accuracy, a fraction: is a query's nearest gallery image (k = 1, no views) one
-    of its product?"""
+    of its product?  rows: unit embeddings (N, D), those of the gallery come first."""
     gallery, queries = held
-    files = [*encoders.image_files(gallery), *encoders.image_files(queries)]
-    rows = encoders.embed(encoder, files, precision=config.precision, workers=config.workers)
     packshots, asked = rows[: len(gallery)], rows[len(gallery) :]
     nearest = (asked @ packshots.T).argmax(dim=1).numpy()  # (queries,)
     found = gallery["product"].to_numpy()[nearest]

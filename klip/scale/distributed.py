@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
 from klip.finetuning.loop import Loop
-from klip.finetuning.prepare import Start
 
 
 def first() -> bool:
@@ -76,18 +76,18 @@ class SharedLoop(Loop):
     """klip's loop where each process has a share of every batch, within a group; the first
     process writes."""
 
-    def __init__(self, start: Start) -> None:
-        for module in (start.encoder.tower, start.head):
+    def put_centres(self) -> None:
+        super().put_centres()
+        for module in (self.encoder.tower, self.head):
             for tensor in module.state_dict().values():  # alike everywhere, bit for bit
                 distributed.broadcast(tensor, src=0)
-        super().__init__(start)
 
     def own(self, part: Tensor) -> Tensor:
         return part[distributed.get_rank() :: distributed.get_world_size()]
 
     def fetch(self) -> Iterator[tuple[Tensor, Tensor]]:
         arriving = super().fetch()
-        for batch in self.start.batches[self.done :]:
+        for batch in self.batches[self.done :]:
             images, labels = torch.empty(0), torch.empty(0, dtype=torch.long)
             with together(self.device):  # a damaged image ends all processes
                 # few images leave some processes without any
@@ -137,14 +137,12 @@ class SharedLoop(Loop):
             if first():
                 file()
 
-    @staticmethod
-    def is_there(file: Path) -> bool:
-        """On the first process's disk."""
-        box = [file.is_file()]
+    def found(self, name: str) -> bool:
+        box = [super().found(name)]  # on the first process's disk
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    @staticmethod
-    def folder(start: Start) -> Path:
-        """The number of processes decides how sums are rounded."""
-        return start.folder(distributed.get_world_size(), Path(__file__).read_text())
+    @cached_property
+    def facts(self) -> list:
+        # the number of processes decides how sums are rounded
+        return [*super().facts, distributed.get_world_size(), Path(__file__).read_text()]
