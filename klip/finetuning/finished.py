@@ -55,8 +55,8 @@ def read(folder: Path, config: FinetuneConfig) -> Run:
     """The finished run of `config` that `folder` holds."""
     history = pd.read_csv(folder / "history.csv")
     facts = json.loads((folder / "run.json").read_text())
-    encoder = encoders.load(folder / "encoder.safetensors")
-    encoder.name, average = name(config), None
+    encoder, average = encoders.load(folder / "encoder.safetensors"), None
+    encoder.name = name(config)
     if config.ema:
         average = averaged(encoder, encoders.load(folder / "average.safetensors").tower)
     head = prepare.head_of(config, facts["products"], dim=encoder.dim)

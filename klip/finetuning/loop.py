@@ -68,13 +68,8 @@ def rate_factor(step: int, steps: int, *, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-def due(every: int, done: int) -> bool:
-    """Does what happens each `every` steps happen now?  0: never."""
-    return every > 0 and done % every == 0
-
-
 class Loop(Start):
-    """The loop: `run`, what it calls in the order of a step, and hooks.
+    """The loop: `begin`, `run`, what it calls in the order of a step, and hooks.
 
     Several processes share a loop that overrides the hooks (`klip.scale.distributed`).
     """
@@ -86,7 +81,7 @@ class Loop(Start):
         self.put_centres()
         self.head.to(self.device)
         self.average = None
-        if config.ema:
+        if config.ema:  # a copy, made before low blocks are frozen
             blend = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(tower, multi_avg_fn=blend)
         self.low = blocks.freeze(tower, config.frozen_blocks)
@@ -105,7 +100,9 @@ class Loop(Start):
 
     def run(self, *, progress: bool = False) -> None:
         """Train to the end of the budget, from where an interrupted run stopped."""
-        config = self.config
+        config, steps = self.config, len(self.batches)
+        validate_every = config.validate_every or steps  # 0: not before the end
+        save_every = config.save_every or steps
         self.restore()
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
@@ -117,10 +114,10 @@ class Loop(Start):
                 loss = self.train_step(images, labels)  # forward, loss, backward, clip, step
                 self.done, self.seconds = self.done + 1, time.perf_counter() - started
                 self.log(loss, rates, bar=bar)
-                last = self.done == len(self.batches)
-                if self.held and (last or due(config.validate_every, self.done)):
+                last = self.done == steps
+                if self.held and (last or self.done % validate_every == 0):
                     self.history[-1]["val_top1"] = top1(self.embedded(self.held), self.held)
-                if self.folder and not last and due(config.save_every, self.done):
+                if self.cache and not last and self.done % save_every == 0:
                     self.save()
                 started = time.perf_counter() - self.seconds  # without validating and saving
         self.encoder.checkpointing(False)
@@ -157,10 +154,8 @@ class Loop(Start):
         return batch.split(math.ceil(len(batch) / self.config.accumulate))
 
     def train_step(self, images: Tensor, labels: Tensor) -> float:
-        """Forward, loss, backward, clip, step; the mean loss of the whole batch.
-
-        images (b, 3, S, S) and labels (b,) are those that were read here.
-        """
+        """Forward, loss, backward, clip, step with the images (b, 3, S, S) and labels (b,)
+        read here; the mean loss of the whole batch."""
         batch, total = self.batches[self.done], 0.0
         parts = self.parts(batch)
         own = [len(self.own(part)) for part in parts]
@@ -174,7 +169,7 @@ class Loop(Start):
             total += loss.item()
         self.check(total)
         self.add_gradients()
-        self.scaler.unscale_(self.optimiser)  # fp16: clip the true gradients
+        self.scaler.unscale_(self.optimiser)  # fp16: the norm to clip is the true one
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.weights, self.config.clip)
         self.step()

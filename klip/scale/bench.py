@@ -33,8 +33,9 @@ def bench(asked: Asked) -> dict[str, Any]:
         synthetic = watch.step_alone(loop, asked.steps)
         fed, loader = watch.loop_rate(loop), watch.loop_rate(loop, idle=True)
         others = beside(loop, asked.rounds)
-        settings = asked.model_dump(exclude={"model", "device", "batch"})
-        settings |= {"batch_size": asked.batch, "precision": loop.precision}
+        settings = asked.model_dump(exclude={"model", "device", "steps", "batch"})
+        settings = {"steps": asked.steps, "batch_size": asked.batch} | settings
+        settings["precision"] = loop.precision
     made = synthetic["images_per_s"]
     return {
         "model": asked.model,

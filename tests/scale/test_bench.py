@@ -63,6 +63,11 @@ def test_all_figures_of_a_tiny_tower(tiny, monkeypatch):
     json.dumps(found, allow_nan=False)
 
 
+def test_a_batch_of_0_is_that_of_the_device():
+    assert Asked(device="cpu").batch == 4 and Asked(device="cpu", batch=7).batch == 7
+    assert Asked().batch == (64 if torch.cuda.is_available() else 4)
+
+
 def test_a_trainer_that_runs_out_of_memory_is_told_and_ends_nothing(tiny, monkeypatch):
     def greedy(trainer):
         raise torch.OutOfMemoryError("CUDA out of memory")
