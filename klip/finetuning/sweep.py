@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
@@ -18,20 +17,18 @@ MINUTES = 24 * 60
 
 
 def sweep(
-    configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, *, executor: str = "here"
+    configs: Sequence[FinetuneConfig], catalogue: pd.DataFrame, *, executor: Executor = "here"
 ) -> Iterator[Run]:
     """The runs of `configs`, in their order, one at a time in memory.
 
     executor: here, in this process; local, each in a process of its own; slurm, jobs of a
     cluster that shares CACHE, all at once, with a GPU each.
-    ValueError: an unknown executor, and what `loop.finetune` refuses; submitit's own error
-    if a job fails.
+    ValueError: what `loop.finetune` refuses; submitit's own errors: no such executor, a job
+    that failed.
     """
-    accepted = get_args(Executor)
-    if executor not in accepted:
-        raise ValueError(f"sweep: executor must be one of {', '.join(accepted)}, got {executor!r}")
     if executor == "here":
-        return (loop.finetune(config, catalogue) for config in configs)
+        yield from (loop.finetune(config, catalogue) for config in configs)
+        return
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster=executor)
@@ -39,9 +36,10 @@ def sweep(
     if executor == "slurm":
         pool.update_parameters(gpus_per_node=1)
         jobs = pool.map_array(_job, configs, [catalogue] * len(configs))
-    else:  # made when asked for: a machine has room for one
+    else:  # each started when asked for: a machine has room for one
         jobs = (pool.submit(_job, config, catalogue) for config in configs)
-    return (finished.read(job.result(), config) for job, config in zip(jobs, configs, strict=True))
+    for config, job in zip(configs, jobs, strict=True):
+        yield finished.read(job.result(), config)
 
 
 def _job(config: FinetuneConfig, catalogue: pd.DataFrame) -> Path:
