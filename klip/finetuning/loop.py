@@ -44,7 +44,8 @@ def finetune(
     column `group` is the hierarchy of the triplet loss.
     base: an encoder to start from; `config.model` then only names it; it is not changed.
     cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
-    loop: `scale.distributed.SharedLoop` where several processes make one run.
+    loop: `scale.distributed.SharedLoop` where several processes make one run, inside a
+    group of torch.distributed: all get the same run, one process's but for rounding.
     ValueError: wrong settings, a product without images, a damaged image, a loss not finite.
     """
     made = (loop or Loop)(config, catalogue, base=base, cache=cache)
@@ -75,7 +76,7 @@ class Loop(Start):
     """
 
     def begin(self) -> None:
-        """Centres, optimiser, rates: all that changes from step to step."""
+        """Put the centres in place, and make all else that changes from step to step."""
         config, tower = self.config, self.encoder.tower
         torch.manual_seed(config.seed)
         self.put_centres()
