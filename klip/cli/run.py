@@ -67,13 +67,13 @@ def finetune(
     given = {"model": name, "images": images, "depth": depth, "pixels": pixels, "seed": seed}
     config = FinetuneConfig(**given | pairs_of(values))
     catalogue = catalogue_of(source, root, seed, unreadable, load)
-    from klip.finetuning import distributed, loop
+    from klip.finetuning import loop
     from klip.model.weights import save as save_encoder
+    from klip.scale import distributed
 
-    val = catalogue.split("val")
-    with distributed.joined():
-        run = loop.finetune(config, catalogue, validation=val if len(val) else None)
+    with distributed.joined() as kind:
         first = distributed.first()
+        run = loop.finetune(config, catalogue, progress=first, loop=kind)
     if not first:  # one of the processes writes and speaks
         return
     save_encoder(run.average or run.encoder, out, config=config.model_dump(), set=source)
@@ -157,7 +157,15 @@ def plan(
     from klip.scale import bench, memory
 
     made = memory.plan(
-        model, gpu_gb, images, batch, precision, products, frozen_blocks, ema, reserve_gb
+        model,
+        gpu_gb=gpu_gb,
+        images=images,
+        batch=batch,
+        precision=precision,
+        products=products,
+        frozen_blocks=frozen_blocks,
+        ema=ema,
+        reserve_gb=reserve_gb,
     )
     typer.echo(memory.text(made))
     typer.echo(memory.speed_text(made, bench.probe(made) if torch.cuda.is_available() else None))
@@ -181,10 +189,21 @@ def bench(
     """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
     from klip.companion import report as writer
     from klip.scale import bench as measure
+    from klip.scale.watch import Asked
 
-    found = measure.bench(
-        model, device, steps, batch, accumulate, checkpointing, precision, products, workers, rounds
+    asked = Asked(
+        model=model,
+        device=device,
+        steps=steps,
+        batch=batch,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
+        precision=precision,
+        products=products,
+        workers=workers,
+        rounds=rounds,
     )
+    found = measure.bench(asked)
     if save:
         writer.save_gpu(save, found)
     typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))

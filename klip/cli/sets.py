@@ -80,7 +80,7 @@ def leaks(
 
     few = [catalogue_of(source) for source in (tuned, evaluated)]
     if images:
-        few = [rows.of(rows.frame.groupby("product", sort=False).head(images)) for rows in few]
+        few = [rows.first(images) for rows in few]
     places = None
     if model != "none":
         from klip.model import encoder

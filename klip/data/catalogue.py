@@ -139,32 +139,31 @@ class Catalogue:
             )
         return self if self.counted else self.where(known)
 
-    def held_out(self, validation: Catalogue | None = None) -> tuple[Catalogue, Catalogue] | None:
-        """Gallery and queries of a validation (paper §4.1.3); None if there is no query.
+    def first(self, most: int) -> Catalogue:
+        """The first images of each product, `most` of them at most."""
+        return self.of(self.frame.groupby("product", sort=False).head(most))
 
-        Queries: `validation` but for its split `gallery`, or else the split `val` of this
-        catalogue; of each product as many as the poorest has.  Gallery: the first image
-        of a product in split `gallery` of `validation`, or else in training.
+    def held_out(self) -> tuple[Catalogue, Catalogue] | None:
+        """Gallery and queries of the validation (paper §4.1.3); None if there is no query.
+
+        Queries: of each product in split `val` as many as the poorest has.  Gallery: their
+        first images in training.
         """
-        source = self.split("val") if validation is None else validation
-        packshots, queries = source.split("gallery"), source.where(source["split"] != "gallery")
+        queries = self.split("val")
         if not len(queries):
             return None
-        if not len(packshots):
-            packshots = self.split("train")
-        poorest = queries["product"].value_counts().min()
-        queries = queries.of(queries.frame.groupby("product").head(poorest))
-        asked = packshots["product"].isin(queries["product"])
-        gallery = packshots.of(packshots.frame[asked].drop_duplicates("product"))
+        queries = queries.first(queries["product"].value_counts().min())
+        training = self.split("train")
+        gallery = training.where(training["product"].isin(queries["product"])).first(1)
         lost = sorted(set(queries["product"]) - set(gallery["product"]))
         if lost:
             raise ValueError(
                 f"validation: {len(lost)} products have no image to be compared with, first "
-                f"{lost[0]!r}; each needs one in split train (or gallery)"
+                f"{lost[0]!r}; each needs one in split train"
             )
         return gallery, queries
 
-    def validation_set(self, products: int = 300, seed: int = 0) -> Catalogue:
+    def validation_set(self, products: int = 300, *, seed: int = 0) -> Catalogue:
         """An evaluation set of `products` seeded validation products, or all if they are
         fewer: of each a packshot (split gallery) and its held-out photographs (query).
 
@@ -183,7 +182,7 @@ class Catalogue:
         frame = pd.concat(both)
         return self.of(frame[frame["product"].isin(names)])
 
-    def few_queries(self, most: int, seed: int = 0) -> Catalogue:
+    def few_queries(self, most: int, *, seed: int = 0) -> Catalogue:
         """A set with one packshot per product (`pick`) and at most `most` seeded queries of
         each; 0: all."""
         gallery, queries = self.pick()

@@ -55,15 +55,14 @@ def read(folder: Path, config: FinetuneConfig) -> Run:
     """The finished run of `config` that `folder` holds."""
     history = pd.read_csv(folder / "history.csv")
     facts = json.loads((folder / "run.json").read_text())
-    products, seconds = facts["products"], facts["seconds"]
-    encoder = encoders.load(folder / "encoder.safetensors")
+    encoder, average = encoders.load(folder / "encoder.safetensors"), None
     encoder.name = name(config)
-    average = None
     if config.ema:
         average = averaged(encoder, encoders.load(folder / "average.safetensors").tower)
-    head = prepare.head_of(config, products, encoder.dim)
+    head = prepare.head_of(config, facts["products"], dim=encoder.dim)
     head.load_state_dict(run_cache.read(folder / "head.safetensors"))
-    return Run(encoder, head, products, history, config, seconds, folder, average)
+    rest = history, config, facts["seconds"], folder, average
+    return Run(encoder, head, facts["products"], *rest)
 
 
 def name(config: FinetuneConfig) -> str:
@@ -77,7 +76,7 @@ def averaged(encoder: Encoder, tower: nn.Module) -> Encoder:
     return Encoder(tower, encoder.preprocess, title, encoder.arch, encoder.config)
 
 
-def keep(run: Run, frozen: Encoder, wise: float = 1.0) -> Path:
+def keep(run: Run, frozen: Encoder, *, wise: float = 1.0) -> Path:
     """The file of what is kept of a cached run: last weights, mixed with the frozen ones.
 
     wise: share of the fine-tuned weights (WiSE-FT, Wortsman et al. 2022); 1 mixes nothing.

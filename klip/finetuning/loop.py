@@ -1,17 +1,16 @@
 """Fine-tuning (paper §4.1): balanced draws, encoder and ArcFace, AdamW, block-wise rates.
 
-Axes: B images of an optimiser step, b of them in this process, S pixels a side, D numbers
-per embedding.  On a CPU a run is a function of its config and images, to the bit for
-one number of threads, whatever the workers and however often it was interrupted; on a
-GPU kernels may add in another order.  Several processes are torchrun's (`distributed`).
+Axes: B images of an optimiser step, b of them read here, S pixels a side, D numbers per
+embedding.  On a CPU a run is a function of its config and images, to the bit for one
+number of threads, whatever the workers and however often it was interrupted; on a GPU
+kernels may add in another order.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import torch
@@ -20,12 +19,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from klip.data import balance
 from klip.data.catalogue import Catalogue
-from klip.finetuning import distributed, finished, prepare, run_cache
+from klip.finetuning import finished, run_cache
 from klip.finetuning.finished import Run
-from klip.finetuning.validation import Held, validate
-from klip.model import blocks, encoder as encoders, heads
+from klip.finetuning.prepare import Start
+from klip.finetuning.validation import top1
+from klip.model import blocks, encoder as encoders
 from klip.model.device import at_work, autocast
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
@@ -34,47 +33,36 @@ from klip.settings.config import FinetuneConfig
 def finetune(
     config: FinetuneConfig,
     catalogue: Catalogue,
-    validation: Catalogue | None = None,
+    *,
     progress: bool = True,
     cache: bool = True,
     base: Encoder | None = None,
+    loop: type[Loop] | None = None,
 ) -> Run:
     """Fine-tune `config.model` on the split `train`, seeing `config.images` images.
 
+    catalogue: split `val`, if there is one, is the validation (`Catalogue.held_out`); a
+    column `group` is the hierarchy of the triplet loss.
     base: an encoder to start from; `config.model` then only names it; it is not changed.
-    validation: see `Catalogue.held_out`.  A column `group` is the hierarchy of the triplet loss.
     cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
-    Within a torch.distributed group the processes share each batch (`batch_size` is that
-    of all), and all return the same run; their number changes it by rounding.
+    loop: `scale.distributed.SharedLoop` where several processes make one run, inside a
+    group of torch.distributed: all get the same run, one process's but for rounding.
     ValueError: wrong settings, a product without images, a damaged image, a loss not finite.
     """
-    base = prepare.encoder_of(config, base)
-    plan = prepare.plan_of(config, catalogue)
-    head = prepare.head_of(config, plan.products, base.dim, catalogue)
-    held = catalogue.held_out(validation)
-    start, folder = None, None
-    if cache:
-        start, folder = prepare.place(config, base, head, [plan.rows, *(held or ())])
-        if distributed.agreed((folder / "run.json").is_file()):
-            return finished.read(folder, config)
+    made = (loop or Loop)(config, catalogue, base=base, cache=cache)
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with at_work(base), torch.random.fork_rng(gpus), encoders.one_sentence():
-        torch.manual_seed(config.seed)
-        prepare.put_centres(head, base, plan, config, start)
-        loop = Loop(config, base, head, plan, catalogue, held)
-        if config.validate_every and held:
-            top1 = prepare.frozen_top1(config, base, held, start)
-            loop.history = [{"step": 0, "images": 0, "val_top1": top1}]
-        loop.run(folder, progress and distributed.first())
-    base.name = finished.name(config)
-    run = loop.result(plan.products, folder)
-    if folder is not None and distributed.first():
-        finished.write(run, loop.precision)
-    distributed.wait()  # what the first process wrote is there for all
+    with at_work(made.encoder), torch.random.fork_rng(gpus), encoders.one_sentence():
+        if made.found("run.json"):
+            return finished.read(made.folder, config)
+        made.begin()
+        made.run(progress=progress)
+        run = made.result()
+        if cache:
+            made.write(lambda: finished.write(run, made.precision))
     return run
 
 
-def rate_factor(step: int, steps: int, warmup: float) -> float:
+def rate_factor(step: int, steps: int, *, warmup: float) -> float:
     """Of all rates at `step` from 0: a line up over `warmup` of the steps, half a cosine to 0."""
     rising = round(warmup * steps)
     if step < rising:
@@ -82,77 +70,77 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-class Loop:
-    """The loop and all that it changes; encoder and head are trained in place."""
+class Loop(Start):
+    """The loop: `begin`, `run`, what it calls in the order of a step, and hooks.
 
-    def __init__(
-        self,
-        config: FinetuneConfig,
-        encoder: Encoder,
-        head: heads.Head,
-        plan: balance.Plan,
-        catalogue: Catalogue,
-        held: Held | None = None,
-    ) -> None:
-        self.config, self.encoder, self.head, self.held = config, encoder, head, held
-        self.device = encoder.device
-        self.precision = prepare.step_precision(config, encoder, self.device)
-        draws = torch.tensor(list(plan.draws(config.images, together=head.wants_pairs)))
-        self.batches = draws.split(config.batch_size)  # (B, 4) each, items of `images`
-        self.images = prepare.Draws(plan, catalogue, encoder.preprocess, config)
-        head.to(self.device)
-        distributed.alike([*encoder.tower.state_dict().values(), *head.state_dict().values()])
+    Several processes share a loop that overrides the hooks (`klip.scale.distributed`).
+    """
+
+    def begin(self) -> None:
+        """Put the centres in place, and make all else that changes from step to step."""
+        config, tower = self.config, self.encoder.tower
+        torch.manual_seed(config.seed)
+        self.put_centres()
+        self.head.to(self.device)
         self.average = None
-        if config.ema:
+        if config.ema:  # a copy, made before low blocks are frozen
             blend = get_ema_multi_avg_fn(config.ema)
-            self.average = AveragedModel(encoder.tower, multi_avg_fn=blend)
-        self.low = blocks.freeze(encoder.tower, config.frozen_blocks)
-        self.optimiser = prepare.optimiser_of(config, encoder.tower, head)
+            self.average = AveragedModel(tower, multi_avg_fn=blend)
+        self.low = blocks.freeze(tower, config.frozen_blocks)
+        self.optimiser, steps = self.adamw(), len(self.batches)
         self.weights = [w for group in self.optimiser.param_groups for w in group["params"]]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: rate_factor(step, len(self.batches), config.warmup)
+            self.optimiser, lambda step: rate_factor(step, steps, warmup=config.warmup)
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.forward = torch.compile(encoder) if config.compile else encoder
-        self.stateful = {"tower": encoder.tower, "head": head, "optimiser": self.optimiser}
+        self.stateful = {"tower": tower, "head": self.head, "optimiser": self.optimiser}
         self.stateful |= {"schedule": self.schedule, "scaler": self.scaler}
         if self.average is not None:
             self.stateful["average"] = self.average
+        self.forward = torch.compile(self.encoder) if config.compile else self.encoder
         self.done, self.seconds, self.history = 0, 0.0, list[dict[str, float]]()
 
-    def run(self, folder: Path | None = None, progress: bool = False) -> None:
-        """Train to the end of the budget, from the state in `folder` if there is one."""
-        config = self.config
-        state = folder / "state.pt" if folder and config.save_every else None
-        if distributed.agreed(state is not None and state.is_file()):
-            self.done, self.seconds, self.history = run_cache.restore(state, self.stateful)
+    def run(self, *, progress: bool = False) -> None:
+        """Train to the end of the budget, from where an interrupted run stopped."""
+        config, steps = self.config, len(self.batches)
+        validate_every = config.validate_every or steps  # 0: not before the end
+        save_every = config.save_every or steps
+        self.restore()
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
-        with self.bar(progress) as bar:
+        text = f"{config.loss}, {config.rates}, depth {config.depth}, seed {config.seed}"
+        with tqdm(total=config.images, unit="img", desc=text, disable=not progress) as bar:
             started = time.perf_counter() - self.seconds
             for images, labels in self.fetch():
                 rates = [group["lr"] for group in self.optimiser.param_groups]
-                loss = self.train_step(images, labels)
-                self.done += 1
-                self.seconds = time.perf_counter() - started
-                self.log(loss, rates, bar)
-                last = self.done == len(self.batches)
-                if self.held and (last or self.due(config.validate_every)):
-                    top1 = validate(self.encoder, self.held, config.precision, config.workers)
-                    self.history[-1]["val_top1"] = top1
-                if state and not last and self.due(config.save_every) and distributed.first():
-                    run_cache.save(state, self.stateful, [self.done, self.seconds, self.history])
+                loss = self.train_step(images, labels)  # forward, loss, backward, clip, step
+                self.done, self.seconds = self.done + 1, time.perf_counter() - started
+                self.log(loss, rates, bar=bar)
+                last = self.done == steps
+                if self.held and (last or self.done % validate_every == 0):
+                    self.history[-1]["val_top1"] = top1(self.embedded(self.held), self.held)
+                if self.cache and not last and self.done % save_every == 0:
+                    self.save()
                 started = time.perf_counter() - self.seconds  # without validating and saving
         self.encoder.checkpointing(False)
         self.encoder.eval()
         for weight in self.low:  # frozen for this run only
             weight.requires_grad_(True)
 
+    def restore(self) -> None:
+        """Go on from the state on disk; else begin with the accuracy of the frozen encoder."""
+        if self.config.save_every and self.found("state.pt"):
+            state = run_cache.restore(self.folder / "state.pt", self.stateful)
+            self.done, self.seconds, self.history = state
+        elif self.config.validate_every and self.held:
+            accuracy = top1(self.frozen(self.held), self.held)
+            self.history = [{"step": 0, "images": 0, "val_top1": accuracy}]
+
     def fetch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's images (b, 3, S, S) and labels (b,) of each batch that is left."""
+        """Images (b, 3, S, S) and labels (b,) of each batch that is left."""
         shares = []
         for batch in self.batches[self.done :]:
-            own = [distributed.mine(part) for part in self.parts(batch)]
+            own = [self.own(part) for part in self.parts(batch)]
             shares.append(torch.cat(own).tolist())
         loader = DataLoader(
             self.images,
@@ -161,52 +149,36 @@ class Loop:
             worker_init_fn=encoders.quiet_worker,
             pin_memory=self.device.type == "cuda",
         )
-        arriving = iter(loader)
-        for share in shares:
-            images, labels = torch.empty(0), torch.empty(0, dtype=torch.long)
-            with distributed.together(self.device):  # a damaged image ends all processes
-                if share:  # few images leave some processes without any
-                    images, labels = next(arriving)
-            yield images, labels
+        return iter(loader)
 
     def parts(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """The `accumulate` parts of a batch, over all processes."""
+        """The `accumulate` parts of a batch: less memory, the same step."""
         return batch.split(math.ceil(len(batch) / self.config.accumulate))
 
     def train_step(self, images: Tensor, labels: Tensor) -> float:
-        """One optimiser step on this process's images (b, 3, S, S) of a batch, part by part;
-        their gradients add up to the batch's.  Returns the loss of the whole batch."""
+        """Forward, loss, backward, clip, step with the images (b, 3, S, S) and labels (b,)
+        read here; the mean loss of the whole batch."""
         batch, total = self.batches[self.done], 0.0
         parts = self.parts(batch)
-        own = [len(distributed.mine(part)) for part in parts]
+        own = [len(self.own(part)) for part in parts]
         for part, some, names in zip(parts, images.split(own), labels.split(own), strict=True):
-            embeddings = self.embed(some)
+            embeddings = self.embed(some)  # (b, D)
             names = names.to(self.device, non_blocking=True)
-            # now those of all processes; the gradient stays with this one's
-            embeddings, names = distributed.gathered(embeddings, names, len(part))
+            embeddings, names = self.gather(embeddings, names, size=len(part))
+            # a part counts by its size: the gradients add up to those of the whole batch
             loss = self.head(embeddings, names) * (len(part) / len(batch))
-            if loss.requires_grad:  # not if the loss has no weights, and no image is here
-                self.scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()
             total += loss.item()
         self.check(total)
-        distributed.add_gradients(self.weights, list(self.head.parameters()))
-        self.scaler.unscale_(self.optimiser)
+        self.add_gradients()
+        self.scaler.unscale_(self.optimiser)  # fp16: the norm to clip is the true one
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.weights, self.config.clip)
-        self.scaler.step(self.optimiser)
-        scale = self.scaler.get_scale()
-        self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else fp16 overflowed, and no step was made
-            self.schedule.step()
-            if self.average is not None:
-                self.average.update_parameters(self.encoder.tower)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.step()
         return total
 
     def embed(self, images: Tensor) -> Tensor:
         """Forward: (b, 3, S, S) to (b, D), with what the backward pass needs."""
-        if not len(images):  # they are all in other processes
-            return torch.zeros(0, self.encoder.dim, device=self.device)
         trained = self.config.rates != "frozen"
         with autocast(self.precision, self.device), torch.set_grad_enabled(trained):
             return self.forward(images.to(self.device, non_blocking=True))
@@ -218,17 +190,18 @@ class Loop:
                 f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate"
             )
 
-    def due(self, every: int) -> bool:
-        """Does what happens each `every` steps happen now?  0: never."""
-        return every > 0 and self.done % every == 0
+    def step(self) -> None:
+        """Move the weights by their gradients, then the rates and the averaged weights."""
+        self.scaler.step(self.optimiser)
+        scale = self.scaler.get_scale()
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else fp16 overflowed, and no step was made
+            self.schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.encoder.tower)
+        self.optimiser.zero_grad(set_to_none=True)
 
-    def bar(self, progress: bool) -> tqdm:
-        config = self.config
-        text = f"{config.loss}, {config.rates}, depth {config.depth}, seed {config.seed}"
-        seen = self.done * config.batch_size
-        return tqdm(total=config.images, initial=seen, unit="img", disable=not progress, desc=text)
-
-    def log(self, loss: float, rates: list[float], bar: tqdm) -> None:
+    def log(self, loss: float, rates: list[float], *, bar: tqdm) -> None:
         """Add the step to the history and to the bar."""
         seen = min(self.done * self.config.batch_size, self.config.images)
         row = {"step": self.done, "images": seen, "loss": loss}
@@ -239,11 +212,37 @@ class Loop:
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update(seen - bar.n)
 
-    def result(self, products: list[str], folder: Path | None) -> Run:
+    def save(self) -> None:
+        """Write the state from which an interrupted run goes on."""
+        file, facts = self.folder / "state.pt", [self.done, self.seconds, self.history]
+        self.write(lambda: run_cache.save(file, self.stateful, facts=facts))
+
+    def result(self) -> Run:
         """The finished run."""
-        average = None
+        self.encoder.name, average = finished.name(self.config), None
         if self.average is not None:
             average = finished.averaged(self.encoder, self.average.module.cpu())
         history = pd.DataFrame(self.history, columns=list(self.history[-1]))
-        facts = products, history, self.config, self.seconds, folder, average
+        facts = self.plan.products, history, self.config, self.seconds, self.folder, average
         return Run(self.encoder, self.head.cpu(), *facts)
+
+    # hooks: which images of a batch are here, and what of it has to come from elsewhere
+
+    def own(self, part: Tensor) -> Tensor:
+        """The draws of a part of a batch whose images are read here: all."""
+        return part
+
+    def gather(self, embeddings: Tensor, labels: Tensor, *, size: int) -> tuple[Tensor, Tensor]:
+        """Embeddings (size, D) and labels (size,) of the whole part, from those made here."""
+        return embeddings, labels
+
+    def add_gradients(self) -> None:
+        """Make the gradients those of the whole batch."""
+
+    def write(self, file: Callable[[], None]) -> None:
+        """Write a file that all go on with."""
+        file()
+
+    def found(self, name: str) -> bool:
+        """Is there such a file in the folder of the run?"""
+        return self.cache and (self.folder / name).is_file()

@@ -1,30 +1,32 @@
 """What a run starts from: the encoder, the loss on top of it, and the images.
 
-Axes: S pixels a side, C products, D numbers per embedding.
+Axes: B images of a step, S pixels a side, C products, D numbers per embedding.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from klip.data import balance
 from klip.data.catalogue import Catalogue
 from klip.data.images import read as read_image
-from klip.finetuning import distributed, run_cache
-from klip.finetuning.validation import Held, validate
+from klip.finetuning import run_cache
 from klip.model import augment, blocks, encoder as encoders, heads, towers, triplet
-from klip.model.device import default_device, resolve_precision
+from klip.model.device import resolve_precision
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
+from klip.settings.files import write_tensors
 
 HARDER = 1.5
 """Strength of the augmentation of an image that comes back within an epoch, a factor (A)."""
@@ -34,18 +36,112 @@ NEUTRAL = {"workers", "save_every"}
 """Settings that change nothing in the result."""
 
 
-def encoder_of(config: FinetuneConfig, base: Encoder | None) -> Encoder:
+class Start:
+    """What a run starts from; encoder and head are trained in place.
+
+    batches: of each step the draws (B, 4), items of `images`.
+    held: gallery and queries of the validation, or None.
+    cache: is the run to be kept under CACHE/runs?
+    """
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        catalogue: Catalogue,
+        *,
+        base: Encoder | None = None,
+        cache: bool = False,
+    ) -> None:
+        self.config, self.cache = config, cache
+        self.encoder = encoder_of(config, base)
+        self.plan = plan_of(config, catalogue)
+        kin = None
+        if config.loss == "triplet" and "group" in catalogue.frame:  # the hierarchy of the products
+            groups = catalogue.frame.drop_duplicates("product").set_index("product")["group"]
+            kin = torch.from_numpy(triplet.kinship(groups.loc[self.plan.products].tolist()))
+        self.head = head_of(config, self.plan.products, dim=self.encoder.dim, kin=kin)
+        self.held = catalogue.held_out()
+        self.images = Draws(self, catalogue)
+        draws = self.plan.draws(config.images, together=self.head.wants_pairs)
+        self.batches = torch.tensor(list(draws)).split(config.batch_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.device
+
+    @cached_property
+    def precision(self) -> str:
+        """That of the steps; what is only embedded takes `config.precision` as it is."""
+        trained = None if self.config.rates == "frozen" else self.encoder.tower
+        return resolve_precision(self.config.precision, self.device, trained=trained)
+
+    @cached_property
+    def facts(self) -> list:
+        """All that tells the frozen encoder and how it computes (JSON)."""
+        how = [self.precision, self.config.precision, self.device.type]
+        return [encoders.fingerprint(self.encoder), *how]
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """Where the run is kept, by all that decides its weights; None: nowhere."""
+        if not self.cache:
+            return None
+        settings = self.config.model_dump(mode="json", exclude=NEUTRAL)
+        kin = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in self.head.buffers()]
+        return run_cache.folder([settings, *self.facts, *kin], [self.plan.rows, *(self.held or ())])
+
+    def embedded(self, shown: Sequence[Catalogue]) -> Tensor:
+        """Unit embeddings (N, D) of some images, one catalogue after the other."""
+        files = [file for catalogue in shown for file in catalogue.files]
+        how = {"workers": self.config.workers, "precision": self.config.precision}
+        return encoders.embed(self.encoder, files, **how)
+
+    def frozen(self, shown: Sequence[Catalogue]) -> Tensor:
+        """What `embedded` gives before a step is made: computed by the first run from this
+        encoder, and kept for all beside the runs."""
+        if not self.cache:
+            return self.embedded(shown)
+        file = run_cache.folder(["frozen", *self.facts], shown).with_suffix(".safetensors")
+        if not file.is_file():
+            write_tensors(file, {"value": self.embedded(shown)})
+        return run_cache.read(file)["value"]
+
+    def put_centres(self) -> None:
+        """Put the first centres on the mean embeddings of the products by the frozen encoder."""
+        if self.head.wants_pairs:  # a triplet loss has none
+            return
+        few = self.plan.rows.first(CENTRE_IMAGES)
+        labels = torch.as_tensor(pd.factorize(few["product"])[0])
+        sums = torch.zeros(len(self.plan.products), self.encoder.dim)  # (C, D)
+        sums.index_add_(0, labels, self.frozen([few]))
+        heads.initialise(self.head, sums)  # which takes their directions
+
+    def adamw(self) -> torch.optim.Optimizer:
+        """AdamW on the blocks of the tower, each at its rate, and on the weights of the loss."""
+        config, groups = self.config, []
+        if config.rates != "frozen":
+            ladder = {"reading": config.rates, "top_lr": config.top_lr, "decay": config.decay}
+            ladder["weight_decay"] = config.weight_decay
+            groups = blocks.parameter_groups(self.encoder.tower, **ladder)
+        own = self.head.parameter_group(config.head_lr)
+        if own["params"]:
+            groups.append(own)
+        return blocks.optimiser(groups, config.optimiser)
+
+
+def encoder_of(config: FinetuneConfig, base: Encoder | None = None) -> Encoder:
     """The encoder that is to be trained: `config.model`, or a copy of `base`."""
     if base is None:
-        encoder = encoders.load(config.model, config.resize, config.pixels)
+        encoder = encoders.load(config.model, resize=config.resize, pixels=config.pixels)
     else:
         encoder = copy.deepcopy(base)
     if config.proj == "drop":
         encoders.drop_projection(encoder)
     if config.train_pixels and towers.sees_one_size(encoder.tower):
         raise ValueError(
-            f"fine-tuning: {encoder.name} has a table of positions and is trained at the size it has, "
-            f"{encoder.preprocess.size} pixels; take train_pixels 0, or another size by pixels"
+            f"fine-tuning: {encoder.name} has a table of positions and is trained at the size "
+            f"it has, {encoder.preprocess.size} pixels; take train_pixels 0, or another size "
+            "by pixels"
         )
     return encoder
 
@@ -55,103 +151,28 @@ def plan_of(config: FinetuneConfig, catalogue: Catalogue) -> balance.Plan:
     even = config.depth % 2 == 0 and config.batch_size % 2 == 0
     if config.loss == "triplet" and not (even and config.balanced):
         raise ValueError(
-            "fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an even "
-            f"batch_size, got balanced {config.balanced}, {config.depth} and {config.batch_size}"
+            "fine-tuning: the triplet loss wants pairs, so balanced draws, an even depth and an "
+            f"even batch_size, got balanced {config.balanced}, {config.depth} and "
+            f"{config.batch_size}"
         )
-    drawn = {"breadth": config.breadth, "seed": config.seed, "balanced": config.balanced}
-    return balance.plan(catalogue, config.depth, **drawn)
+    how = {"breadth": config.breadth, "seed": config.seed, "balanced": config.balanced}
+    return balance.plan(catalogue, config.depth, **how)
 
 
 def head_of(
-    config: FinetuneConfig, products: list[str], dim: int, catalogue: Catalogue | None = None
+    config: FinetuneConfig, products: list[str], *, dim: int, kin: Tensor | None = None
 ) -> heads.Head:
-    """The loss.  A column `group` of the catalogue is the hierarchy of the triplet loss."""
-    kin = None
-    if config.loss == "triplet" and catalogue is not None and "group" in catalogue.frame:
-        groups = catalogue.frame.drop_duplicates("product").set_index("product")["group"]
-        kin = torch.from_numpy(triplet.kinship(groups.loc[products].tolist()))
-    settings = config.margin_deg, config.scale, config.entropy
+    """The loss.  kin: hierarchy of the triplet loss, (C, C), see `triplet.kinship`."""
+    how = {"margin_deg": config.margin_deg, "scale": config.scale, "entropy": config.entropy}
     with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
-        return heads.Head(config.loss, len(products), dim, *settings, kin)
-
-
-def place(
-    config: FinetuneConfig, base: Encoder, head: heads.Head, used: list[Catalogue]
-) -> tuple[list, Path]:
-    """What tells the frozen encoder and how it computes, and the folder of the run."""
-    device = default_device()
-    precision = step_precision(config, base, device)
-    start = [encoders.fingerprint(base), precision, config.precision, device]
-    settings = config.model_dump(mode="json", exclude=NEUTRAL)
-    hierarchy = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in head.buffers()]
-    facts = [settings, *start, distributed.count(), *hierarchy]
-    return start, run_cache.folder(facts, used)
-
-
-def step_precision(config: FinetuneConfig, encoder: Encoder, device: str | torch.device) -> str:
-    """That of the steps; what is only embedded, centres and validation, takes
-    `config.precision` as it is."""
-    trained = None if config.rates == "frozen" else encoder.tower
-    return resolve_precision(config.precision, device, trained)
-
-
-def optimiser_of(
-    config: FinetuneConfig, tower: nn.Module, head: heads.Head
-) -> torch.optim.Optimizer:
-    """AdamW on the blocks of the tower, each at its rate, and on the weights of the loss."""
-    groups = []
-    if config.rates != "frozen":
-        ladder = config.rates, config.top_lr, config.decay, config.weight_decay
-        groups = blocks.parameter_groups(tower, *ladder)
-    own = head.parameter_group(config.head_lr)
-    if own["params"]:
-        groups.append(own)
-    return blocks.optimiser(groups, config.optimiser)
-
-
-def put_centres(
-    head: heads.Head,
-    encoder: Encoder,
-    plan: balance.Plan,
-    config: FinetuneConfig,
-    start: list | None = None,
-) -> None:
-    """Put the first centres on the mean embeddings of the products by the frozen encoder.
-
-    start: see `run_cache.once`.
-    """
-    if head.wants_pairs:  # a triplet loss has none
-        return
-    few = plan.rows.of(plan.rows.frame.groupby("product").head(CENTRE_IMAGES))
-    how = {"workers": config.workers, "precision": config.precision}
-    rows = run_cache.once("centres", start, [few], lambda: encoders.embed(encoder, few, **how))
-    labels = torch.as_tensor(pd.factorize(few["product"])[0])
-    sums = torch.zeros(len(plan.products), encoder.dim).index_add_(0, labels, rows)  # (C, D)
-    heads.initialise(head, sums)
-
-
-def frozen_top1(
-    config: FinetuneConfig, encoder: Encoder, held: Held, start: list | None = None
-) -> float:
-    """Top-1 accuracy of the frozen encoder on the validation.  start: see `run_cache.once`."""
-
-    def top1() -> Tensor:
-        value = validate(encoder, held, config.precision, config.workers)
-        return torch.tensor(value, dtype=torch.float64)
-
-    return run_cache.once("frozen", start, held, top1).item()
+        return heads.Head(config.loss, len(products), dim=dim, kin=kin, **how)
 
 
 class Draws(Dataset):
     """Item (epoch, index, row, repeat): the augmented image (3, S, S), its product's label."""
 
-    def __init__(
-        self,
-        plan: balance.Plan,
-        catalogue: Catalogue,
-        preprocess: augment.Preprocess,
-        config: FinetuneConfig,
-    ) -> None:
+    def __init__(self, start: Start, catalogue: Catalogue) -> None:
+        config, plan, preprocess = start.config, start.plan, start.encoder.preprocess
         self.seed, self.strength = plan.seed, config.strength
         self.preprocess = replace(preprocess, size=config.train_pixels or preprocess.size)
         self.at_least = self.preprocess.size if config.decode == "scaled" else 0
@@ -161,10 +182,9 @@ class Draws(Dataset):
 
     def __getitem__(self, draw: list[int]) -> tuple[Tensor, int]:
         epoch, index, row, repeat = draw
+        # numbers of its own for each draw: one image whichever worker reads it, and when
         rng = np.random.default_rng((self.seed, epoch, index))
         pixels = read_image(self.files[row], self.at_least)
-        strength = self.strength
-        if repeat:
-            strength = min(2.0, HARDER * strength)
+        strength = min(2.0, HARDER * self.strength) if repeat else self.strength
         image = augment.training(pixels, self.preprocess, rng, strength)
         return torch.from_numpy(image), self.labels[row]

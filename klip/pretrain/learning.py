@@ -40,7 +40,7 @@ def learn(
     """
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: rate_factor(step, steps, warmup / steps)
+        optimiser, lambda step: rate_factor(step, steps, warmup=warmup / steps)
     )
     trained = [parameter for group in groups for parameter in group["params"]]
     history, images, started = [], 0, time.perf_counter()

@@ -201,7 +201,7 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: Catalogue, features:
     passes = [rng.permutation(len(labels)) for _ in range(-(-config.images // len(labels)))]
     batches = torch.from_numpy(np.concatenate(passes)[: config.images]).split(config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: loop.rate_factor(step, len(batches), config.warmup)
+        optimiser, lambda step: loop.rate_factor(step, len(batches), warmup=config.warmup)
     )
     losses, started = [], time.perf_counter()
     for batch in batches:

@@ -27,7 +27,7 @@ def validation(finetuning: Catalogue, products: int = 60, seed: int = 0) -> Cata
     Each has a packshot (split gallery), held-out photographs (query) and its other
     images (train); the fine-tuning set was loaded with `validation`.
     """
-    judged = finetuning.validation_set(products, seed)
+    judged = finetuning.validation_set(products, seed=seed)
     train = finetuning.split("train").frame
     others = train[train["product"].isin(judged["product"]) & ~train["image"].isin(judged["image"])]
     return finetuning.of(pd.concat([judged.frame, others]))

@@ -27,10 +27,6 @@ from klip.model.encoder import Encoder
 SMALL, LARGE = 2, 4
 """The two batches from which bytes per image and bytes per step are told apart."""
 ATTENTION = nn.functional.scaled_dot_product_attention
-Storages = dict[int, tuple[Tensor, int]]
-"""Bytes by storage, with a tensor that keeps it alive: no other storage may take its place
-in memory.
-"""
 
 
 class Line(NamedTuple):
@@ -75,7 +71,7 @@ class Need:
     head: Line
 
     def parts(
-        self, micro: int, accumulate: int = 1, checkpointing: bool = False, ema: bool = False
+        self, micro: int, *, accumulate: int = 1, checkpointing: bool = False, ema: bool = False
     ) -> dict[str, float]:
         """Bytes by part at the peak of a step in `accumulate` micro-batches of `micro` images;
         their sum is the peak.  With one micro-batch gradients grow while activations go:
@@ -99,10 +95,11 @@ class Need:
         }
 
 
-def need(model: str, precision: str = "auto", products: int = 6500, frozen_blocks: int = 0) -> Need:
+def need(
+    model: str, precision: str = "auto", *, products: int = 6500, frozen_blocks: int = 0
+) -> Need:
     """Count a model on fake tensors of a GPU; no weights are read, and none are needed for
-    ARCH or ARCH:TAG.
-    """
+    ARCH or ARCH:TAG."""
     if precision == "auto" and not torch.cuda.is_available():
         precision = "bf16"  # which takes the memory that fp16 takes
     precision = resolve_precision(precision, "cuda")
@@ -113,11 +110,11 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
         fill(encoder)
         blocks.freeze(encoder.tower, frozen_blocks)
         side = preprocess.size
-        few = saved(encoder, torch.empty(SMALL, 3, side, side), precision)
-        many = saved(encoder, torch.empty(LARGE, 3, side, side), precision)
+        few = saved(encoder, torch.empty(SMALL, 3, side, side), precision=precision)
+        many = saved(encoder, torch.empty(LARGE, 3, side, side), precision=precision)
         parameters = list(encoder.parameters())
     growths = [large - small for small, large in zip(few.sizes, many.sizes, strict=True)]
-    head = [_head_bytes(products, encoder.dim, images) for images in (SMALL, LARGE)]
+    head = [_head_bytes(products, encoder.dim, images=images) for images in (SMALL, LARGE)]
     return Need(
         parameters=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
@@ -132,8 +129,7 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
 
 def described(model: str) -> tuple[dict, Preprocess]:
     """Config and preprocessing of a model; open_clip's ARCH alone will do, and weights play
-    no part.
-    """
+    no part."""
     named = model in weights.NAMES or ":" in model or model.endswith(".safetensors")
     source = weights.source(model if named else f"{model}:none")
     return source.config, source.preprocess
@@ -141,8 +137,7 @@ def described(model: str) -> tuple[dict, Preprocess]:
 
 def fill(module: nn.Module) -> None:
     """Put empty weights where a module was built on the meta device, in the current mode
-    and on its device.
-    """
+    and on its device."""
     for part in module.modules():
         for name, value in list(part.named_parameters(recurse=False)):
             setattr(part, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
@@ -150,13 +145,12 @@ def fill(module: nn.Module) -> None:
             setattr(part, name, torch.empty(value.shape, dtype=value.dtype))
 
 
-def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
+def saved(encoder: Encoder, images: Tensor, *, precision: str) -> Saved:
     """What one forward pass of a batch (B, 3, S, S) keeps for its backward pass."""
     encoder.train()
     places = {module: place for place, module in enumerate(_checkpointed(encoder.tower))}
-    inside = defaultdict[int, Storages](dict)  # by block, -1 outside of all
     inputs = dict[int, Tensor]()
-    own, now = _storages(encoder), -1
+    kept, now = list[tuple[int, Tensor]](), -1  # by block, -1 outside of all
 
     def enter(module: nn.Module, given: tuple) -> None:
         nonlocal now
@@ -171,19 +165,21 @@ def saved(encoder: Encoder, images: Tensor, precision: str) -> Saved:
         for module in places:
             during.enter_context(module.register_forward_pre_hook(enter))
             during.enter_context(module.register_forward_hook(leave))
-        during.enter_context(_watched(lambda tensor: _note(tensor, inside[now], own)))
+        during.enter_context(_watched(lambda tensor: kept.append((now, tensor))))
         during.enter_context(_as_on_a_gpu(images.device.type, precision))
         encoder(images)
-    between = dict(inside.pop(-1, {}))
-    everything = dict(between)
-    for place, part in inside.items():  # a frozen block keeps nothing and is not there
-        _note(inputs[place], between, own)
-        everything |= part
+    inside = defaultdict[int, list[Tensor]](list)
+    for place, tensor in kept:
+        inside[place].append(tensor)
+    outside = inside.pop(-1, [])
+    # a frozen block keeps nothing and is not there
+    between = _storages([*outside, *(inputs[place] for place in inside)], encoder)
     largest = 0
-    for part in inside.values():
-        alone = {key: item for key, item in part.items() if key not in between}
-        largest = max(largest, _total(alone))
-    return Saved([size for _, size in everything.values()], _total(between), largest)
+    for tensors in inside.values():
+        block = _storages(tensors, encoder)
+        largest = max(largest, sum(block[key] for key in block.keys() - between.keys()))
+    everything = _storages([tensor for _, tensor in kept], encoder)
+    return Saved(list(everything.values()), sum(between.values()), largest)
 
 
 @contextmanager
@@ -201,32 +197,26 @@ def _as_on_a_gpu(kind: str, precision: str) -> Iterator[None]:
         nn.functional.scaled_dot_product_attention = ATTENTION
 
 
-def _watched(note: Callable[[Tensor], Any]) -> torch.autograd.graph.saved_tensors_hooks:
+def _watched(note: Callable[[Tensor], None]) -> torch.autograd.graph.saved_tensors_hooks:
     """Inside, every tensor that is kept for the backward pass is noted."""
-    return torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+
+    def pack(tensor: Tensor) -> Tensor:
+        note(tensor)
+        return tensor
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
 
 
-def _storages(module: nn.Module) -> set[int]:
-    """Those of the module's parameters, which are not counted."""
-    return {parameter.untyped_storage()._cdata for parameter in module.parameters()}
-
-
-def _note(tensor: Tensor, found: Storages, own: set[int]) -> Tensor:
-    """Count a tensor's storage as found, unless it is a parameter's own."""
-    storage = tensor.untyped_storage()
-    if storage._cdata not in own:
-        found[storage._cdata] = tensor, storage.nbytes()
-    return tensor
-
-
-def _total(found: Storages) -> int:
-    return sum(size for _, size in found.values())
+def _storages(tensors: list[Tensor], module: nn.Module) -> dict[int, int]:
+    """Bytes of each storage of some tensors, but for the module's parameters."""
+    own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return {one._cdata: one.nbytes() for one in storages if one._cdata not in own}
 
 
 def _checkpointed(tower: nn.Module) -> list[nn.Module]:
     """The modules that `Encoder.checkpointing` runs again; of an unknown tower none, as if
-    it had no such switch.
-    """
+    it had no such switch."""
     if isinstance(tower, VisionTransformer):
         return list(tower.transformer.resblocks)
     if isinstance(tower, ModifiedResNet):
@@ -234,15 +224,14 @@ def _checkpointed(tower: nn.Module) -> list[nn.Module]:
     return []
 
 
-def _head_bytes(products: int, dim: int, images: int) -> float:
-    """Bytes that ArcFace keeps for its backward pass, counted on the CPU with real, small tensors."""
-    found: Storages = {}
-    with torch.random.fork_rng([]):
+def _head_bytes(products: int, dim: int, *, images: int) -> float:
+    """Bytes that ArcFace keeps for its backward pass, counted on the CPU with real, small
+    tensors."""
+    kept = list[Tensor]()
+    with torch.random.fork_rng([]), _watched(kept.append):
         head = heads.Head("arcface", products, dim)
-        own = _storages(head)
-        with _watched(lambda tensor: _note(tensor, found, own)):
-            head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
-    return float(_total(found))
+        head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
+    return float(sum(_storages(kept, head).values()))
 
 
 def _fused_attention(
@@ -250,8 +239,7 @@ def _fused_attention(
 ) -> Tensor:
     """The kernel that a GPU takes, for fake tensors too; without a GPU PyTorch would choose
     the unfused product. A mode cannot do it: PyTorch switches modes off inside
-    nn.MultiheadAttention.
-    """
+    nn.MultiheadAttention."""
     if query.device.type != "cuda" or attn_mask is not None:
         return ATTENTION(query, key, value, attn_mask, *more, **options)
     return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]

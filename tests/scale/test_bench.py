@@ -12,7 +12,8 @@ from klip.finetuning import loop
 from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.model.weights import save
-from klip.scale import bench
+from klip.scale import bench, watch
+from klip.scale.watch import Asked
 from klip.settings import paths
 
 VIT = {
@@ -38,17 +39,8 @@ def test_all_figures_of_a_tiny_tower(tiny, monkeypatch):
     monkeypatch.setattr(
         loop.Loop, "train_step", lambda self, *b: (taken.append(len(b[0])), step(self, *b))[1]
     )
-    found = bench.bench(
-        tiny,
-        "cpu",
-        steps=3,
-        batch=4,
-        accumulate=2,
-        products=5,
-        workers=0,
-        rounds=2,
-        precision="fp32",
-    )
+    sizes = {"steps": 3, "batch": 4, "accumulate": 2, "products": 5, "workers": 0, "rounds": 2}
+    found = bench.bench(Asked(model=tiny, device="cpu", precision="fp32", **sizes))
     assert taken == [4] * 3 * (
         2 + 1 + 2
     )  # synthetic twice, fed once, beside PML twice; the idle loop trains nothing
@@ -71,12 +63,18 @@ def test_all_figures_of_a_tiny_tower(tiny, monkeypatch):
     json.dumps(found, allow_nan=False)
 
 
+def test_a_batch_of_0_is_that_of_the_device():
+    assert Asked(device="cpu").batch == 4 and Asked(device="cpu", batch=7).batch == 7
+    assert Asked().batch == (64 if torch.cuda.is_available() else 4)
+
+
 def test_a_trainer_that_runs_out_of_memory_is_told_and_ends_nothing(tiny, monkeypatch):
     def greedy(trainer):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(bench, "_metric_loss_only", greedy)
-    found = bench.bench(tiny, "cpu", steps=2, batch=2, products=3, workers=0, rounds=2)
+    monkeypatch.setattr(bench, "metric_loss_only", greedy)
+    sizes = {"steps": 2, "batch": 2, "products": 3, "workers": 0, "rounds": 2}
+    found = bench.bench(Asked(model=tiny, device="cpu", **sizes))
     assert found["beside_metric_loss_only"][
         "out_of_memory"
     ] and "MetricLossOnly      ran out" in bench.text(found)
@@ -93,12 +91,12 @@ def test_flops_are_those_of_the_definition(tiny):
 
 def test_matrix_rate_counts_two_per_multiply_add(monkeypatch):
     clock = iter(range(0, 100))
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(watch.time, "perf_counter", lambda: float(next(clock)))
     assert bench.matrix_rate("cpu", "fp32", side=64) == 2 * 64**3
 
 
 def test_the_photographs_are_jpegs_of_their_products(tmp_path):
-    frame = bench.photographs(tmp_path, 3)
+    frame = watch.photographs(tmp_path, 3)
     assert len(frame) == frame["product"].nunique() == 3
     assert all((tmp_path / image).read_bytes()[:2] == b"\xff\xd8" for image in frame["image"])
 
@@ -107,11 +105,11 @@ def test_the_photographs_are_jpegs_of_their_products(tmp_path):
     "words, message",
     [
         (("--device", "tpu"), "device must be auto, cpu, or cuda where there is a GPU, got 'tpu'"),
-        (("--device", "cpu", "--steps", "1"), "steps must be at least 2, got 1"),
+        (("--device", "cpu", "--steps", "1"), "steps must be greater than or equal to 2, got 1"),
         (("--device", "cpu", "--batch", "-4"), "batch must be at least 2, got -4"),
         (
             ("--device", "cpu", "--precision", "fp8"),
-            "precision must be auto, fp32, bf16 or fp16, got 'fp8'",
+            "precision must be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'",
         ),
         (("--device", "cpu", "--model", "ViT-L-41"), "no architecture 'ViT-L-41'"),
     ],

@@ -12,7 +12,8 @@ from klip import cli
 from klip.model import blocks, encoder
 from klip.model.augment import Preprocess
 from klip.model.device import resolve_precision
-from klip.scale import activations, memory
+from klip.scale import activations, memory, watch
+from klip.scale.watch import Asked
 
 VIT = {
     "embed_dim": 16,
@@ -31,7 +32,7 @@ def counted(images, precision, config=VIT, fake=True, frozen=0):
     with FakeTensorMode() if fake else torch.device("cpu"):
         activations.fill(tiny)
         blocks.freeze(tiny.tower, frozen)
-        return activations.saved(tiny, torch.zeros(images, 3, 32, 32), precision)
+        return activations.saved(tiny, torch.zeros(images, 3, 32, 32), precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_the_count_is_what_the_definition_says():
             return images.flatten(1) @ self.weight.T
 
     layer = encoder.Encoder(Layer(), PREPROCESS, "layer", "layer", {"embed_dim": 8})
-    assert activations.saved(layer, torch.zeros(5, 6), "fp32").sizes == [5 * 6 * 4]
-    assert sorted(activations.saved(layer, torch.zeros(5, 6), "bf16").sizes) == [
+    assert activations.saved(layer, torch.zeros(5, 6), precision="fp32").sizes == [5 * 6 * 4]
+    assert sorted(activations.saved(layer, torch.zeros(5, 6), precision="bf16").sizes) == [
         5 * 6 * 2
     ]  # images take no gradient
 
@@ -108,14 +109,21 @@ def test_parts_of_the_paper_s_model(large):
 
 
 def test_a_plan_fits_and_one_image_more_would_not(large):
-    made = memory.plan("ViT-L-14", 11, batch=64, precision="bf16")
-    assert made.peak + made.reserve <= made.gpu_bytes == 11 * 2**30
+    made = memory.plan("ViT-L-14", gpu_gb=11, batch=64, precision="bf16")
+    budget = (11 - made.asked.reserve_gb) * 2**30
+    assert made.peak <= budget
     assert made.accumulate * made.micro >= 64 > made.accumulate * (made.micro - 1)
     assert made.need == large and not made.checkpointing
     more = made.largest[False] + 1
-    assert sum(large.parts(more, accumulate=2).values()) > made.gpu_bytes - made.reserve
-    between = sum(sum(large.parts(1, 64, on).values()) for on in (False, True)) / 2 / 2**30
-    tight = memory.plan("ViT-L-14", between + 0.5, batch=64, precision="bf16", reserve_gb=0.5)
+    assert sum(large.parts(more, accumulate=2).values()) > budget
+    between = (
+        sum(sum(large.parts(1, accumulate=64, checkpointing=on).values()) for on in (False, True))
+        / 2
+        / 2**30
+    )
+    tight = memory.plan(
+        "ViT-L-14", gpu_gb=between + 0.5, batch=64, precision="bf16", reserve_gb=0.5
+    )
     assert tight.checkpointing and tight.largest[False] == 0 < tight.largest[True]
 
 
@@ -123,14 +131,20 @@ def test_a_plan_fits_and_one_image_more_would_not(large):
     "words, message",
     [
         (("--model", "ViT-L-41"), "no architecture 'ViT-L-41'"),
-        (("--model", "nano", "--gpu-gb", "-1"), "gpu_gb must be above 0, got -1.0"),
-        (("--model", "nano", "--gpu-gb", "nan"), "gpu_gb must be above 0, got nan"),
-        (("--model", "nano", "--batch", "0"), "batch must be at least 1, got 0"),
-        (("--model", "nano", "--images", "-5"), "images must be at least 1, got -5"),
-        (("--model", "nano", "--products", "1"), "products must be at least 2, got 1"),
+        (("--model", "nano", "--gpu-gb", "-1"), "gpu_gb must be greater than 0, got -1.0"),
+        (("--model", "nano", "--gpu-gb", "nan"), "gpu_gb must be a finite number, got nan"),
+        (("--model", "nano", "--batch", "0"), "batch must be greater than or equal to 1, got 0"),
+        (
+            ("--model", "nano", "--images", "-5"),
+            "images must be greater than or equal to 1, got -5",
+        ),
+        (
+            ("--model", "nano", "--products", "1"),
+            "products must be greater than or equal to 2, got 1",
+        ),
         (
             ("--model", "nano", "--precision", "fp8"),
-            "precision must be auto, fp32, bf16 or fp16, got 'fp8'",
+            "precision must be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'",
         ),
         (
             ("--model", "nano", "--gpu-gb", "0.1"),
@@ -163,11 +177,10 @@ def test_command_prints_parts_and_settings():
 )
 def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, checkpointing):
     """Of klip's own second step, by the allocations that PyTorch's profiler saw; weights and optimiser are there."""
-    from klip.scale import bench
-
-    with bench.watched(
-        "nano-vit", "cpu", 2, batch, accumulate, checkpointing, "fp32", 16, 0
-    ) as loop:
+    how = {"accumulate": accumulate, "checkpointing": checkpointing}
+    few = {"steps": 2, "batch": batch, "products": 16, "workers": 0}
+    asked = Asked(model="nano-vit", device="cpu", precision="fp32", **few, **how)
+    with watch.watched(asked) as loop:
         size = loop.encoder.preprocess.size
         step = torch.randn(batch, 3, size, size), torch.arange(batch) % 16
         loop.encoder.checkpointing(checkpointing)
@@ -183,9 +196,8 @@ def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, check
         for event in sorted(events, key=lambda e: e.start_ns())
         if event.name() == "[memory]"
     ]
-    parts = activations.need("nano-vit", "fp32", 16).parts(
-        math.ceil(batch / accumulate), accumulate, checkpointing
-    )
+    need = activations.need("nano-vit", "fp32", products=16)
+    parts = need.parts(math.ceil(batch / accumulate), **how)
     there = parts["weights"] + parts["optimiser"] + parts["ArcFace head, its optimiser"]
     assert 0.95 < sum(parts.values()) / (there + max(itertools.accumulate(changes))) < 1.12
 
@@ -196,20 +208,21 @@ def test_prediction_is_what_a_step_allocates_on_the_cpu(batch, accumulate, check
 )
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_prediction_is_what_a_gpu_allocates(checkpointing):
-    from klip.scale import bench
-
     precision = resolve_precision("auto", "cuda")
-    with bench.watched("ViT-B-32", "cuda", 3, 32, 2, checkpointing, precision, 100, 0) as loop:
-        found = bench.step_alone(loop, 3)
-    parts = activations.need("ViT-B-32", precision, 100).parts(16, 2, checkpointing)
+    how = {"accumulate": 2, "checkpointing": checkpointing}
+    few = {"steps": 3, "batch": 32, "products": 100, "workers": 0}
+    asked = Asked(model="ViT-B-32", device="cuda", precision=precision, **few, **how)
+    with watch.watched(asked) as loop:
+        found = watch.step_alone(loop, 3)
+    parts = activations.need("ViT-B-32", precision, products=100).parts(16, **how)
     assert sum(parts.values()) == pytest.approx(found["peak_allocated_bytes"], rel=0.1)
 
 
 @pytest.mark.parametrize("model", ["imagenet", "timm:resnet10t:none", "coca_ViT-B-32"])
 def test_other_towers_are_planned_too(model):
-    made = memory.plan(model, 11, batch=8)
+    made = memory.plan(model, gpu_gb=11, batch=8)
     config, preprocess = activations.described(model)
     with torch.device("meta"):
         count = sum(p.numel() for p in encoder.build(config, preprocess, model).parameters())
-    assert made.need.parameters == count and 0 < made.peak < made.gpu_bytes
+    assert made.need.parameters == count and 0 < made.peak < 11 * 2**30
     assert made.need.kept.per_image > 3 * 4 * preprocess.size**2  # more than the image itself

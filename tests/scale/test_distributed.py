@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from klip.data.images import read as read_image
-from klip.finetuning import distributed, loop, prepare
+from klip.finetuning import loop, prepare
 from klip.model import encoder
+from klip.scale import distributed
 from klip.settings import paths
 
 pytestmark = [
@@ -55,11 +56,11 @@ def work(rank, port, folder, shop, configs):
     """One of two processes: its runs, or the sentence it ended with, go to FOLDER/RANK."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    found = {}
+    found, kind = {}, distributed.SharedLoop
     for name, config in configs.items():
         try:
-            found[name] = seen(loop.finetune(config, shop, progress=False))
-            found[f"{name} again"] = seen(loop.finetune(config, shop, progress=False))
+            for run in (name, f"{name} again"):
+                found[run] = seen(loop.finetune(config, shop, progress=False, loop=kind))
         except ValueError as error:
             found[name] = str(error)
     (folder / str(rank)).write_bytes(pickle.dumps(found))
@@ -140,13 +141,20 @@ def test_an_error_in_one_process_ends_both(config, shop, tmp_path, monkeypatch):
     assert not list(paths.CACHE.rglob("run.json"))
 
 
-def test_one_process_alone_is_left_as_it_is():
-    rows, labels = torch.randn(3, 2, requires_grad=True), torch.arange(3)
-    assert (
-        distributed.count() == 1
-        and distributed.first()
-        and distributed.mine([5, 6, 7]) == [5, 6, 7]
-    )
-    assert distributed.gathered(rows, labels, 3) == (rows, labels)
-    with pytest.raises(OSError, match="as it was"), distributed.together(torch.device("cpu")):
-        raise OSError("as it was")
+def test_one_process_alone_has_the_plain_loop(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.joined() as kind:
+        assert kind is loop.Loop and distributed.first() and not dist.is_initialized()
+
+
+def test_a_group_of_one_trains_what_the_plain_loop_does(config, shop, tmp_path):
+    """Bit for bit: the shared loop adds nothing but the other processes."""
+    dist.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        how = {"progress": False, "cache": False}
+        plain = loop.finetune(config, shop, **how)
+        shared = loop.finetune(config, shop, loop=distributed.SharedLoop, **how)
+    finally:
+        dist.destroy_process_group()
+    assert encoder.fingerprint(plain.encoder) == encoder.fingerprint(shared.encoder)
+    assert plain.history["loss"].tolist() == shared.history["loss"].tolist()
