@@ -1,6 +1,4 @@
-"""Settings that say in one sentence what is wrong: which one, what would be accepted, what
-was given.
-"""
+"""Settings that say in one sentence what is wrong: which one, what is accepted, what was given."""
 
 import difflib
 import re
