@@ -36,7 +36,7 @@ NEUTRAL = {"workers", "save_every"}
 def encoder_of(config: FinetuneConfig, base: Encoder | None) -> Encoder:
     """The encoder that is to be trained: `config.model`, or a copy of `base`."""
     if base is None:
-        encoder = encoders.load(config.model, config.resize, config.pixels)
+        encoder = encoders.load(config.model, config.resize, pixels=config.pixels)
     else:
         encoder = copy.deepcopy(base)
     if config.proj == "drop":
@@ -70,9 +70,8 @@ def head_of(
     if config.loss == "triplet" and catalogue is not None and "group" in catalogue:
         groups = catalogue.drop_duplicates("product").set_index("product")["group"]
         kin = torch.from_numpy(triplet.kinship(groups.loc[products].tolist()))
-    settings = config.margin_deg, config.scale, config.entropy
     with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
-        return heads.Head(config.loss, len(products), dim, *settings, kin)
+        return heads.Head(config, len(products), dim=dim, kin=kin)
 
 
 def place(
@@ -92,7 +91,7 @@ def step_precision(config: FinetuneConfig, encoder: Encoder, device: str | torch
     """That of the steps; what is only embedded, centres and validation, takes
     `config.precision` as it is."""
     trained = None if config.rates == "frozen" else encoder.tower
-    return resolve_precision(config.precision, device, trained)
+    return resolve_precision(config.precision, device, trained=trained)
 
 
 def optimiser_of(
@@ -101,8 +100,9 @@ def optimiser_of(
     """AdamW on the blocks of the tower, each at its rate, and on the weights of the loss."""
     groups = []
     if config.rates != "frozen":
-        ladder = config.rates, config.top_lr, config.decay, config.weight_decay
-        groups = blocks.parameter_groups(tower, *ladder)
+        ladder = {"top_lr": config.top_lr, "decay": config.decay}
+        how = {"weight_decay": config.weight_decay, **ladder}
+        groups = blocks.parameter_groups(tower, config.rates, **how)
     own = head.parameter_group(config.head_lr)
     if own["params"]:
         groups.append(own)
@@ -166,5 +166,5 @@ class Draws(Dataset):
         strength = self.strength
         if repeat:
             strength = min(2.0, HARDER * strength)
-        image = augment.training(pixels, self.preprocess, rng, strength)
+        image = augment.training(pixels, self.preprocess, rng=rng, strength=strength)
         return torch.from_numpy(image), self.labels[row]

@@ -7,7 +7,7 @@ so the number of workers changes nothing.  S = preprocess.size.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -25,8 +25,7 @@ VIEW_STRENGTH = 0.5
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a tower wants its pixels; stored with its weights.  What an oblong image
-    becomes:
+    """How a tower wants its pixels; stored with its weights.  An oblong image becomes by
 
     squash: all of it, stretched to S x S; pad: all of it, true to shape, on the mean
     colour; crop: short side to S, then the centre (CLIP's default: cuts tall bottles).
@@ -50,7 +49,8 @@ class Preprocess:
         object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `bicubic` is left out, as in files older than that word."""
+        """Ready for JSON; `bicubic` is left out, as in files older than that word.
+        `Preprocess(**facts)` is the way back."""
         facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
         if self.interpolation == "bicubic":
             del facts["interpolation"]
@@ -60,11 +60,6 @@ class Preprocess:
     def fill(self) -> tuple[int, int, int]:
         """The mean colour, 0 to 255, on which `pad` puts an image."""
         return tuple(round(255 * value) for value in self.mean)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(**values)
 
 
 def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -83,28 +78,24 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def training(
-    image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float = 1.0
+    image: np.ndarray, preprocess: Preprocess, *, rng: np.random.Generator, strength: float = 1.0
 ) -> np.ndarray:
     """A randomly changed view, float32 (3, S, S).  Strength 0 is the plain view, 2 the most."""
-    if not 0 <= strength <= 2:
-        raise ValueError(f"augmentation: strength must lie between 0 and 2, got {strength!r}")
     if strength == 0:
         return evaluation(image, preprocess)
     view = _light(_geometry(_checked(image), preprocess, rng, strength), rng, strength)
     return _normalised(padded(_camera(view, rng, strength), preprocess), preprocess)
 
 
-def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.ndarray:
+def views(image: np.ndarray, preprocess: Preprocess, *, k: int, seed: int) -> np.ndarray:
     """K gallery views (§4.2), float32 (K, 3, S, S): the plain one, then mild random ones.
-
-    The first views do not depend on K, nor on other images.
-    """
+    The first views do not depend on K, nor on other images.  ValueError: K < 1."""
     if k < 1:
         raise ValueError(f"gallery views: at least 1 per packshot, got {k!r}")
     made = [evaluation(image, preprocess)]
     for view in range(1, k):
         rng = np.random.default_rng((seed, view))
-        made.append(training(image, preprocess, rng, VIEW_STRENGTH))
+        made.append(training(image, preprocess, rng=rng, strength=VIEW_STRENGTH))
     return np.stack(made)
 
 
@@ -200,9 +191,7 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
 
 
 def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour, 0 after
-    normalisation.
-    """
+    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour."""
     size, (height, width) = preprocess.size, view.shape[:2]
     top, left = (size - height) // 2, (size - width) // 2
     edges = top, size - height - top, left, size - width - left

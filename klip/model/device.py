@@ -47,9 +47,10 @@ def depthwise(network: nn.Module) -> bool:
 
 
 def resolve_precision(
-    precision: str, device: str | torch.device, trained: nn.Module | None = None
+    precision: str, device: str | torch.device, *, trained: nn.Module | None = None
 ) -> str:
-    """auto: bf16 where the hardware computes in it, fp16 on older GPUs, else fp32.
+    """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older
+    GPUs, else fp32.  ValueError: another word.
 
     trained: the network if the step has a backward pass, which on a CPU takes depthwise
     ones twice as long in bf16.
@@ -67,9 +68,9 @@ def resolve_precision(
 
 
 def autocast(
-    precision: str, device: str | torch.device, trained: nn.Module | None = None
+    precision: str, device: str | torch.device, *, trained: nn.Module | None = None
 ) -> torch.autocast:
     """The autocast context of a precision on a device; for fp32 one that does nothing."""
-    precision = resolve_precision(precision, device, trained)
+    precision = resolve_precision(precision, device, trained=trained)
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(torch.device(device).type, kind, enabled=precision != "fp32")

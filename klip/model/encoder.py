@@ -27,6 +27,7 @@ from klip.model import augment, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
+BATCH = 64  # views embedded at a time
 FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
@@ -39,7 +40,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, tower: nn.Module, preprocess: Preprocess, name: str, arch: str, config: dict
+        self, tower: nn.Module, preprocess: Preprocess, *, name: str, arch: str, config: dict
     ) -> None:
         super().__init__()
         self.channels_last = towers.channels_last(tower)
@@ -86,13 +87,13 @@ class Encoder(nn.Module):
 
 
 def build(
-    config: dict, preprocess: Preprocess, name: str, arch: str = "", seed: int = 0
+    config: dict, preprocess: Preprocess, *, name: str, arch: str = "", seed: int = 0
 ) -> Encoder:
     """An encoder with random weights, the same for one seed; config: see `towers.build`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = towers.build(config)
-    return Encoder(tower, preprocess, name, arch or name, config)
+    return Encoder(tower, preprocess, name=name, arch=arch or name, config=config)
 
 
 def drop_projection(encoder: Encoder) -> None:
@@ -109,7 +110,9 @@ def drop_projection(encoder: Encoder) -> None:
     encoder.config = {**encoder.config, "embed_dim": encoder.dim, "proj": "drop"}
 
 
-def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: int = 0) -> Encoder:
+def load(
+    model: str | Path, resize: str | None = None, *, pixels: int = 0, also: int = 0
+) -> Encoder:
     """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU.
 
     resize replaces the policy stored with the weights (open_clip's own: squash), pixels
@@ -119,20 +122,20 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     """
     source = weights.source(str(model))
     found = source.fetch() if source.fetch else None  # first: building a tower takes long, too
-    encoder = build(source.config, source.preprocess, str(model), source.arch)
+    encoder = build(source.config, source.preprocess, name=str(model), arch=source.arch)
     if found is not None:
-        source.fill_in(encoder.tower, found)
-    if resize:
-        encoder.preprocess = replace(encoder.preprocess, resize=resize)
-    if pixels and pixels != encoder.preprocess.size:
-        encoder.preprocess = replace(encoder.preprocess, size=pixels)
-        towers.resize(encoder.tower, pixels)
-        encoder.config = {**encoder.config, "pixels": pixels}
+        source.fill(encoder.tower, found)
+    stored = encoder.preprocess
+    sides = pixels or stored.size
+    encoder.preprocess = replace(stored, resize=resize or stored.resize, size=sides)
+    if sides != stored.size:
+        towers.resize(encoder.tower, sides)
+        encoder.config = {**encoder.config, "pixels": sides}
     if also:
         if towers.sees_one_size(encoder.tower):
             raise ValueError(
-                f"encoder: {model} has a table of positions and sees one size, "
-                f"{encoder.preprocess.size} pixels; take also 0, got {also!r}"
+                f"encoder: {model} has a table of positions and sees one size, {sides} pixels; "
+                f"take also 0, got {also!r}"
             )
         encoder.config = {**encoder.config, "also": also}
     return encoder
@@ -151,26 +154,24 @@ def fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encoder:
-    """WiSE-FT (Wortsman et al. 2022): weights (1 - alpha) zero_shot + alpha fine_tuned."""
-    start, end = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
-    if not 0 <= alpha <= 1:
-        ends = "0 (zero-shot) and 1 (fine-tuned)"
-        raise ValueError(f"WiSE-FT: alpha must lie between {ends}, got {alpha!r}")
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
+def interpolate(zero_shot: Encoder, fine_tuned: Encoder, *, alpha: float) -> Encoder:
+    """WiSE-FT (Wortsman et al. 2022): weights (1 - alpha) zero_shot + alpha fine_tuned.
+    ValueError: they differ in architecture or preprocessing."""
+    kinds = []
+    for one in (zero_shot, fine_tuned):
+        shapes = {name: value.shape for name, value in one.tower.state_dict().items()}
+        kinds.append((shapes, one.preprocess))
+    if kinds[0] != kinds[1]:
+        given = [f"{e.arch} ({e.name}, {e.preprocess})" for e in (zero_shot, fine_tuned)]
         raise ValueError(
-            f"WiSE-FT: wants two checkpoints of one architecture, got "
-            f"{zero_shot.arch} ({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})"
+            "WiSE-FT: wants two checkpoints of one architecture and one preprocessing, got "
+            + " and ".join(given)
         )
-    if zero_shot.preprocess != fine_tuned.preprocess:
-        raise ValueError(
-            f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and "
-            f"{fine_tuned.preprocess}"
-        )
-    mixed, between = copy.deepcopy(fine_tuned), dict(end)
-    for name, value in end.items():
+    start, between = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
+    for name, value in between.items():
         if value.is_floating_point():
             between[name] = torch.lerp(start[name].to(value), value, alpha)
+    mixed = copy.deepcopy(fine_tuned)
     mixed.tower.load_state_dict(between)
     mixed.name = f"{fine_tuned.name} (WiSE-FT {alpha:g})"
     return mixed
@@ -181,7 +182,7 @@ def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tenso
     made = []
     for image in images:
         pixels = image if isinstance(image, np.ndarray) else read(image)
-        made.append(augment.views(pixels, preprocess, views, seed))
+        made.append(augment.views(pixels, preprocess, k=views, seed=seed))
     return torch.from_numpy(np.stack(made))
 
 
@@ -210,7 +211,7 @@ def image_files(catalogue: pd.DataFrame) -> list[Path]:
 def embed(
     encoder: Encoder,
     images: Sequence | pd.DataFrame,
-    batch_size: int = 64,
+    *,
     workers: int = 0,
     precision: str = "auto",
     progress: bool = False,
@@ -228,7 +229,7 @@ def embed(
         images = image_files(images)
     loader = DataLoader(
         images,
-        max(1, batch_size // max(1, views)),
+        max(1, BATCH // max(1, views)),
         worker_init_fn=quiet_worker,
         num_workers=0 if len(images) * views < FEW else workers,
         collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),

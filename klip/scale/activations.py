@@ -23,6 +23,7 @@ from klip.model import blocks, encoder as encoders, heads, weights
 from klip.model.augment import Preprocess
 from klip.model.device import autocast, resolve_precision
 from klip.model.encoder import Encoder
+from klip.settings.config import FinetuneConfig
 
 SMALL, LARGE = 2, 4
 """The two batches from which bytes per image and bytes per step are told apart."""
@@ -108,7 +109,7 @@ def need(model: str, precision: str = "auto", products: int = 6500, frozen_block
     precision = resolve_precision(precision, "cuda")
     config, preprocess = described(model)
     with torch.device("meta"):
-        encoder = encoders.build(config, preprocess, model)
+        encoder = encoders.build(config, preprocess, name=model)
     with FakeTensorMode(), torch.device("cuda"):
         fill(encoder)
         blocks.freeze(encoder.tower, frozen_blocks)
@@ -238,7 +239,7 @@ def _head_bytes(products: int, dim: int, images: int) -> float:
     """Bytes that ArcFace keeps for its backward pass, counted on the CPU with real, small tensors."""
     found: Storages = {}
     with torch.random.fork_rng([]):
-        head = heads.Head("arcface", products, dim)
+        head = heads.Head(FinetuneConfig(depth=1), products, dim=dim)
         own = _storages(head)
         with _watched(lambda tensor: _note(tensor, found, own)):
             head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)

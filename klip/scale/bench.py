@@ -161,7 +161,7 @@ def step_flops(model: str) -> int:
     """
     config, preprocess = activations.described(model)
     with torch.device("meta"):
-        encoder = encoders.build(config, preprocess, model).train()
+        encoder = encoders.build(config, preprocess, name=model).train()
         with FlopCounterMode(display=False) as counter:
             encoder(torch.empty(2, 3, preprocess.size, preprocess.size)).sum().backward()
     return counter.get_total_flops() // 2
@@ -208,7 +208,7 @@ def watched(
     with tempfile.TemporaryDirectory(prefix="klip-bench-") as folder, torch.random.fork_rng([]):
         torch.manual_seed(0)
         catalogue = photographs(Path(folder), products)
-        encoder = encoders.build(config, preprocess, model).to(device)
+        encoder = encoders.build(config, preprocess, name=model).to(device)
         plan = prepare.plan_of(settings, catalogue)
         head = prepare.head_of(settings, plan.products, encoder.dim)
         prepare.put_centres(head, encoder, plan, settings)
@@ -344,9 +344,9 @@ def _metric_loss_only(loop: Watched) -> float:
     encoder.forward = autocast(loop.precision, device)(encoder.forward)
     settings = {"margin": config.margin_deg, "scale": config.scale}
     loss = ArcFaceLoss(loop.head.products, encoder.dim, **settings).to(device)
-    groups = blocks.parameter_groups(
-        encoder.tower, config.rates, config.top_lr, config.decay, config.weight_decay
-    )
+    ladder = {"top_lr": config.top_lr, "decay": config.decay}
+    how = {"weight_decay": config.weight_decay, **ladder}
+    groups = blocks.parameter_groups(encoder.tower, config.rates, **how)
     trunk = torch.optim.AdamW(groups, fused=True)
     top = torch.optim.AdamW(loss.parameters(), lr=config.head_lr, fused=True)
     everything = [*encoder.parameters(), *loss.parameters()]

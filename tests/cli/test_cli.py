@@ -33,7 +33,9 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
     for seed in (0, 1):
-        tiny = encoder.build({"embed_dim": 16, "vision_cfg": VISION}, preprocess, "tiny", seed=seed)
+        tiny = encoder.build(
+            {"embed_dim": 16, "vision_cfg": VISION}, preprocess, name="tiny", seed=seed
+        )
         save(tiny, folder / f"tiny{seed}.safetensors")
     config = {"embed_dim": 16, "vision_cfg": {**VISION, "width": 48}}
     save_file(

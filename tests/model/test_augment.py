@@ -59,7 +59,7 @@ def test_every_view_is_finite_normalised_and_square(policy, shape):
     stack = np.stack(
         [evaluation(image, preprocess)]
         + [
-            training(image, preprocess, rng(seed), strength)
+            training(image, preprocess, rng=rng(seed), strength=strength)
             for seed in range(6)
             for strength in (0.5, 1, 2)
         ]
@@ -86,13 +86,13 @@ def test_the_generator_decides_everything(policy):
     preprocess, image = Preprocess(48, MEAN, STD, policy), speckled(70, 50)
     before = image.copy()
     assert np.array_equal(evaluation(image, preprocess), evaluation(image, preprocess))
-    same = [training(image, preprocess, rng(3, 1, 7)) for _ in range(2)]
+    same = [training(image, preprocess, rng=rng(3, 1, 7)) for _ in range(2)]
     assert np.array_equal(*same)
     assert same[0].flags.c_contiguous and evaluation(image, preprocess).flags.c_contiguous
-    assert not np.array_equal(same[0], training(image, preprocess, rng(3, 1, 8)))
+    assert not np.array_equal(same[0], training(image, preprocess, rng=rng(3, 1, 8)))
     assert np.array_equal(image, before)
     assert np.array_equal(
-        training(image, preprocess, rng(0), strength=0), evaluation(image, preprocess)
+        training(image, preprocess, rng=rng(0), strength=0), evaluation(image, preprocess)
     )
 
 
@@ -102,7 +102,7 @@ def test_strength_moves_views_away_from_the_plain_one():
     away = [
         np.mean(
             [
-                np.abs(training(image, preprocess, rng(seed), strength) - plain).mean()
+                np.abs(training(image, preprocess, rng=rng(seed), strength=strength) - plain).mean()
                 for seed in range(40)
             ]
         )
@@ -116,33 +116,31 @@ def test_never_mirrored():
     left[:, :20] = 5  # a mark on the left stays on the left
     preprocess = Preprocess(32, (0, 0, 0), (1, 1, 1))
     for seed in range(60):
-        view = training(left, preprocess, rng(seed), 0.5)
+        view = training(left, preprocess, rng=rng(seed), strength=0.5)
         assert view[:, :, :4].mean() < view[:, :, -4:].mean() + 0.02
 
 
 def test_gallery_views_begin_plain_and_are_nested():
     preprocess, image = Preprocess(32, MEAN, STD), speckled(50, 40)
-    eight = views(image, preprocess, 8, seed=5)
+    eight = views(image, preprocess, k=8, seed=5)
     assert eight.shape == (8, 3, 32, 32) and eight.dtype == np.float32
     assert np.array_equal(eight[0], evaluation(image, preprocess))
-    assert np.array_equal(eight[:3], views(image, preprocess, 3, seed=5))
-    assert not np.array_equal(eight[1:], views(image, preprocess, 8, seed=6)[1:])
+    assert np.array_equal(eight[:3], views(image, preprocess, k=3, seed=5))
+    assert not np.array_equal(eight[1:], views(image, preprocess, k=8, seed=6)[1:])
     assert len({view.tobytes() for view in eight}) == 8
     with pytest.raises(ValueError, match="at least 1 per packshot, got 0"):
-        views(image, preprocess, 0, seed=5)
+        views(image, preprocess, k=0, seed=5)
 
 
 def test_preprocess_survives_json():
     preprocess = Preprocess(96, MEAN, STD, "pad")
-    assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+    assert Preprocess(**json.loads(json.dumps(preprocess.to_dict()))) == preprocess
     assert Preprocess(96, list(MEAN), list(STD), "pad") == preprocess  # what JSON gives
     assert (
         "interpolation" not in preprocess.to_dict()
     )  # fingerprints of files older than the word stay
     bilinear = Preprocess(96, MEAN, STD, interpolation="bilinear")
-    assert (
-        Preprocess.from_dict(json.loads(json.dumps(bilinear.to_dict()))) == bilinear != preprocess
-    )
+    assert Preprocess(**json.loads(json.dumps(bilinear.to_dict()))) == bilinear != preprocess
 
 
 @pytest.mark.parametrize(
@@ -174,13 +172,7 @@ def test_preprocess_refuses(values):
 def test_images_of_another_kind_are_refused(image):
     for use in (
         lambda: evaluation(image, Preprocess(8, MEAN, STD)),
-        lambda: training(image, Preprocess(8, MEAN, STD), rng(0)),
+        lambda: training(image, Preprocess(8, MEAN, STD), rng=rng(0)),
     ):
         with pytest.raises(ValueError, match="image: wants uint8"):
             use()
-
-
-@pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
-def test_strength_out_of_range(strength):
-    with pytest.raises(ValueError, match="strength must lie between 0 and 2"):
-        training(speckled(8, 8), Preprocess(8, MEAN, STD), rng(0), strength)

@@ -282,9 +282,9 @@ def colours():
     return Encoder(
         MeanColour(),
         Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"),
-        "colours",
-        "colours",
-        {"embed_dim": 12},
+        name="colours",
+        arch="colours",
+        config={"embed_dim": 12},
     )
 
 
