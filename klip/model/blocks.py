@@ -88,11 +88,11 @@ def rates(
 ) -> list[float]:
     """The rate of each group.
 
-    blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the
-                    stem last; the top as the last block (paper §4.1.2, our first reading)
-    blockwise-proj  the top has `top_lr`, the last block `decay` times as much (second reading)
-    layerwise       the same, the final norm on top too (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
-    common          `top_lr` everywhere
+    blockwise  the last block has `top_lr`, each earlier one `decay` times as much, the
+               stem last; the top as the last block (paper §4.1.2)
+    layerwise  the top has `top_lr`, the final norm with it, the last block `decay` times
+               as much (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
+    common     `top_lr` everywhere
     """
     if reading == "common":
         return [float(top_lr)] * len(groups)

@@ -31,13 +31,14 @@ def default_device() -> str:
 
 @contextmanager
 def at_work(encoder: nn.Module) -> Iterator[None]:
-    """Inside, the encoder is on the GPU, if there is one; afterwards where it was."""
-    home = encoder.device
-    encoder.to(default_device())
+    """Inside, the encoder is on the GPU, if there is one, and in eval mode; afterwards
+    where and as it was."""
+    home, training = encoder.device, encoder.training
+    encoder.to(default_device()).eval()  # the modes may take different attention kernels
     try:
         yield
     finally:
-        encoder.to(home)
+        encoder.to(home).train(training)
 
 
 def depthwise(network: nn.Module) -> bool:

@@ -234,17 +234,12 @@ def embed(
         num_workers=0 if len(images) * views < FEW else workers,
         collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),
     )
-    was_training, rows = encoder.training, []
-    encoder.eval()  # training and evaluation may take different attention kernels
-    bar = tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
-    try:
-        with at_work(encoder), one_sentence(), bar:
-            for batch in loader:
-                with autocast(precision, encoder.device):
-                    found = encoder(batch.flatten(0, 1).to(encoder.device))
-                found = nn.functional.normalize(found, dim=1) if unit else found
-                rows.append(found.cpu())
-                bar.update(len(batch))
-    finally:
-        encoder.train(was_training)
+    rows, bar = [], tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
+    with at_work(encoder), one_sentence(), bar:
+        for batch in loader:
+            with autocast(precision, encoder.device):
+                found = encoder(batch.flatten(0, 1).to(encoder.device))
+            found = nn.functional.normalize(found, dim=1) if unit else found
+            rows.append(found.cpu())
+            bar.update(len(batch))
     return torch.cat(rows) if rows else torch.empty(0, encoder.dim)

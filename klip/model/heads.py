@@ -26,13 +26,11 @@ class Head(nn.Module):
         super().__init__()
         if products < 2:
             raise ValueError(f"head: needs at least 2 products to tell apart, got {products}")
-        self.loss, self.entropy = config.loss, config.entropy
-        self.products, self.dim = products, dim
+        self.loss, self.entropy, self.products = config.loss, config.entropy, products
         if self.loss == "arcface":
             from pytorch_metric_learning.losses import ArcFaceLoss
 
-            how = {"margin": config.margin_deg, "scale": config.scale}
-            self.body = ArcFaceLoss(products, dim, **how)
+            self.body = ArcFaceLoss(products, dim, margin=config.margin_deg, scale=config.scale)
         elif self.loss == "softmax":
             self.body = nn.Linear(dim, products)
         else:
@@ -58,9 +56,7 @@ class Head(nn.Module):
 
     @property
     def centres(self) -> Tensor:
-        """The products' own weights (C, D), without gradient; a triplet loss has none: (0, D)."""
-        if self.wants_pairs:
-            return torch.zeros(0, self.dim)
+        """The products' own weights (C, D), without gradient; a triplet loss has none."""
         return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
 
     def parameter_group(self, lr: float) -> dict:
@@ -71,13 +67,11 @@ class Head(nn.Module):
 
 @torch.no_grad()
 def initialise(head: Head, means: Tensor) -> None:
-    """Put the centres, if there are any, on the frozen encoder's class means (C, D), made
-    unit.
+    """Put the centres on the frozen encoder's class means (C, D), made unit.
 
     PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a
     step, 0.016° at 2e-4.
     """
-    if not head.wants_pairs:
-        head.centres.copy_(nn.functional.normalize(means.float(), dim=1))
+    head.centres.copy_(nn.functional.normalize(means.float(), dim=1))
     if head.loss == "softmax":
         head.body.bias.zero_()

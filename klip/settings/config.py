@@ -76,7 +76,7 @@ class FinetuneConfig(Shared):
     scale: Positive = 20.0  # s (A)
     entropy: NotNegative = 0.0
     """gamma of the MaxEnt loss, softmax only (Dubey et al. 2018); 0: plain cross entropy."""
-    rates: Literal["blockwise", "blockwise-proj", "common", "layerwise", "frozen"] = "blockwise"
+    rates: Literal["blockwise", "common", "layerwise", "frozen"] = "blockwise"
     """How the rate falls from block to block; frozen trains the head alone."""
     head_lr: Positive = 1e-3
     """Rate of the class centres (A): five times the top block's; AdamW turns a centre by

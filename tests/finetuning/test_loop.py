@@ -103,9 +103,9 @@ def test_every_draw_is_seen_once_and_repeats_are_harder(
 ):
     seen, original = [], augment.training
 
-    def spy(image, preprocess, rng, strength):
+    def spy(image, preprocess, *, rng, strength):
         seen.append((image.mean().round(6), rng.bit_generator.seed_seq.entropy, strength))
-        return original(image, preprocess, rng, strength)
+        return original(image, preprocess, rng=rng, strength=strength)
 
     monkeypatch.setattr(augment, "training", spy)
     quiet(config.changed(balanced=balanced, images=24 if balanced else 28, strength=strength), shop)
@@ -520,9 +520,9 @@ def test_steps_may_see_smaller_images_than_the_encoder_is_asked_with(
     small = encoder.build(network, Preprocess(64, (0.5,) * 3, (0.5,) * 3), name="tiny")
     seen, original = set(), augment.training
 
-    def spy(image, preprocess, rng, strength):
+    def spy(image, preprocess, *, rng, strength):
         seen.add(preprocess.size)
-        return original(image, preprocess, rng, strength)
+        return original(image, preprocess, rng=rng, strength=strength)
 
     monkeypatch.setattr(augment, "training", spy)
     run = quiet(config.changed(train_pixels=32), shop, base=small)
