@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +152,7 @@ class Draws(Dataset):
         config: FinetuneConfig,
     ) -> None:
         self.seed, self.strength = plan.seed, config.strength
-        self.preprocess = replace(preprocess, size=config.train_pixels or preprocess.size)
+        self.preprocess = preprocess.changed(size=config.train_pixels or preprocess.size)
         self.at_least = self.preprocess.size if config.decode == "scaled" else 0
         self.root, self.names = Path(catalogue.attrs["root"]), catalogue["image"].tolist()
         labels = pd.factorize(plan.rows["product"])[0].tolist()

@@ -6,15 +6,15 @@ text.  A training sample's generator is `np.random.default_rng((seed, epoch, ind
 so the number of workers changes nothing.  S = preprocess.size.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from PIL import Image
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from klip.settings.config import Interpolation, Resize
+from klip.settings.checked import Checked
+from klip.settings.config import Count, Interpolation, Positive, Resize
 
 # images are small: threads cost more than they give, and fork badly into loader workers
 cv2.setNumThreads(0)
@@ -23,38 +23,25 @@ VIEW_STRENGTH = 0.5
 """Gallery views are this fraction as strong as training views (A)."""
 
 
-@dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Checked):
     """How a tower wants its pixels; stored with its weights.  An oblong image becomes by
 
     squash: all of it, stretched to S x S; pad: all of it, true to shape, on the mean
     colour; crop: short side to S, then the centre (CLIP's default: cuts tall bottles).
     """
 
-    size: int
+    called: ClassVar[str] = "preprocess"
+    size: Count
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     resize: Resize = "squash"
     interpolation: Interpolation = "bicubic"
-
-    def __post_init__(self) -> None:
-        policies, kinds = get_args(Resize), get_args(Interpolation)
-        numbers = self.size >= 1 and len(self.mean) == 3 and min(self.std) > 0
-        if not (numbers and self.resize in policies and self.interpolation in kinds):
-            raise ValueError(
-                "preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
-                f"{', '.join(policies)} and interpolation {', '.join(kinds)}, got {asdict(self)}"
-            )
-        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
-        object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; `bicubic` is left out, as in files older than that word.
         `Preprocess(**facts)` is the way back."""
-        facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        if self.interpolation == "bicubic":
-            del facts["interpolation"]
-        return facts
+        old = {"interpolation"} if self.interpolation == "bicubic" else None
+        return self.model_dump(mode="json", exclude=old)
 
     @property
     def fill(self) -> tuple[int, int, int]:

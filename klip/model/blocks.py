@@ -75,7 +75,7 @@ def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
     """
     groups = partition(tower)
     count = sum(group.name.startswith("block") for group in groups)
-    if not 0 <= low <= count:
+    if low > count:
         blocks = f"the {count} blocks of the tower"
         raise ValueError(f"frozen_blocks must be at most {blocks}, got {low}")
     frozen = groups[: low + 1] if low else []
@@ -118,9 +118,9 @@ def parameter_groups(
             never = parameter.ndim <= 1 or name.split(".")[-1] in _EMBEDDINGS
             (free if never else weights).append(parameter)
         for params, decays in ((weights, weight_decay), (free, 0.0)):
-            if params:
-                how = {"lr": lr, "weight_decay": decays, "name": group.name}
-                found.append({"params": params, **how})
+            how = {"lr": lr, "weight_decay": decays, "name": group.name}
+            found.append({"params": params, **how})
+    found = [group for group in found if group["params"]]
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -125,18 +124,17 @@ def load(
     encoder = build(source.config, source.preprocess, name=str(model), arch=source.arch)
     if found is not None:
         source.fill(encoder.tower, found)
-    stored = encoder.preprocess
-    sides = pixels or stored.size
-    encoder.preprocess = replace(stored, resize=resize or stored.resize, size=sides)
+    stored, sides = source.preprocess, pixels or source.preprocess.size
+    encoder.preprocess = stored.changed(resize=resize or stored.resize, size=sides)
     if sides != stored.size:
         towers.resize(encoder.tower, sides)
         encoder.config = {**encoder.config, "pixels": sides}
+    if also and towers.sees_one_size(encoder.tower):
+        raise ValueError(
+            f"encoder: {model} has a table of positions and sees one size, {sides} pixels; "
+            f"take also 0, got {also!r}"
+        )
     if also:
-        if towers.sees_one_size(encoder.tower):
-            raise ValueError(
-                f"encoder: {model} has a table of positions and sees one size, {sides} pixels; "
-                f"take also 0, got {also!r}"
-            )
         encoder.config = {**encoder.config, "also": also}
     return encoder
 
@@ -157,17 +155,14 @@ def fingerprint(encoder: Encoder) -> str:
 def interpolate(zero_shot: Encoder, fine_tuned: Encoder, *, alpha: float) -> Encoder:
     """WiSE-FT (Wortsman et al. 2022): weights (1 - alpha) zero_shot + alpha fine_tuned.
     ValueError: they differ in architecture or preprocessing."""
-    kinds = []
-    for one in (zero_shot, fine_tuned):
-        shapes = {name: value.shape for name, value in one.tower.state_dict().items()}
-        kinds.append((shapes, one.preprocess))
-    if kinds[0] != kinds[1]:
-        given = [f"{e.arch} ({e.name}, {e.preprocess})" for e in (zero_shot, fine_tuned)]
+    start, between = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
+    shapes = [{name: value.shape for name, value in one.items()} for one in (start, between)]
+    if shapes[0] != shapes[1] or zero_shot.preprocess != fine_tuned.preprocess:
+        one, other = (f"{e.arch} ({e.name}, {e.preprocess})" for e in (zero_shot, fine_tuned))
         raise ValueError(
             "WiSE-FT: wants two checkpoints of one architecture and one preprocessing, got "
-            + " and ".join(given)
+            f"{one} and {other}"
         )
-    start, between = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
     for name, value in between.items():
         if value.is_floating_point():
             between[name] = torch.lerp(start[name].to(value), value, alpha)

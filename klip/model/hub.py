@@ -87,22 +87,20 @@ def known(arch: str) -> dict[str, Any]:
         open_clip.add_model_config(paths.WEIGHTS)
     models = open_clip.list_models()
     if arch not in models:
-        close = difflib.get_close_matches(arch, models, n=3) or ["ViT-L-14", "ViT-B-32"]
-        raise ValueError(
-            f"encoder: open_clip has no architecture {arch!r}; accepted: {', '.join(close)} ..."
-        )
+        near = ", ".join(difflib.get_close_matches(arch, models) or ["ViT-L-14", "ViT-B-32"])
+        raise ValueError(f"encoder: open_clip has no architecture {arch!r}; accepted: {near} ...")
     return open_clip.get_model_config(arch)
 
 
 def _preprocess(size: int | list[int], facts: dict[str, Any]) -> Preprocess:
     """As that very checkpoint wants it: laion2b_s32b_b82k has mean = std = 0.5.  What
     is not said is OpenAI's."""
-    size = size if isinstance(size, int) else size[0]
     mean = facts.get("mean") or open_clip.OPENAI_DATASET_MEAN
     std = facts.get("std") or open_clip.OPENAI_DATASET_STD
     how = facts.get("interpolation")
     how = how if how in get_args(Interpolation) else "bicubic"
-    return Preprocess(size, mean, std, interpolation=how)
+    side = size if isinstance(size, int) else size[0]
+    return Preprocess(size=side, mean=mean, std=std, interpolation=how)
 
 
 def of_open_clip(arch: str, tag: str) -> Source:
@@ -116,16 +114,15 @@ def of_open_clip(arch: str, tag: str) -> Source:
     elif Path(tag).is_file():
         fetch = partial(Path, tag)
         published = {_preprocess(1, open_clip.get_pretrained_cfg(arch, other)) for other in tags}
-        facts = vars(published.pop()) if len(published) == 1 else {}
+        facts = published.pop().model_dump() if len(published) == 1 else {}
     elif Path(tag).suffix in SUFFIXES:
         raise FileNotFoundError(
             f"encoder: checkpoint {tag} of {arch} is missing; accepted is a .safetensors or "
             f".pt file of open_clip, or a tag: {accepted}"
         )
     elif tag != "none":
-        raise ValueError(
-            f"encoder: open_clip has no weights {tag!r} for {arch}; accepted: {accepted}"
-        )
+        wrong = f"encoder: open_clip has no weights {tag!r} for {arch}"
+        raise ValueError(f"{wrong}; accepted: {accepted}")
     config["quick_gelu"] = bool(config.get("quick_gelu") or facts.get("quick_gelu"))
     return Source(arch, config, _preprocess(config["vision_cfg"]["image_size"], facts), fetch)
 

@@ -32,7 +32,7 @@ def preprocess(pixels: int) -> Preprocess:
     """How the towers that learn from the corpus see: as the ImageNet weights want it, and
     true to shape.
     """
-    return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
+    return Preprocess(size=pixels, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="pad")
 
 
 def _packshots(file: Path, start: int, products: list, seed: int) -> int:

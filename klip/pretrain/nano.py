@@ -232,7 +232,7 @@ def choices(before: Encoder, after: Encoder, sets: dict[str, pd.DataFrame]) -> l
     rows = []
     for share, side in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224)):
         judge = encoder.interpolate(before, after, alpha=share)
-        judge.preprocess = replace(judge.preprocess, size=side)
+        judge.preprocess = judge.preprocess.changed(size=side)
         for name, catalogue in sets.items():
             answers = evaluation.evaluate(judge, catalogue, views=1, precision="auto")
             row = {"set": name, "pixels": side, "wise": share}

@@ -31,7 +31,7 @@ def models(tmp_path_factory):
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path_factory.mktemp("models")
-    preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
+    preprocess = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     for seed in (0, 1):
         tiny = encoder.build(
             {"embed_dim": 16, "vision_cfg": VISION}, preprocess, name="tiny", seed=seed

@@ -50,7 +50,9 @@ def shop(tmp_path, monkeypatch):
 
 def tower(tmp_path, config=VIT):
     """The file of a small random tower."""
-    preprocess = Preprocess(config["vision_cfg"]["image_size"], (0.5,) * 3, (0.25,) * 3)
+    preprocess = Preprocess(
+        size=config["vision_cfg"]["image_size"], mean=(0.5,) * 3, std=(0.25,) * 3
+    )
     made = encoder.build(config, preprocess, name="tiny")
     return str(save(made, tmp_path / "tower.safetensors"))
 
@@ -517,7 +519,9 @@ def test_steps_may_see_smaller_images_than_the_encoder_is_asked_with(
     config, shop, tmp_path, monkeypatch
 ):
     network = {"embed_dim": 256, "timm": {"model_name": "test_efficientnet"}}
-    small = encoder.build(network, Preprocess(64, (0.5,) * 3, (0.5,) * 3), name="tiny")
+    small = encoder.build(
+        network, Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3), name="tiny"
+    )
     seen, original = set(), augment.training
 
     def spy(image, preprocess, *, rng, strength):

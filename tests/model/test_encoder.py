@@ -24,7 +24,7 @@ VIT = {
     **CONV,
     "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
 }
-PREPROCESS = Preprocess(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,7 +148,7 @@ def test_offline_says_what_to_fetch_from_where_to_where(monkeypatch, tmp_path):
 
 def test_the_papers_checkpoint_is_normalised_by_a_half():
     found = weights.source("ViT-L-14:laion2b_s32b_b82k").preprocess
-    assert found == Preprocess(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
+    assert found == Preprocess(size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="squash")
     assert weights.source("ViT-B-32:laion2b_s34b_b79k").preprocess.mean[0] == pytest.approx(
         0.48145466
     )
@@ -228,7 +228,9 @@ def test_wise_ft_refuses_what_does_not_match():
     )
     with pytest.raises(ValueError, match=r"arch-v \(v, .*\) and arch-c \(c, "):
         encoder.interpolate(vit, conv, alpha=0.5)
-    padded = encoder.build(VIT, Preprocess(32, (0, 0, 0), (1, 1, 1), "pad"), name="p")
+    padded = encoder.build(
+        VIT, Preprocess(size=32, mean=(0, 0, 0), std=(1, 1, 1), resize="pad"), name="p"
+    )
     with pytest.raises(ValueError, match="one preprocessing"):
         encoder.interpolate(vit, padded, alpha=0.5)
 

@@ -255,7 +255,7 @@ def test_a_local_dir_is_read_as_open_clip_reads_it(folder, tmp_path):
     torch.testing.assert_close(read(images), whole.encode_image(images))
     theirs = whole.visual.preprocess_cfg
     assert read.preprocess == Preprocess(
-        32, theirs["mean"], theirs["std"], interpolation=theirs["interpolation"]
+        size=32, mean=theirs["mean"], std=theirs["std"], interpolation=theirs["interpolation"]
     )
     again = encoder.load(save(read, tmp_path / "mine.safetensors"))  # the folder may go
     assert encoder.fingerprint(again) == encoder.fingerprint(read)

@@ -76,7 +76,13 @@ def test_the_recipe_of_the_readme_gives_equal_embeddings(
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", CONFIGS)
     monkeypatch.chdir(tmp_path)
     size = CONFIGS[arch]["vision_cfg"]["image_size"]
-    preprocess = augment.Preprocess(size, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), resize, "bilinear")
+    preprocess = augment.Preprocess(
+        size=size,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.5, 0.6, 0.7),
+        resize=resize,
+        interpolation="bilinear",
+    )
     made = encoder.build(
         {**CONFIGS[arch], "quick_gelu": quick}, preprocess, name=arch, arch=arch, seed=3
     )
@@ -110,7 +116,7 @@ def test_a_file_older_than_these_words_still_loads(tmp_path):
 
     config = {**CONFIGS["vit"], "quick_gelu": False}
     made = encoder.build(
-        config, augment.Preprocess(32, (0.5,) * 3, (0.5,) * 3), name="vit", arch="vit"
+        config, augment.Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3), name="vit", arch="vit"
     )
     save_file(
         load_file(save(made, tmp_path / "new.safetensors")),

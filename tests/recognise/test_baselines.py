@@ -57,8 +57,12 @@ def shelf(tmp_path):
 @pytest.fixture
 def towers():
     return {
-        "resnext": encoder.build(TIMM, Preprocess(64, (0.5,) * 3, (0.25,) * 3), name="small"),
-        "clip": encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), name="tiny"),
+        "resnext": encoder.build(
+            TIMM, Preprocess(size=64, mean=(0.5,) * 3, std=(0.25,) * 3), name="small"
+        ),
+        "clip": encoder.build(
+            VIT, Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3), name="tiny"
+        ),
     }
 
 

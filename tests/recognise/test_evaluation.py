@@ -29,7 +29,7 @@ class MeanColour(nn.Module):
 def colours(gain=1.0, resize="squash"):
     tower = MeanColour()
     tower.gain.data[0] = gain
-    preprocess = Preprocess(16, (0.5,) * 3, (0.5,) * 3, resize)
+    preprocess = Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3, resize=resize)
     return Encoder(tower, preprocess, name="colours", arch="colours", config={"embed_dim": 12})
 
 

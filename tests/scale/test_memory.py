@@ -22,7 +22,7 @@ CONV = {
     "embed_dim": 16,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32},
 }
-PREPROCESS = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
+PREPROCESS = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def counted(images, precision, config=VIT, fake=True, frozen=0):
