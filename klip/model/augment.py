@@ -50,7 +50,7 @@ class Preprocess(Checked):
 
 
 def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The plain view, float32 (3, S, S), antialiased: that of open_clip's own transform."""
+    """The plain view, float32 (3, S, S), antialiased: that of open_clip's transform."""
     size, picture = preprocess.size, Image.fromarray(_checked(image))
     how = InterpolationMode(preprocess.interpolation)
     if preprocess.resize == "squash":
@@ -67,11 +67,12 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 def training(
     image: np.ndarray, preprocess: Preprocess, *, rng: np.random.Generator, strength: float = 1.0
 ) -> np.ndarray:
-    """A randomly changed view, float32 (3, S, S).  Strength 0 is the plain view, 2 the most."""
+    """A randomly changed view, float32 (3, S, S); strength 0: the plain view, 2: the most."""
     if strength == 0:
         return evaluation(image, preprocess)
-    view = _light(_geometry(_checked(image), preprocess, rng, strength), rng, strength)
-    return _normalised(padded(_camera(view, rng, strength), preprocess), preprocess)
+    view = _geometry(_checked(image), preprocess, rng=rng, strength=strength)
+    view = _camera(_light(view, rng, strength=strength), rng, strength=strength)
+    return _normalised(padded(view, preprocess), preprocess)
 
 
 def views(image: np.ndarray, preprocess: Preprocess, *, k: int, seed: int) -> np.ndarray:
@@ -87,10 +88,11 @@ def views(image: np.ndarray, preprocess: Preprocess, *, k: int, seed: int) -> np
 
 
 def _geometry(
-    image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float
+    image: np.ndarray, preprocess: Preprocess, *, rng: np.random.Generator, strength: float
 ) -> np.ndarray:
     """Crop, turn and perspective as one warp: uint8 (S, S, 3), for `pad` the part inside."""
     size, (height, width) = preprocess.size, image.shape[:2]
+    # of the image: the share of its area, and the shape of the cut
     scale, stretch = rng.uniform(0.4**strength, 1), np.exp(rng.uniform(-0.2, 0.2) * strength)
     if preprocess.resize == "crop":
         sides = np.sqrt(scale * width * height) * np.array([stretch, 1 / stretch]) ** 0.5
@@ -105,24 +107,22 @@ def _geometry(
     inner, aspect = (size, size), sides[0] / sides[1]
     if preprocess.resize == "pad":
         inner = max(1, round(size * min(1, aspect))), max(1, round(size * min(1, 1 / aspect)))
-    return _warped(image, quad, sides, inner)
+    return _warped(image, quad, sides=sides, inner=inner)
 
 
 def _warped(
-    image: np.ndarray, quad: np.ndarray, sides: np.ndarray, inner: tuple[int, int]
+    image: np.ndarray, quad: np.ndarray, *, sides: np.ndarray, inner: tuple[int, int]
 ) -> np.ndarray:
     """What lies in the corners `quad` (4, 2), about `sides` large, as (inner[1], inner[0], 3)."""
     height, width = image.shape[:2]
     low = np.clip(np.floor(quad.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
     high = np.clip(np.ceil(quad.max(axis=0)), low + 1, (width, height)).astype(int)
-    patch = image[low[1] : high[1], low[0] : high[0]]
+    patch, small = image[low[1] : high[1], low[0] : high[0]], high - low
     shrink = np.minimum(1, np.array(inner) / sides)
     if shrink.min() < 0.8:  # by averaging first: a warp alone would alias
         small = np.maximum(1, np.round((high - low) * shrink)).astype(int)
-        shrink = small / (high - low)
         patch = cv2.resize(patch, small.tolist(), interpolation=cv2.INTER_AREA)
-    else:
-        shrink = np.ones(2)
+    shrink = small / (high - low)
     right, bottom = inner
     target = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32) - 0.5
     source = ((quad - low) * shrink - 0.5).astype(np.float32)
@@ -130,8 +130,8 @@ def _warped(
     return cv2.warpPerspective(patch, warp, inner, None, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
 
 
-def _light(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Dim or harsh light, its colour, faded print: one table per channel, then saturation."""
+def _light(view: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
+    """Light, its colour, faded print: one table per channel; then saturation."""
     gain = np.exp(rng.uniform(-0.9, 0.25) * strength) * np.exp(rng.normal(0, 0.08, 3) * strength)
     gamma, lift = np.exp(rng.uniform(-0.35, 0.35) * strength), rng.uniform(0, 0.15) * strength
     level = (np.linspace(0, 1, 256)[:, None] ** gamma * (1 - lift) + lift) * gain
@@ -141,8 +141,8 @@ def _light(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
     return cv2.addWeighted(view, colour, grey, 1 - colour, 0)
 
 
-def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """What stands before the lens, the lens, the distance, the sensor, the file: each at times."""
+def _camera(view: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
+    """What is before the lens, the lens, the distance, the sensor, the file: each at times."""
     frame = np.array(view.shape[1::-1])
     likely = np.array([0.5, 0.4, 0.4, 0.3, 0.3]) * strength - [0.25, 0, 0, 0, 0]
     erase, blur, far, noise, jpeg = rng.random(5) < likely

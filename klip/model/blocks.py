@@ -68,16 +68,14 @@ def _labels(tower: nn.Module, reading: str) -> tuple[dict, str, str]:
 
 
 def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
-    """Freeze the stem and the `low` first blocks (0: nothing); what this froze.
-
-    The others keep their rates; the paper's are under 1e-6 in blocks 0-8 of ViT-L/14.
-    ValueError: it has fewer blocks.
-    """
+    """Freeze the stem and the `low` first blocks (0: nothing); what this froze.  The others
+    keep their rates.  ValueError: it has fewer blocks."""
     groups = partition(tower)
     count = sum(group.name.startswith("block") for group in groups)
     if low > count:
-        blocks = f"the {count} blocks of the tower"
-        raise ValueError(f"frozen_blocks must be at most {blocks}, got {low}")
+        raise ValueError(
+            f"frozen_blocks must be at most the {count} blocks of the tower, got {low}"
+        )
     frozen = groups[: low + 1] if low else []
     names = [name for group in frozen for name in group.parameters]
     return [tower.get_parameter(name).requires_grad_(False) for name in names]

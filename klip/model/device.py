@@ -10,11 +10,9 @@ from torch import nn
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory of its tensors from one layer to the next.
-
-    glibc returns large blocks at once and asks for them anew, a page fault per 4 KiB.
-    Images embedded per second, before and after, by EfficientNet-Lite0 on two cores with
-    AVX2 in batches of 64: 149, 254 at 96 pixels; 19, 53 at 224.
+    """Let this process keep the memory of its tensors from one layer to the next: glibc
+    returns large blocks at once and asks for them anew, a page fault per 4 KiB.
+    EfficientNet-Lite0, 2 cores, images/s before, after: 149, 254 at 96 pixels; 19, 53 at 224.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -51,11 +49,8 @@ def resolve_precision(
     precision: str, device: str | torch.device, *, trained: nn.Module | None = None
 ) -> str:
     """fp32, bf16 or fp16.  auto: bf16 where the hardware computes in it, fp16 on older
-    GPUs, else fp32.  ValueError: another word.
-
-    trained: the network if the step has a backward pass, which on a CPU takes depthwise
-    ones twice as long in bf16.
-    """
+    GPUs, else fp32.  ValueError: another word.  trained: the network if the step has a
+    backward pass, which on a CPU takes depthwise ones twice as long in bf16."""
     if precision in ("fp32", "bf16", "fp16"):
         return precision
     if precision != "auto":

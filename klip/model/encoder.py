@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         return self
 
     def checkpointing(self, on: bool = True) -> None:
-        """Keep only what lies between blocks for the backward pass: same gradients, less memory."""
+        """Keep only what lies between blocks for the backward pass: the same gradients."""
         if isinstance(self.tower, ModifiedResNet):  # its own switch does nothing in open_clip 3.3
             self._stages = ["stem", "layer1", "layer2", "layer3", "layer4"] if on else []
         else:
@@ -96,7 +96,7 @@ def build(
 
 
 def drop_projection(encoder: Encoder) -> None:
-    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens.  ValueError: none."""
+    """Take CLIP's `proj` away, in place: embeddings are pooled tokens.  ValueError: none."""
     if encoder.config.get("proj") == "drop":
         return
     if not isinstance(getattr(encoder.tower, "proj", None), nn.Parameter):
@@ -172,7 +172,7 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, *, alpha: float) -> Enc
     return mixed
 
 
-def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tensor:
+def _views(images: list, preprocess: Preprocess, *, views: int, seed: int) -> Tensor:
     """The views of some images, (B, K, 3, S, S)."""
     made = []
     for image in images:
@@ -189,7 +189,7 @@ def quiet_worker(_worker: int) -> None:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Strip the traceback that a DataLoader puts around a worker's error (unreadable image)."""
+    """Strip the traceback that a DataLoader puts around a worker's error."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -37,7 +37,7 @@ class Head(nn.Module):
             self.body = HierarchyTriplet(torch.zeros(products, products) if kin is None else kin)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
+        """Mean loss; embeddings (B, D) of any float type and length, labels (B,) below C."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, labels = embeddings.float(), labels.long()
             if self.loss != "softmax":
@@ -51,7 +51,7 @@ class Head(nn.Module):
 
     @property
     def wants_pairs(self) -> bool:
-        """Does it compare images?  Then without centres, and wants a product's side by side."""
+        """Does it compare images?  It has no centres, and wants a product's side by side."""
         return self.loss == "triplet"
 
     @property

@@ -76,7 +76,7 @@ def fill_trunk(trunk: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of an error, as far as one reads it: torch names every missing tensor."""
+    """The last line of an error, its start: torch names every missing tensor."""
     last = (str(error).strip() or "no reason given").splitlines()[-1].strip()
     return f"{type(error).__name__}: {last if len(last) <= 200 else last[:197] + '...'}"
 
@@ -175,7 +175,7 @@ def _in_folder(place: str) -> Path:
     return Path(found)
 
 
-def _fetched(name: str, where: str, download: Callable[[], Weights]) -> Weights:
+def _fetched(name: str, where: str, *, download: Callable[[], Weights]) -> Weights:
     """The file put into CACHE/weights by hand, or else what `download` gets from `where`."""
     files = [paths.CACHE / "weights" / f"{name.replace(':', '_')}{suffix}" for suffix in SUFFIXES]
     for file in files:
@@ -202,7 +202,7 @@ def checkpoint(arch: str, tag: str) -> Path:
     place = facts.get("hf_hub", "").strip("/")
     where = f"https://huggingface.co/{place}" if place else facts.get("url", "its publisher")
     download = partial(open_clip.pretrained.download_pretrained, facts)
-    return _fetched(f"{arch}:{tag}", where, lambda: Path(download()))
+    return _fetched(f"{arch}:{tag}", where, download=lambda: Path(download()))
 
 
 def of_timm(text: str) -> Source:
@@ -216,11 +216,11 @@ def of_timm(text: str) -> Source:
     try:
         facts = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:  # the network, or the tag of a network, is not known
-        near = difflib.get_close_matches(name, [*timm.list_pretrained(), *timm.list_models()], 3)
-        near = ", ".join(near) or "resnext101_32x8d.fb_wsl_ig1b_ft_in1k"
+        names = [*timm.list_pretrained(), *timm.list_models()]
+        near = difflib.get_close_matches(name, names) or ["resnext101_32x8d.fb_wsl_ig1b_ft_in1k"]
         raise ValueError(
             f"encoder: timm has no model {name!r}; accepted are the names of timm.list_models(), "
-            f"such as {near}, each also as timm:NAME:none"
+            f"such as {', '.join(near)}, each also as timm:NAME:none"
         ) from None
     whole = f"{facts.architecture}.{facts.tag}" if facts.tag else facts.architecture
     arguments = {"model_name": facts.architecture}
@@ -231,5 +231,5 @@ def of_timm(text: str) -> Source:
         return Source(whole, config, preprocess)
     where = f"https://huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
     network = partial(timm.create_model, whole, pretrained=True, num_classes=0)
-    fetch = partial(_fetched, whole, where, lambda: network().state_dict())
+    fetch = partial(_fetched, whole, where, download=lambda: network().state_dict())
     return Source(whole, config, preprocess, fetch)

@@ -150,25 +150,17 @@ class Settings(Shared):
             value = " ".join(re.sub(r"[,\[\]]", " ", value).split())
         return value
 
-    @field_validator("profile")
+    @field_validator("profile", "depths", "breadths")
     @classmethod
-    def _profile(cls, value: str) -> str:
-        if value not in profiles():
+    def _accepted(cls, value: str, info: Any) -> str:
+        name = info.field_name
+        if name == "profile" and value not in profiles():
             raise ValueError(f"must be one of the profiles {', '.join(profiles())}")
-        return value
-
-    @field_validator("depths")
-    @classmethod
-    def _depths(cls, value: str) -> str:
-        if not all(word.isdecimal() and int(word) >= 1 for word in value.split()):
-            raise ValueError("must be whole numbers of at least 1 image per product")
-        return value
-
-    @field_validator("breadths")
-    @classmethod
-    def _breadths(cls, value: str) -> str:
         for word in value.split():
-            if not re.fullmatch(r"\d*\.?\d+", word) or not 0 < float(word) <= 1:
+            number = float(word) if re.fullmatch(r"\d*\.?\d+", word) else 0
+            if name == "depths" and (number < 1 or "." in word):
+                raise ValueError("must be whole numbers of at least 1 image per product")
+            if name == "breadths" and not 0 < number <= 1:
                 raise ValueError("must be shares of the products, above 0 and at most 1")
         return value
 
