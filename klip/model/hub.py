@@ -42,29 +42,25 @@ class Source:
 
     def fill(self, tower: nn.Module, found: Weights) -> None:
         """Put what `fetch` found into a tower; ValueError: it does not fit, or is damaged."""
+        model = SimpleNamespace(visual=tower)
         try:
             state = found
             if isinstance(found, Path):  # trained by several processes, compiled: its names too
                 state = timm.models.load_state_dict(str(found), weights_only=True)
-            _fill(tower, state)
+            # open_clip converts the names and position tables of many publishers
+            state = convert_state_dict(model, state)
+            resize_pos_embed(state, model)
+            own = [name for name in state if name.startswith("visual.")]
+            if isinstance(tower, towers.TimmTower) and not own:
+                fill_trunk(tower.trunk, state)
+            else:
+                tower.load_state_dict({name.removeprefix("visual."): state[name] for name in own})
         except Exception as error:
             what = found if isinstance(found, Path) else "what was fetched"
             raise ValueError(
                 f"encoder: {what} is damaged, or a checkpoint of another architecture than "
                 f"{self.arch} ({_reason(error)})"
             ) from None
-
-
-def _fill(tower: nn.Module, state: dict[str, Tensor]) -> None:
-    model = SimpleNamespace(visual=tower)
-    # open_clip converts the names and position tables of many publishers
-    state = convert_state_dict(model, state)
-    resize_pos_embed(state, model)
-    visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-    if isinstance(tower, towers.TimmTower) and not visual:
-        fill_trunk(tower.trunk, state)
-    else:
-        tower.load_state_dict(visual)
 
 
 def fill_trunk(trunk: nn.Module, state: dict[str, Tensor]) -> None:
@@ -133,12 +129,13 @@ def of_schema(scheme: str, place: str) -> Source:
     if scheme == "hf-hub":
         file, fetch = _at_hub(place, filename=CONFIG), partial(_at_hub, place)
     else:
-        file, fetch = Path(place) / CONFIG, partial(_in_folder, place)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"encoder: {file} is missing; local-dir:FOLDER takes a folder with {CONFIG} and "
-            "weights beside it, as open_clip publishes them"
-        )
+        file, weights = Path(place) / CONFIG, _find_checkpoint_in_dir(Path(place))
+        fetch = partial(Path, weights)
+        if not (file.is_file() and weights):
+            raise FileNotFoundError(
+                f"encoder: {place} lacks {CONFIG} or weights; local-dir:FOLDER takes both, as "
+                "open_clip publishes them (open_clip_model.safetensors, or .bin, .pth)"
+            )
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         config = {"quick_gelu": False, **facts["model_cfg"]}
@@ -163,16 +160,6 @@ def _at_hub(place: str, **which: str) -> Path:
             f"({type(error).__name__}); get {CONFIG} and the weights from "
             f"https://huggingface.co/{place} into a folder, take local-dir:FOLDER"
         ) from None
-
-
-def _in_folder(place: str) -> Path:
-    found = _find_checkpoint_in_dir(Path(place))
-    if not found:
-        raise FileNotFoundError(
-            f"encoder: {place} holds {CONFIG} and no weights; accepted beside it is "
-            "open_clip_model.safetensors (or .bin, .pth)"
-        )
-    return Path(found)
 
 
 def _fetched(name: str, where: str, *, download: Callable[[], Weights]) -> Weights:

@@ -280,6 +280,7 @@ def test_what_is_missing_or_wrong_is_one_sentence(folder, tmp_path):
     ):
         place.mkdir()
         (place / hub.CONFIG).write_text(text)
+    (odd / "model.pth").touch()
     for name, error, words in (
         (
             "hf-hub:org/tiny",
@@ -289,9 +290,9 @@ def test_what_is_missing_or_wrong_is_one_sentence(folder, tmp_path):
         (
             f"local-dir:{tmp_path}",
             FileNotFoundError,
-            "open_clip_config.json is missing; local-dir:FOLDER takes",
+            "lacks open_clip_config.json or weights; local-dir:FOLDER takes both",
         ),
-        (f"local-dir:{bare}", FileNotFoundError, "and no weights; accepted"),
+        (f"local-dir:{bare}", FileNotFoundError, "bare lacks .* or weights"),
         (f"local-dir:{odd}", ValueError, "no config of open_clip that can be built .KeyError"),
         (
             "tinyclip:gone.pt",
