@@ -15,16 +15,12 @@ from klip.settings.checked import Checked
 
 Resize = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bicubic", "bilinear"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Decode = Literal["full", "scaled"]
 Executor = Literal["here", "local", "slurm"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Decay = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -40,7 +36,8 @@ class Shared(Checked):
     """Parts that the batch of a step is cut into: less memory, the same step.  `klip plan`
     tells what fits."""
     top_lr: Positive = 2e-4  # rate of the top block (§4.1.2)
-    decay: Decay = 0.7  # each earlier block has this times the rate (§4.1.2)
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Each earlier block has this times the rate (§4.1.2)."""
     frozen_blocks: CountOrNone = 0
     """Low blocks, and the stem, not trained: no gradient, no optimiser state; the paper's
     rates hardly move them."""
@@ -50,10 +47,10 @@ class Shared(Checked):
     train_pixels: CountOrNone = 0
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at
     fewer (Touvron et al. 2019); a tower with a table of positions sees one size."""
-    precision: Precision = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise
     convolutions on a CPU."""
-    decode: Decode = "full"
+    decode: Literal["full", "scaled"] = "full"
     """scaled: JPEGs at the smallest fraction of their sides that keeps twice the tower's:
     faster, other pixels."""
     checkpointing: bool = False
@@ -127,7 +124,7 @@ class Settings(Shared):
     batch_size: Count = 64
     top_lr: Positive = 3e-4  # more than in the paper for a small young tower (A)
     ema: BelowOne = 0.95
-    wise: Share = 1.0
+    wise: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones
     (WiSE-FT, A); 1 means none."""
     gallery_views: Count = 8
