@@ -77,9 +77,7 @@ def training(
 
 def views(image: np.ndarray, preprocess: Preprocess, *, k: int, seed: int) -> np.ndarray:
     """K gallery views (§4.2), float32 (K, 3, S, S): the plain one, then mild random ones.
-    The first views do not depend on K, nor on other images.  ValueError: K < 1."""
-    if k < 1:
-        raise ValueError(f"gallery views: at least 1 per packshot, got {k!r}")
+    The first views do not depend on K, nor on other images."""
     made = [evaluation(image, preprocess)]
     for view in range(1, k):
         rng = np.random.default_rng((seed, view))

@@ -491,7 +491,7 @@ BAD = {
     "missing set": (("evaluate", "--set", "grozi-120", "--json", "o.json"), "inVitro"),
     "unknown set": (("evaluate", "--set", "grozi-121"), "grozi-120"),
     "unknown gallery": ((*EVALUATE, "--gallery", "web2"), "web1, largest"),
-    "unknown resize": ((*EVALUATE, "--resize", "bend"), "squash, pad, crop"),
+    "unknown resize": ((*EVALUATE, "--resize", "bend"), "'squash', 'pad' or 'crop'"),
     "unknown unreadable": ((*EVALUATE, "--unreadable", "maybe"), "fail, skip"),
     "no views": ((*EVALUATE, "--views", "0"), "at least one packshot"),
     "unknown model": (("evaluate", "--set", "./shop", "--model", "mega"), "nano, nano-vit"),
