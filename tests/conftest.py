@@ -99,7 +99,9 @@ def config(shop, tmp_path):
     from klip.model.weights import save
     from klip.settings.config import FinetuneConfig
 
-    made = encoder.build(TINY_VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")
+    made = encoder.build(
+        TINY_VIT, Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3), name="tiny"
+    )
     model = str(save(made, tmp_path / "tower.safetensors"))
     return FinetuneConfig(
         model=model, images=13, depth=4, batch_size=4, precision="fp32", workers=0

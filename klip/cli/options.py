@@ -134,7 +134,7 @@ def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encod
             "--pixels and --also must be at least 1, or 0 for the size stored with the model and "
             f"for no second view, got {pixels} and {also}"
         )
-    return encoder.load(model, resize or None, pixels, also)
+    return encoder.load(model, resize or None, pixels=pixels, also=also)
 
 
 def gallery_of(file: Path, model: str) -> Gallery:

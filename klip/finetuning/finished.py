@@ -73,7 +73,8 @@ def name(config: FinetuneConfig) -> str:
 def averaged(encoder: Encoder, tower: nn.Module) -> Encoder:
     """The encoder of the averaged weights beside that of the last ones."""
     title = f"{encoder.name}, averaged weights"
-    return Encoder(tower, encoder.preprocess, title, encoder.arch, encoder.config)
+    kept = {"arch": encoder.arch, "config": encoder.config}
+    return Encoder(tower, encoder.preprocess, name=title, **kept)
 
 
 def keep(run: Run, frozen: Encoder, *, wise: float = 1.0) -> Path:
@@ -88,7 +89,7 @@ def keep(run: Run, frozen: Encoder, *, wise: float = 1.0) -> Path:
         )
     if wise == 1:
         return run.path / "encoder.safetensors"
-    mixed = encoders.interpolate(frozen, run.encoder, wise)
+    mixed = encoders.interpolate(frozen, run.encoder, alpha=wise)
     file = run.path / f"encoder_wise_{wise:g}.safetensors"
     config = run.config.model_dump(mode="json")
     return save(mixed, file, wise=wise, config=config, seconds=run.seconds)

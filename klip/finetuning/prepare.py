@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -132,7 +131,7 @@ class Start:
 def encoder_of(config: FinetuneConfig, base: Encoder | None = None) -> Encoder:
     """The encoder that is to be trained: `config.model`, or a copy of `base`."""
     if base is None:
-        encoder = encoders.load(config.model, resize=config.resize, pixels=config.pixels)
+        encoder = encoders.load(config.model, config.resize, pixels=config.pixels)
     else:
         encoder = copy.deepcopy(base)
     if config.proj == "drop":
@@ -163,9 +162,8 @@ def head_of(
     config: FinetuneConfig, products: list[str], *, dim: int, kin: Tensor | None = None
 ) -> heads.Head:
     """The loss.  kin: hierarchy of the triplet loss, (C, C), see `triplet.kinship`."""
-    how = {"margin_deg": config.margin_deg, "scale": config.scale, "entropy": config.entropy}
     with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
-        return heads.Head(config.loss, len(products), dim=dim, kin=kin, **how)
+        return heads.Head(config, len(products), dim=dim, kin=kin)
 
 
 class Draws(Dataset):
@@ -174,7 +172,7 @@ class Draws(Dataset):
     def __init__(self, start: Start, catalogue: Catalogue) -> None:
         config, plan, preprocess = start.config, start.plan, start.encoder.preprocess
         self.seed, self.strength = plan.seed, config.strength
-        self.preprocess = replace(preprocess, size=config.train_pixels or preprocess.size)
+        self.preprocess = preprocess.changed(size=config.train_pixels or preprocess.size)
         self.at_least = self.preprocess.size if config.decode == "scaled" else 0
         self.files = catalogue.files
         labels = pd.factorize(plan.rows["product"])[0].tolist()
@@ -186,5 +184,5 @@ class Draws(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index))
         pixels = read_image(self.files[row], self.at_least)
         strength = min(2.0, HARDER * self.strength) if repeat else self.strength
-        image = augment.training(pixels, self.preprocess, rng, strength)
+        image = augment.training(pixels, self.preprocess, rng=rng, strength=strength)
         return torch.from_numpy(image), self.labels[row]

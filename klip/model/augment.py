@@ -6,15 +6,15 @@ text.  A training sample's generator is `np.random.default_rng((seed, epoch, ind
 so the number of workers changes nothing.  S = preprocess.size.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Self, get_args
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from PIL import Image
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from klip.settings.config import Interpolation, Resize
+from klip.settings.checked import Checked
+from klip.settings.config import Count, Interpolation, Positive, Resize
 
 # images are small: threads cost more than they give, and fork badly into loader workers
 cv2.setNumThreads(0)
@@ -23,52 +23,34 @@ VIEW_STRENGTH = 0.5
 """Gallery views are this fraction as strong as training views (A)."""
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a tower wants its pixels; stored with its weights.  What an oblong image
-    becomes:
+class Preprocess(Checked):
+    """How a tower wants its pixels; stored with its weights.  An oblong image becomes by
 
     squash: all of it, stretched to S x S; pad: all of it, true to shape, on the mean
     colour; crop: short side to S, then the centre (CLIP's default: cuts tall bottles).
     """
 
-    size: int
+    called: ClassVar[str] = "preprocess"
+    size: Count
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     resize: Resize = "squash"
     interpolation: Interpolation = "bicubic"
 
-    def __post_init__(self) -> None:
-        policies, kinds = get_args(Resize), get_args(Interpolation)
-        numbers = self.size >= 1 and len(self.mean) == 3 and min(self.std) > 0
-        if not (numbers and self.resize in policies and self.interpolation in kinds):
-            raise ValueError(
-                "preprocess: wants a size of at least 1, 3 means, 3 positive deviations, resize "
-                f"{', '.join(policies)} and interpolation {', '.join(kinds)}, got {asdict(self)}"
-            )
-        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
-        object.__setattr__(self, "std", tuple(map(float, self.std)))
-
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `bicubic` is left out, as in files older than that word."""
-        facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        if self.interpolation == "bicubic":
-            del facts["interpolation"]
-        return facts
+        """Ready for JSON; `bicubic` is left out, as in files older than that word.
+        `Preprocess(**facts)` is the way back."""
+        old = {"interpolation"} if self.interpolation == "bicubic" else None
+        return self.model_dump(mode="json", exclude=old)
 
     @property
     def fill(self) -> tuple[int, int, int]:
         """The mean colour, 0 to 255, on which `pad` puts an image."""
         return tuple(round(255 * value) for value in self.mean)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(**values)
-
 
 def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The plain view, float32 (3, S, S), antialiased: that of open_clip's own transform."""
+    """The plain view, float32 (3, S, S), antialiased: that of open_clip's transform."""
     size, picture = preprocess.size, Image.fromarray(_checked(image))
     how = InterpolationMode(preprocess.interpolation)
     if preprocess.resize == "squash":
@@ -83,36 +65,32 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def training(
-    image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float = 1.0
+    image: np.ndarray, preprocess: Preprocess, *, rng: np.random.Generator, strength: float = 1.0
 ) -> np.ndarray:
-    """A randomly changed view, float32 (3, S, S).  Strength 0 is the plain view, 2 the most."""
-    if not 0 <= strength <= 2:
-        raise ValueError(f"augmentation: strength must lie between 0 and 2, got {strength!r}")
+    """A randomly changed view, float32 (3, S, S); strength 0: the plain view, 2: the most."""
     if strength == 0:
         return evaluation(image, preprocess)
-    view = _light(_geometry(_checked(image), preprocess, rng, strength), rng, strength)
-    return _normalised(padded(_camera(view, rng, strength), preprocess), preprocess)
+    view = _geometry(_checked(image), preprocess, rng=rng, strength=strength)
+    view = _camera(_light(view, rng, strength=strength), rng, strength=strength)
+    return _normalised(padded(view, preprocess), preprocess)
 
 
-def views(image: np.ndarray, preprocess: Preprocess, k: int, seed: int) -> np.ndarray:
+def views(image: np.ndarray, preprocess: Preprocess, *, k: int, seed: int) -> np.ndarray:
     """K gallery views (§4.2), float32 (K, 3, S, S): the plain one, then mild random ones.
-
-    The first views do not depend on K, nor on other images.
-    """
-    if k < 1:
-        raise ValueError(f"gallery views: at least 1 per packshot, got {k!r}")
+    The first views do not depend on K, nor on other images."""
     made = [evaluation(image, preprocess)]
     for view in range(1, k):
         rng = np.random.default_rng((seed, view))
-        made.append(training(image, preprocess, rng, VIEW_STRENGTH))
+        made.append(training(image, preprocess, rng=rng, strength=VIEW_STRENGTH))
     return np.stack(made)
 
 
 def _geometry(
-    image: np.ndarray, preprocess: Preprocess, rng: np.random.Generator, strength: float
+    image: np.ndarray, preprocess: Preprocess, *, rng: np.random.Generator, strength: float
 ) -> np.ndarray:
     """Crop, turn and perspective as one warp: uint8 (S, S, 3), for `pad` the part inside."""
     size, (height, width) = preprocess.size, image.shape[:2]
+    # of the image: the share of its area, and the shape of the cut
     scale, stretch = rng.uniform(0.4**strength, 1), np.exp(rng.uniform(-0.2, 0.2) * strength)
     if preprocess.resize == "crop":
         sides = np.sqrt(scale * width * height) * np.array([stretch, 1 / stretch]) ** 0.5
@@ -127,24 +105,22 @@ def _geometry(
     inner, aspect = (size, size), sides[0] / sides[1]
     if preprocess.resize == "pad":
         inner = max(1, round(size * min(1, aspect))), max(1, round(size * min(1, 1 / aspect)))
-    return _warped(image, quad, sides, inner)
+    return _warped(image, quad, sides=sides, inner=inner)
 
 
 def _warped(
-    image: np.ndarray, quad: np.ndarray, sides: np.ndarray, inner: tuple[int, int]
+    image: np.ndarray, quad: np.ndarray, *, sides: np.ndarray, inner: tuple[int, int]
 ) -> np.ndarray:
     """What lies in the corners `quad` (4, 2), about `sides` large, as (inner[1], inner[0], 3)."""
     height, width = image.shape[:2]
     low = np.clip(np.floor(quad.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
     high = np.clip(np.ceil(quad.max(axis=0)), low + 1, (width, height)).astype(int)
-    patch = image[low[1] : high[1], low[0] : high[0]]
+    patch, small = image[low[1] : high[1], low[0] : high[0]], high - low
     shrink = np.minimum(1, np.array(inner) / sides)
     if shrink.min() < 0.8:  # by averaging first: a warp alone would alias
         small = np.maximum(1, np.round((high - low) * shrink)).astype(int)
-        shrink = small / (high - low)
         patch = cv2.resize(patch, small.tolist(), interpolation=cv2.INTER_AREA)
-    else:
-        shrink = np.ones(2)
+    shrink = small / (high - low)
     right, bottom = inner
     target = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32) - 0.5
     source = ((quad - low) * shrink - 0.5).astype(np.float32)
@@ -152,8 +128,8 @@ def _warped(
     return cv2.warpPerspective(patch, warp, inner, None, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
 
 
-def _light(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Dim or harsh light, its colour, faded print: one table per channel, then saturation."""
+def _light(view: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
+    """Light, its colour, faded print: one table per channel; then saturation."""
     gain = np.exp(rng.uniform(-0.9, 0.25) * strength) * np.exp(rng.normal(0, 0.08, 3) * strength)
     gamma, lift = np.exp(rng.uniform(-0.35, 0.35) * strength), rng.uniform(0, 0.15) * strength
     level = (np.linspace(0, 1, 256)[:, None] ** gamma * (1 - lift) + lift) * gain
@@ -163,8 +139,8 @@ def _light(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
     return cv2.addWeighted(view, colour, grey, 1 - colour, 0)
 
 
-def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """What stands before the lens, the lens, the distance, the sensor, the file: each at times."""
+def _camera(view: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
+    """What is before the lens, the lens, the distance, the sensor, the file: each at times."""
     frame = np.array(view.shape[1::-1])
     likely = np.array([0.5, 0.4, 0.4, 0.3, 0.3]) * strength - [0.25, 0, 0, 0, 0]
     erase, blur, far, noise, jpeg = rng.random(5) < likely
@@ -200,9 +176,7 @@ def _camera(view: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
 
 
 def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour, 0 after
-    normalisation.
-    """
+    """A view (h, w, 3) in the middle of a square (S, S, 3) of the mean colour."""
     size, (height, width) = preprocess.size, view.shape[:2]
     top, left = (size - height) // 2, (size - width) // 2
     edges = top, size - height - top, left, size - width - left

@@ -2,8 +2,7 @@
 "blocks of transformers and other layers labelled in OpenCLIP's code".
 """
 
-import math
-from collections.abc import Callable
+import re
 from typing import NamedTuple
 
 import pandas as pd
@@ -11,12 +10,11 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from timm.models import group_parameters
+from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from klip.model.towers import TimmTower
 
-READINGS = ("blockwise", "blockwise-proj", "common", "layerwise")
 _EMBEDDINGS = ("class_embedding", "positional_embedding", "cls_token", "reg_token", "pos_embed")
 
 
@@ -34,81 +32,66 @@ def partition(tower: nn.Module, reading: str = "blockwise") -> list[Group]:
     projection has no top.  The final norm rides with the last block, as in open_clip's
     `lock()`; `layerwise` puts a ViT's on top, as FT-CLIP does.
     """
-    blocks, top, place = _layout(tower, reading)
-    places = {name: place(name) for name, _ in tower.named_parameters()}
-    groups = ["stem", *(f"block {i}" for i in range(blocks))]
-    if blocks + 1 in places.values():
-        groups.append(top)
-    trained = [name for name, p in tower.named_parameters() if p.requires_grad]
-    members = (tuple(n for n in trained if places[n] == i) for i in range(len(groups)))
-    return [Group(name, own) for name, own in zip(groups, members, strict=True)]
+    matcher, top, pattern = _labels(tower, reading)
+    # timm's mark (99999,): what has no label rides with the last block
+    matcher = {**matcher, "rest": [("", (99999,))]}
+    names = [name for name, _ in tower.named_parameters()]
+    below = [name for name in names if not re.match(pattern, name)]
+    inside = [(name.removeprefix("trunk."), None) for name in below]
+    places = group_with_matcher(inside, matcher, reverse=True)  # 0 stem, 1 .. n blocks
+    labels = ["stem", *(f"block {i}" for i in range(max(places.values())))]
+    if len(below) < len(names):
+        labels.append(top)
+    members: dict[str, list[str]] = {label: [] for label in labels}
+    for name in names:
+        if tower.get_parameter(name).requires_grad:
+            place = places.get(name.removeprefix("trunk."), -1)  # the top is the last
+            members[labels[place]].append(name)
+    return [Group(label, tuple(own)) for label, own in members.items()]
 
 
-def _layout(tower: nn.Module, reading: str) -> tuple[int, str, Callable[[str], int]]:
-    """Number n of blocks, name of the top, place of a parameter: 0 stem, 1..n, n + 1 top."""
+def _labels(tower: nn.Module, reading: str) -> tuple[dict, str, str]:
+    """A matcher as timm's `group_with_matcher` takes it; name and pattern of the top."""
     if isinstance(tower, VisionTransformer):
-        n = len(tower.transformer.resblocks)
-        places = dict.fromkeys(("conv1", "class_embedding", "positional_embedding", "ln_pre"), 0)
-        places |= {f"transformer.resblocks.{i}": i + 1 for i in range(n)}
-        places["ln_post"] = n + 1 if reading == "layerwise" else n
-        return n, "proj", lambda name: _under(name, places, n + 1)
+        stem = "conv1|class_embedding|positional_embedding|ln_pre"
+        top = "proj|attn_pool|ln_post" if reading == "layerwise" else "proj|attn_pool"
+        return {"stem": stem, "blocks": r"transformer\.resblocks\.(\d+)"}, "proj", top
     if isinstance(tower, ModifiedResNet):
-        stages = ("layer1", "layer2", "layer3", "layer4")
-        labels = [f"{stage}.{k}" for stage in stages for k in range(len(getattr(tower, stage)))]
-        places = {label: i for i, label in enumerate([*labels, "attnpool"], start=1)}
-        return len(labels), "attnpool", lambda name: _under(name, places, 0)
+        matcher = {"stem": r"(?:conv|bn)\d", "blocks": r"layer(\d)\.(\d+)"}
+        return matcher, "attnpool", "attnpool"
     if isinstance(tower, TimmModel | TimmTower):
-        # timm's own labels; its mark (99999,): final norms etc. ride with the last block
-        matcher = tower.trunk.group_matcher() | {"rest": [("", (99999,))]}
-        inside = group_parameters(tower.trunk, matcher, reverse=True)
-        n = max(inside.values())
-        return n, "head", lambda name: inside.get(name.removeprefix("trunk."), n + 1)
+        return tower.trunk.group_matcher(), "head", r"(?!trunk\.)"
     raise ValueError(
-        f"blocks: no partition is known for a {type(tower).__name__}; "
-        "accepted are open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower"
+        f"blocks: no partition is known for a {type(tower).__name__}; accepted are "
+        "open_clip's VisionTransformer, ModifiedResNet and TimmModel, and TimmTower"
     )
 
 
-def _under(name: str, places: dict[str, int], other: int) -> int:
-    """The place of the module or parameter that `name` is or is part of."""
-    for label, place in places.items():
-        if f"{name}.".startswith(f"{label}."):
-            return place
-    return other
-
-
 def freeze(tower: nn.Module, low: int) -> list[nn.Parameter]:
-    """Freeze the stem and the `low` first blocks (0: nothing); what this froze.
-
-    The others keep their rates; the paper's are under 1e-6 in blocks 0-8 of ViT-L/14.
-    """
-    count = _layout(tower, READINGS[0])[0]
-    if not 0 <= low <= count:
-        blocks = f"the {count} blocks of the tower"
-        raise ValueError(f"frozen_blocks must be at most {blocks}, got {low}")
-    groups = partition(tower)[: low + 1] if low else []
-    names = [name for group in groups for name in group.parameters]
+    """Freeze the stem and the `low` first blocks (0: nothing); what this froze.  The others
+    keep their rates.  ValueError: it has fewer blocks."""
+    groups = partition(tower)
+    count = sum(group.name.startswith("block") for group in groups)
+    if low > count:
+        raise ValueError(
+            f"frozen_blocks must be at most the {count} blocks of the tower, got {low}"
+        )
+    frozen = groups[: low + 1] if low else []
+    names = [name for group in frozen for name in group.parameters]
     return [tower.get_parameter(name).requires_grad_(False) for name in names]
 
 
 def rates(
-    groups: list[Group], reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7
+    groups: list[Group], reading: str = "blockwise", *, top_lr: float = 2e-4, decay: float = 0.7
 ) -> list[float]:
     """The rate of each group.
 
-    blockwise       the last block has `top_lr`, each earlier one `decay` times as much, the
-                    stem last; the top as the last block (paper §4.1.2, our first reading)
-    blockwise-proj  the top has `top_lr`, the last block `decay` times as much (second reading)
-    layerwise       the same, the final norm on top too (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
-    common          `top_lr` everywhere
+    blockwise  the last block has `top_lr`, each earlier one `decay` times as much, the
+               stem last; the top as the last block (paper §4.1.2)
+    layerwise  the top has `top_lr`, the final norm with it, the last block `decay` times
+               as much (FT-CLIP; its ViT-L/14: 4e-4 and 0.65)
+    common     `top_lr` everywhere
     """
-    if reading not in READINGS:
-        accepted = ", ".join(READINGS)
-        raise ValueError(f"block rates: reading must be one of {accepted}, got {reading!r}")
-    if not 0 < decay <= 1:
-        raise ValueError(f"block rates: decay must be above 0 and at most 1, got {decay!r}")
-    if not (top_lr > 0 and math.isfinite(top_lr)):
-        raise ValueError(f"block rates: top_lr must be above 0 and finite, got {top_lr!r}")
     if reading == "common":
         return [float(top_lr)] * len(groups)
     below = list(range(len(groups)))[::-1]  # steps under the top
@@ -118,27 +101,24 @@ def rates(
 
 
 def parameter_groups(
-    tower: nn.Module,
-    reading: str = "blockwise",
-    top_lr: float = 2e-4,
-    decay: float = 0.7,
-    weight_decay: float = 0.05,
+    tower: nn.Module, reading: str = "blockwise", *, weight_decay: float = 0.05, **ladder: float
 ) -> list[dict]:
     """Groups for AdamW: `params`, absolute `lr`, `weight_decay`, `name`; stem to top.
 
     Each is split in two: weights, and those that never decay (at most one dimension,
-    class and position embeddings).
+    class and position embeddings).  ladder: `top_lr` and `decay` of `rates`.
     """
     groups, found = partition(tower, reading), []
-    for group, lr in zip(groups, rates(groups, reading, top_lr, decay), strict=True):
+    for group, lr in zip(groups, rates(groups, reading, **ladder), strict=True):
         weights, free = [], []
         for name in group.parameters:
             parameter = tower.get_parameter(name)
             never = parameter.ndim <= 1 or name.split(".")[-1] in _EMBEDDINGS
             (free if never else weights).append(parameter)
-        for rows, decays in ((weights, weight_decay), (free, 0.0)):
-            if rows:
-                found.append({"params": rows, "lr": lr, "weight_decay": decays, "name": group.name})
+        for params, decays in ((weights, weight_decay), (free, 0.0)):
+            how = {"lr": lr, "weight_decay": decays, "name": group.name}
+            found.append({"params": params, **how})
+    found = [group for group in found if group["params"]]
     if not found:
         raise ValueError("parameter groups: the tower has no trainable parameter; unfreeze some")
     return found
@@ -158,12 +138,11 @@ def optimiser(groups: list[dict], kind: str = "adamw") -> torch.optim.Optimizer:
     return AdamW8bit(groups)
 
 
-def table(
-    tower: nn.Module, reading: str = "blockwise", top_lr: float = 2e-4, decay: float = 0.7
-) -> pd.DataFrame:
-    """group, parameters (trainable numbers in it) and lr, from stem to top."""
-    groups = partition(tower, reading)
-    sizes = {name: parameter.numel() for name, parameter in tower.named_parameters()}
-    counts = [sum(sizes[name] for name in group.parameters) for group in groups]
-    names, lrs = [group.name for group in groups], rates(groups, reading, top_lr, decay)
-    return pd.DataFrame({"group": names, "parameters": counts, "lr": lrs})
+def table(tower: nn.Module, reading: str = "blockwise", **ladder: float) -> pd.DataFrame:
+    """group, parameters (trainable numbers in it) and lr, from stem to top.
+    ladder: `top_lr` and `decay` of `rates`."""
+    groups, rows = partition(tower, reading), []
+    for group, lr in zip(groups, rates(groups, reading, **ladder), strict=True):
+        numbers = sum(tower.get_parameter(name).numel() for name in group.parameters)
+        rows.append((group.name, numbers, lr))
+    return pd.DataFrame(rows, columns=["group", "parameters", "lr"])

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from klip.model import augment, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
+BATCH = 64  # views embedded at a time
 FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, tower: nn.Module, preprocess: Preprocess, name: str, arch: str, config: dict
+        self, tower: nn.Module, preprocess: Preprocess, *, name: str, arch: str, config: dict
     ) -> None:
         super().__init__()
         self.channels_last = towers.channels_last(tower)
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         return self
 
     def checkpointing(self, on: bool = True) -> None:
-        """Keep only what lies between blocks for the backward pass: same gradients, less memory."""
+        """Keep only what lies between blocks for the backward pass: the same gradients."""
         if isinstance(self.tower, ModifiedResNet):  # its own switch does nothing in open_clip 3.3
             self._stages = ["stem", "layer1", "layer2", "layer3", "layer4"] if on else []
         else:
@@ -86,17 +86,17 @@ class Encoder(nn.Module):
 
 
 def build(
-    config: dict, preprocess: Preprocess, name: str, arch: str = "", seed: int = 0
+    config: dict, preprocess: Preprocess, *, name: str, arch: str = "", seed: int = 0
 ) -> Encoder:
     """An encoder with random weights, the same for one seed; config: see `towers.build`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = towers.build(config)
-    return Encoder(tower, preprocess, name, arch or name, config)
+    return Encoder(tower, preprocess, name=name, arch=arch or name, config=config)
 
 
 def drop_projection(encoder: Encoder) -> None:
-    """Take CLIP's `proj` away, in place: embeddings are the pooled tokens.  ValueError: none."""
+    """Take CLIP's `proj` away, in place: embeddings are pooled tokens.  ValueError: none."""
     if encoder.config.get("proj") == "drop":
         return
     if not isinstance(getattr(encoder.tower, "proj", None), nn.Parameter):
@@ -109,7 +109,9 @@ def drop_projection(encoder: Encoder) -> None:
     encoder.config = {**encoder.config, "embed_dim": encoder.dim, "proj": "drop"}
 
 
-def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: int = 0) -> Encoder:
+def load(
+    model: str | Path, resize: str | None = None, *, pixels: int = 0, also: int = 0
+) -> Encoder:
     """The encoder of a name (`weights.FORMS`), in eval mode and fp32, on the CPU.
 
     resize replaces the policy stored with the weights (open_clip's own: squash), pixels
@@ -119,21 +121,20 @@ def load(model: str | Path, resize: str | None = None, pixels: int = 0, also: in
     """
     source = weights.source(str(model))
     found = source.fetch() if source.fetch else None  # first: building a tower takes long, too
-    encoder = build(source.config, source.preprocess, str(model), source.arch)
+    encoder = build(source.config, source.preprocess, name=str(model), arch=source.arch)
     if found is not None:
-        source.fill_in(encoder.tower, found)
-    if resize:
-        encoder.preprocess = replace(encoder.preprocess, resize=resize)
-    if pixels and pixels != encoder.preprocess.size:
-        encoder.preprocess = replace(encoder.preprocess, size=pixels)
-        towers.resize(encoder.tower, pixels)
-        encoder.config = {**encoder.config, "pixels": pixels}
+        source.fill(encoder.tower, found)
+    stored, sides = source.preprocess, pixels or source.preprocess.size
+    encoder.preprocess = stored.changed(resize=resize or stored.resize, size=sides)
+    if sides != stored.size:
+        towers.resize(encoder.tower, sides)
+        encoder.config = {**encoder.config, "pixels": sides}
+    if also and towers.sees_one_size(encoder.tower):
+        raise ValueError(
+            f"encoder: {model} has a table of positions and sees one size, {sides} pixels; "
+            f"take also 0, got {also!r}"
+        )
     if also:
-        if towers.sees_one_size(encoder.tower):
-            raise ValueError(
-                f"encoder: {model} has a table of positions and sees one size, "
-                f"{encoder.preprocess.size} pixels; take also 0, got {also!r}"
-            )
         encoder.config = {**encoder.config, "also": also}
     return encoder
 
@@ -151,37 +152,32 @@ def fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def interpolate(zero_shot: Encoder, fine_tuned: Encoder, alpha: float) -> Encoder:
-    """WiSE-FT (Wortsman et al. 2022): weights (1 - alpha) zero_shot + alpha fine_tuned."""
-    start, end = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
-    if not 0 <= alpha <= 1:
-        ends = "0 (zero-shot) and 1 (fine-tuned)"
-        raise ValueError(f"WiSE-FT: alpha must lie between {ends}, got {alpha!r}")
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in end.items()}:
+def interpolate(zero_shot: Encoder, fine_tuned: Encoder, *, alpha: float) -> Encoder:
+    """WiSE-FT (Wortsman et al. 2022): weights (1 - alpha) zero_shot + alpha fine_tuned.
+    ValueError: they differ in architecture or preprocessing."""
+    start, between = zero_shot.tower.state_dict(), fine_tuned.tower.state_dict()
+    shapes = [{name: value.shape for name, value in one.items()} for one in (start, between)]
+    if shapes[0] != shapes[1] or zero_shot.preprocess != fine_tuned.preprocess:
+        one, other = (f"{e.arch} ({e.name}, {e.preprocess})" for e in (zero_shot, fine_tuned))
         raise ValueError(
-            f"WiSE-FT: wants two checkpoints of one architecture, got "
-            f"{zero_shot.arch} ({zero_shot.name}) and {fine_tuned.arch} ({fine_tuned.name})"
+            "WiSE-FT: wants two checkpoints of one architecture and one preprocessing, got "
+            f"{one} and {other}"
         )
-    if zero_shot.preprocess != fine_tuned.preprocess:
-        raise ValueError(
-            f"WiSE-FT: wants one preprocessing, got {zero_shot.preprocess} and "
-            f"{fine_tuned.preprocess}"
-        )
-    mixed, between = copy.deepcopy(fine_tuned), dict(end)
-    for name, value in end.items():
+    for name, value in between.items():
         if value.is_floating_point():
             between[name] = torch.lerp(start[name].to(value), value, alpha)
+    mixed = copy.deepcopy(fine_tuned)
     mixed.tower.load_state_dict(between)
     mixed.name = f"{fine_tuned.name} (WiSE-FT {alpha:g})"
     return mixed
 
 
-def _views(images: list, preprocess: Preprocess, views: int, seed: int) -> Tensor:
+def _views(images: list, preprocess: Preprocess, *, views: int, seed: int) -> Tensor:
     """The views of some images, (B, K, 3, S, S)."""
     made = []
     for image in images:
         pixels = image if isinstance(image, np.ndarray) else read(image)
-        made.append(augment.views(pixels, preprocess, views, seed))
+        made.append(augment.views(pixels, preprocess, k=views, seed=seed))
     return torch.from_numpy(np.stack(made))
 
 
@@ -193,7 +189,7 @@ def quiet_worker(_worker: int) -> None:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Strip the traceback that a DataLoader puts around a worker's error (unreadable image)."""
+    """Strip the traceback that a DataLoader puts around a worker's error."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -206,7 +202,7 @@ def one_sentence() -> Iterator[None]:
 def embed(
     encoder: Encoder,
     images: Any,
-    batch_size: int = 64,
+    *,
     workers: int = 0,
     precision: str = "auto",
     progress: bool = False,
@@ -223,22 +219,17 @@ def embed(
     images = getattr(images, "files", images)
     loader = DataLoader(
         images,
-        max(1, batch_size // max(1, views)),
+        max(1, BATCH // max(1, views)),
         worker_init_fn=quiet_worker,
         num_workers=0 if len(images) * views < FEW else workers,
         collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),
     )
-    was_training, rows = encoder.training, []
-    encoder.eval()  # training and evaluation may take different attention kernels
-    bar = tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
-    try:
-        with at_work(encoder), one_sentence(), bar:
-            for batch in loader:
-                with autocast(precision, encoder.device):
-                    found = encoder(batch.flatten(0, 1).to(encoder.device))
-                found = nn.functional.normalize(found, dim=1) if unit else found
-                rows.append(found.cpu())
-                bar.update(len(batch))
-    finally:
-        encoder.train(was_training)
+    rows, bar = [], tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
+    with at_work(encoder), one_sentence(), bar:
+        for batch in loader:
+            with autocast(precision, encoder.device):
+                found = encoder(batch.flatten(0, 1).to(encoder.device))
+            found = nn.functional.normalize(found, dim=1) if unit else found
+            rows.append(found.cpu())
+            bar.update(len(batch))
     return torch.cat(rows) if rows else torch.empty(0, encoder.dim)

@@ -5,49 +5,39 @@ weights, in place, to the type of the embeddings; AdamW on fp16 ones ends in nan
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from klip.model.triplet import HierarchyTriplet
+from klip.settings.config import FinetuneConfig
 
 
 class Head(nn.Module):
     """Loss of B embeddings against their products; its weights belong in the optimiser.
 
-    loss       "arcface": Deng et al. 2019; "softmax": a linear layer with bias and cross
-               entropy, less `entropy` times the entropy of the prediction (MaxEnt, Dubey et
-               al. 2018: L = CE(y, p) - gamma H(p)); "triplet": `triplet.HierarchyTriplet`,
-               which owns no weights and needs `kin`
-    margin_deg m in degrees, 28.6 = 0.5 rad; scale: s (A: the paper is silent on both)
-    kin        (C, C), see `triplet.kinship`
+    config.loss says which.  arcface: Deng et al. 2019, with `margin_deg` and `scale`;
+    softmax: a linear layer with bias and cross entropy, less `entropy` times the entropy
+    of the prediction (MaxEnt, Dubey et al. 2018: L = CE(y, p) - gamma H(p)); triplet:
+    `HierarchyTriplet`, which owns no weights; kin (C, C): see `triplet.kinship`.
     """
 
     def __init__(
-        self,
-        loss: str,
-        products: int,
-        dim: int,
-        margin_deg: float = 28.6,
-        scale: float = 30.0,
-        entropy: float = 0.0,
-        kin: torch.Tensor | None = None,
+        self, config: FinetuneConfig, products: int, *, dim: int, kin: Tensor | None = None
     ) -> None:
         super().__init__()
-        if loss not in ("arcface", "softmax", "triplet"):
-            raise ValueError(f"head: loss must be arcface, softmax or triplet, got {loss!r}")
         if products < 2:
             raise ValueError(f"head: needs at least 2 products to tell apart, got {products}")
-        self.loss, self.products, self.dim, self.entropy = loss, products, dim, entropy
-        if loss == "arcface":
+        self.loss, self.entropy, self.products = config.loss, config.entropy, products
+        if self.loss == "arcface":
             from pytorch_metric_learning.losses import ArcFaceLoss
 
-            self.body = ArcFaceLoss(products, dim, margin=margin_deg, scale=scale)
-        elif loss == "softmax":
+            self.body = ArcFaceLoss(products, dim, margin=config.margin_deg, scale=config.scale)
+        elif self.loss == "softmax":
             self.body = nn.Linear(dim, products)
         else:
             self.body = HierarchyTriplet(torch.zeros(products, products) if kin is None else kin)
 
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss; embeddings (B, D) of any float type and length, labels (B,) in 0 .. C-1."""
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss; embeddings (B, D) of any float type and length, labels (B,) below C."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, labels = embeddings.float(), labels.long()
             if self.loss != "softmax":
@@ -61,14 +51,12 @@ class Head(nn.Module):
 
     @property
     def wants_pairs(self) -> bool:
-        """Does it compare images?  Then without centres, and wants a product's side by side."""
+        """Does it compare images?  It has no centres, and wants a product's side by side."""
         return self.loss == "triplet"
 
     @property
-    def centres(self) -> torch.Tensor:
-        """The products' own weights (C, D), without gradient; a triplet loss has none: (0, D)."""
-        if self.wants_pairs:
-            return torch.zeros(0, self.dim)
+    def centres(self) -> Tensor:
+        """The products' own weights (C, D), without gradient; a triplet loss has none."""
         return (self.body.W.T if self.loss == "arcface" else self.body.weight).detach()
 
     def parameter_group(self, lr: float) -> dict:
@@ -78,18 +66,12 @@ class Head(nn.Module):
 
 
 @torch.no_grad()
-def initialise(head: Head, means: torch.Tensor) -> None:
-    """Put the centres, if there are any, on the frozen encoder's unit class means (C, D).
+def initialise(head: Head, means: Tensor) -> None:
+    """Put the centres on the frozen encoder's class means (C, D), made unit.
 
     PML's N(0, 1) would keep them random: AdamW turns a centre by about lr / std(W) a
     step, 0.016° at 2e-4.
     """
-    wanted, given = (head.products, head.dim), tuple(means.shape)
-    if given != wanted:
-        raise ValueError(f"initialise: means must be {wanted}, got {given}")
-    if not torch.isfinite(means).all():
-        raise ValueError("initialise: means must be finite; a product without images has no mean")
-    if not head.wants_pairs:
-        head.centres.copy_(nn.functional.normalize(means.float(), dim=1))  # (C, D)
+    head.centres.copy_(nn.functional.normalize(means.float(), dim=1))
     if head.loss == "softmax":
         head.body.bias.zero_()

@@ -95,6 +95,7 @@ def sees_one_size(tower: nn.Module) -> bool:
 def resize(tower: nn.Module, pixels: int) -> None:
     """Let a tower take images of `pixels` a side, in place: tables of positions are
     interpolated, bicubic as open_clip and timm do.  ValueError: it cannot."""
+    trunk = getattr(tower, "trunk", tower)
     try:
         if isinstance(tower, VisionTransformer):
             tower.image_size = (pixels, pixels)
@@ -102,19 +103,19 @@ def resize(tower: nn.Module, pixels: int) -> None:
             _stretch(tower, tower.grid_size)
         elif isinstance(tower, ModifiedResNet):
             _stretch(tower.attnpool, (pixels // 32,) * 2)
-        elif hasattr(tower.trunk, "set_input_size"):
-            tower.trunk.set_input_size(img_size=pixels)
-        elif tower.trunk.pretrained_cfg.get("fixed_input_size"):
+        elif hasattr(trunk, "set_input_size"):
+            trunk.set_input_size(img_size=pixels)
+        elif trunk.pretrained_cfg.get("fixed_input_size"):
             raise ValueError("its input size is fixed")
         device = next(tower.parameters()).device
-        with torch.no_grad():
+        with torch.no_grad():  # does it work?
             tower.eval()(torch.zeros(1, 3, pixels, pixels, device=device))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        kind = type(getattr(tower, "trunk", tower)).__name__
         raise ValueError(
-            f"encoder: this {kind} cannot take images of {pixels} x {pixels} pixels ({reason}); "
-            "take pixels 0, the size stored with the model, or a multiple of its patches"
+            f"encoder: this {type(trunk).__name__} cannot take images of {pixels} x {pixels} "
+            f"pixels ({reason}); take pixels 0, the size stored with the model, or a multiple "
+            "of its patches"
         ) from None
 
 

@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 def kinship(groups: Sequence[str]) -> np.ndarray:
     """How much of product i's place in the hierarchy product j shares, from 0 to 1: (C, C).
-
-    A group is a path from the general to the special, "tea/brand-line", and has all
-    that leads to it; empty, nothing.
-    """
+    A group is a path from the general to the special, "tea/brand-line"; empty: no kin."""
     places = []
     for group in groups:
         path = group.split("/") if group else []

@@ -1,12 +1,11 @@
 """The names of encoders, each of them a `hub.Source`, and klip's own weight files."""
 
 import json
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from klip.model import hub, imagenet
@@ -38,11 +37,8 @@ def source(model: str) -> Source:
             "makes them: run `klip reproduce --appendix`"
         )
     if model == "imagenet":
-        # Lite0's pooled 1,280 features; normalised by a half, 224 pixels, as it was trained
-        config = {"embed_dim": 1280, "timm": {"model_name": imagenet.ARCH}}
-        preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3)
-        fill = partial(hub.fill_timm, imagenet.CLASSIFIER)
-        return Source(imagenet.ARCH, config, preprocess, imagenet.state_dict, fill)
+        timms = hub.of_timm(f"{imagenet.ARCH}:none")
+        return replace(timms, arch=imagenet.ARCH, fetch=imagenet.state_dict)
     if scheme == "timm":
         return hub.of_timm(rest)
     if scheme in ("hf-hub", "local-dir"):
@@ -68,17 +64,13 @@ def _of_klip(path: Path) -> Source:
         ) from None
     if "preprocess" not in facts or not any(name.startswith("visual.") for name in names):
         raise ValueError(
-            f"encoder: {path} holds no image tower with its preprocessing; klip.model.encoder.save "
+            f"encoder: {path} holds no image tower with its preprocessing; klip.model.weights.save "
             "writes both; a checkpoint of open_clip is called ARCH:FILE"
         )
     arch = facts.get("arch", path.stem)
     config = json.loads(facts["config"]) if "config" in facts else hub.known(arch)
-    preprocess = Preprocess.from_dict(json.loads(facts["preprocess"]))
-    return Source(arch, config, preprocess, lambda: path, _fill)
-
-
-def _fill(tower: nn.Module, path: Path) -> None:
-    tower.load_state_dict(hub.visual(load_file(path)))
+    preprocess = Preprocess(**json.loads(facts["preprocess"]))
+    return Source(arch, config, preprocess, lambda: path)
 
 
 def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
@@ -98,5 +90,5 @@ def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
         facts["open_clip"] = {"model": model, "preprocess": how}
     texts = {name: json.dumps(value, default=str) for name, value in facts.items()}
     tensors = {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()}
-    write_tensors(Path(path), tensors, {"arch": encoder.arch, **texts})
+    write_tensors(Path(path), tensors, facts={"arch": encoder.arch, **texts})
     return Path(path)

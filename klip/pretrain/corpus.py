@@ -31,7 +31,7 @@ CORPUS_PIXELS = 176
 
 def preprocess(pixels: int) -> Preprocess:
     """How the towers that learn from the corpus see: true to shape, pixels in -1..1."""
-    return Preprocess(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "pad")
+    return Preprocess(size=pixels, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="pad")
 
 
 def _packshots(file: Path, numbered: list[tuple[int, Product]], *, seed: int) -> int:

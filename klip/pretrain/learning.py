@@ -66,7 +66,7 @@ def seen(tower: Encoder, images: np.ndarray) -> Tensor:
     device, how = tower.device, tower.preprocess
     mean, std = torch.tensor((how.mean, how.std), device=device).view(2, 3, 1, 1)
     pixels = (torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
-    with autocast("auto", device, tower.tower if torch.is_grad_enabled() else None):
+    with autocast("auto", device, trained=tower.tower if torch.is_grad_enabled() else None):
         return nn.functional.normalize(tower(pixels), dim=1)
 
 

@@ -74,7 +74,7 @@ def start(config: PretrainConfig) -> nn.Module:
     torch.manual_seed(config.seed)
     model = build(config.arch)
     if hasattr(model.visual, "trunk"):
-        hub.fill_timm(imagenet.CLASSIFIER, model.visual, imagenet.state_dict())
+        hub.fill_trunk(model.visual.trunk, imagenet.state_dict())
         blocks.freeze(model.visual, config.frozen_blocks)
     return model
 
@@ -97,7 +97,7 @@ def pretrain(
     model = start(config).to(default_device())
     facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
     how = preprocess(config.test_pixels)
-    tower = Encoder(model.visual, how, config.arch, config.arch, facts).train()
+    tower = Encoder(model.visual, how, name=config.arch, arch=config.arch, config=facts).train()
     study = partial(learn, warmup=config.warmup, log_every=log_every, progress=progress)
     run = _Run(config, model, tower, _loader(config, progress), study)
     chosen: list[dict] = []
@@ -108,7 +108,7 @@ def pretrain(
         history = run.match()
         if sets:
             chosen = choices(before, tower, sets=sets)
-        run.tower = encoder.interpolate(before, tower, config.wise)
+        run.tower = encoder.interpolate(before, tower, alpha=config.wise)
         model.visual = run.tower.tower
         shown = history[-1]["images"]
         history += [row | {"images": shown + row["images"]} for row in run.name()]
@@ -178,8 +178,8 @@ class _Run:
 
 
 def _image_rates(config: PretrainConfig, tower: Encoder) -> list[dict]:
-    how = config.lr, config.decay, config.weight_decay
-    return blocks.parameter_groups(tower.tower, "blockwise", *how)
+    how = {"top_lr": config.lr, "decay": config.decay, "weight_decay": config.weight_decay}
+    return blocks.parameter_groups(tower.tower, **how)
 
 
 def _text_rates(config: PretrainConfig, model: nn.Module, *more: nn.Parameter) -> dict:
@@ -209,7 +209,7 @@ def write(
         "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
         "provenance": json.dumps(made),
     }
-    write_tensors(Path(out), tensors, told)
+    write_tensors(Path(out), tensors, facts=told)
 
 
 def judges() -> dict[str, Catalogue]:
@@ -233,8 +233,8 @@ def choices(before: Encoder, after: Encoder, *, sets: dict[str, Catalogue]) -> l
     share of the trained weights."""
     rows = []
     for share, side in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224)):
-        judge = encoder.interpolate(before, after, share)
-        judge.preprocess = replace(judge.preprocess, size=side)
+        judge = encoder.interpolate(before, after, alpha=share)
+        judge.preprocess = judge.preprocess.changed(size=side)
         for name, catalogue in sets.items():
             answers = evaluation.evaluate(judge, catalogue, views=1, precision="auto")
             row = {"set": name, "pixels": side, "wise": share}

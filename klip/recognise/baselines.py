@@ -193,7 +193,7 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: Catalogue, features:
     labels = torch.from_numpy(np.repeat(labels, VIEWS))  # (N,)
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
-        head = heads.Head("softmax", len(products), tower.dim)
+        head = heads.Head(config, len(products), dim=tower.dim)
     unit = torch.nn.functional.normalize(features, dim=1)
     heads.initialise(head, torch.zeros(len(products), tower.dim).index_add_(0, labels, unit))
     optimiser = torch.optim.AdamW([head.parameter_group(config.head_lr)])
@@ -254,6 +254,6 @@ def with_lca(tower: Encoder) -> Encoder:
             f"LCA: wants the last map of a timm tower, got {tower.name} ({tower.arch}); use a ResNeXt"
         )
     config, name = tower.config | {"lca": True}, f"{tower.name} + LCA"
-    made = encoder.build(config, tower.preprocess, name, tower.arch)
+    made = encoder.build(config, tower.preprocess, name=name, arch=tower.arch)
     made.tower.trunk.load_state_dict(tower.tower.trunk.state_dict())
     return made

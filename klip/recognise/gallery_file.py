@@ -28,7 +28,7 @@ def write(
         tensors["descriptors"] = torch.cat([none, *map(torch.from_numpy, descriptors)])
         counts = [len(rows) for rows in descriptors]
         tensors["keypoints"] = torch.tensor(counts, dtype=torch.int32)
-    write_tensors(path, tensors, head)
+    write_tensors(path, tensors, facts=head)
 
 
 def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:

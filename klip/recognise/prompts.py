@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -82,10 +81,9 @@ def load(model: str) -> tuple[nn.Module, Any]:
     if arch in ("hf-hub", "local-dir"):
         made = open_clip.create_model(model, require_pretrained=True)
         return made.eval(), open_clip.get_tokenizer(model)
-    file = None
-    if tag != "none":
-        file = tag if Path(tag).is_file() else str(hub.checkpoint(arch, tag))
-    quick = hub.of_open_clip(arch, tag).config["quick_gelu"]  # the tag says it, a file does not
+    source = hub.of_open_clip(arch, tag)
+    file = str(source.fetch()) if source.fetch else None
+    quick = source.config["quick_gelu"]  # the tag says it, a file does not
     return open_clip.create_model(arch, file, force_quick_gelu=quick).eval(), tokenizer(arch)
 
 

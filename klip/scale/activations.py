@@ -23,6 +23,7 @@ from klip.model import blocks, encoder as encoders, heads, weights
 from klip.model.augment import Preprocess
 from klip.model.device import autocast, resolve_precision
 from klip.model.encoder import Encoder
+from klip.settings.config import FinetuneConfig
 
 SMALL, LARGE = 2, 4
 """The two batches from which bytes per image and bytes per step are told apart."""
@@ -105,7 +106,7 @@ def need(
     precision = resolve_precision(precision, "cuda")
     config, preprocess = described(model)
     with torch.device("meta"):
-        encoder = encoders.build(config, preprocess, model)
+        encoder = encoders.build(config, preprocess, name=model)
     with FakeTensorMode(), torch.device("cuda"):
         fill(encoder)
         blocks.freeze(encoder.tower, frozen_blocks)
@@ -229,7 +230,7 @@ def _head_bytes(products: int, dim: int, *, images: int) -> float:
     tensors."""
     kept = list[Tensor]()
     with torch.random.fork_rng([]), _watched(kept.append):
-        head = heads.Head("arcface", products, dim)
+        head = heads.Head(FinetuneConfig(depth=1), products, dim=dim)
         head(torch.randn(images, dim, requires_grad=True), torch.arange(images) % products)
     return float(sum(_storages(kept, head).values()))
 

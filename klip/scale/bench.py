@@ -116,7 +116,7 @@ def step_flops(model: str) -> int:
     """
     config, preprocess = activations.described(model)
     with torch.device("meta"):
-        encoder = encoders.build(config, preprocess, model).train()
+        encoder = encoders.build(config, preprocess, name=model).train()
         with FlopCounterMode(display=False) as counter:
             encoder(torch.empty(2, 3, preprocess.size, preprocess.size)).sum().backward()
     return counter.get_total_flops() // 2

@@ -96,7 +96,7 @@ def watched(asked: Asked) -> Iterator[Watched]:
     config, preprocess = activations.described(asked.model)
     with tempfile.TemporaryDirectory(prefix="klip-bench-") as folder, torch.random.fork_rng([]):
         catalogue = photographs(Path(folder), asked.products)
-        encoder = encoders.build(config, preprocess, asked.model)
+        encoder = encoders.build(config, preprocess, name=asked.model)
         loop = Watched(settings, catalogue, base=encoder)
         loop.encoder.to(asked.device)
         loop.begin()

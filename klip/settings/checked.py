@@ -1,6 +1,4 @@
-"""Settings that say in one sentence what is wrong: which one, what would be accepted, what
-was given.
-"""
+"""Settings that say in one sentence what is wrong: which one, what is accepted, what was given."""
 
 import difflib
 import re
@@ -27,10 +25,8 @@ class Checked(BaseModel):
     def _complaint(cls, item: Any) -> str:
         name, fields = ".".join(map(str, item["loc"])), cls.model_fields
         if item["type"] == "extra_forbidden":
-            hint = f"accepted are {', '.join(fields)}"
             close = difflib.get_close_matches(name, fields, n=1)
-            if close:
-                hint = f"did you mean {close[0]}"
+            hint = f"did you mean {close[0]}" if close else f"accepted are {', '.join(fields)}"
             return f"{name} is not a setting; {hint}"
         if item["type"] == "missing":
             return f"{name} must be given"

@@ -23,7 +23,7 @@ def atomic(path: Path, write_to: Callable[[Path], object]) -> None:
 
 
 def write_tensors(
-    path: Path, tensors: dict[str, Tensor], facts: dict[str, str] | None = None
+    path: Path, tensors: dict[str, Tensor], *, facts: dict[str, str] | None = None
 ) -> None:
     """A safetensors file, whole or absent; facts: its metadata."""
     from safetensors.torch import save_file

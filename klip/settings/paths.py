@@ -12,9 +12,7 @@ _CHECKOUT = (_HERE.parent / "pyproject.toml").is_file()
 
 
 def _folder(variable: str, default: Path) -> Path:
-    """The folder an environment variable names (`~` and relative paths are resolved), or
-    the default.
-    """
+    """The folder that an environment variable names (`~` is resolved), or the default."""
     return Path(os.environ.get(variable) or default).expanduser().resolve()
 
 
@@ -29,7 +27,5 @@ WEIGHTS = _HERE / "weights"
 
 
 def data_root() -> Path:
-    """Folder of the real image sets, read anew at each call: the environment's KLIP_DATA,
-    or CACHE/data.
-    """
+    """Folder of the real image sets, read anew at each call: KLIP_DATA, or CACHE/data."""
     return _folder("KLIP_DATA", CACHE / "data")

@@ -28,9 +28,11 @@ def models(tmp_path_factory):
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path_factory.mktemp("models")
-    preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
+    preprocess = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     for seed in (0, 1):
-        tiny = encoder.build({"embed_dim": 16, "vision_cfg": VISION}, preprocess, "tiny", seed=seed)
+        tiny = encoder.build(
+            {"embed_dim": 16, "vision_cfg": VISION}, preprocess, name="tiny", seed=seed
+        )
         save(tiny, folder / f"tiny{seed}.safetensors")
     config = {"embed_dim": 16, "vision_cfg": {**VISION, "width": 48}}
     save_file(
@@ -486,7 +488,7 @@ BAD = {
     "missing set": (("evaluate", "--set", "grozi-120", "--json", "o.json"), "inVitro"),
     "unknown set": (("evaluate", "--set", "grozi-121"), "grozi-120"),
     "unknown gallery": ((*EVALUATE, "--gallery", "web2"), "web1, largest"),
-    "unknown resize": ((*EVALUATE, "--resize", "bend"), "squash, pad, crop"),
+    "unknown resize": ((*EVALUATE, "--resize", "bend"), "'squash', 'pad' or 'crop'"),
     "unknown unreadable": ((*EVALUATE, "--unreadable", "maybe"), "fail, skip"),
     "no views": ((*EVALUATE, "--views", "0"), "at least one packshot"),
     "unknown model": (("evaluate", "--set", "./shop", "--model", "mega"), "nano, nano-vit"),

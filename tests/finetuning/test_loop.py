@@ -50,8 +50,10 @@ def shop(tmp_path, monkeypatch):
 
 def tower(tmp_path, config=VIT):
     """The file of a small random tower."""
-    preprocess = Preprocess(config["vision_cfg"]["image_size"], (0.5,) * 3, (0.25,) * 3)
-    made = encoder.build(config, preprocess, "tiny")
+    preprocess = Preprocess(
+        size=config["vision_cfg"]["image_size"], mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    made = encoder.build(config, preprocess, name="tiny")
     return str(save(made, tmp_path / "tower.safetensors"))
 
 
@@ -103,9 +105,9 @@ def test_every_draw_is_seen_once_and_repeats_are_harder(
 ):
     seen, original = [], augment.training
 
-    def spy(image, preprocess, rng, strength):
+    def spy(image, preprocess, *, rng, strength):
         seen.append((image.mean().round(6), rng.bit_generator.seed_seq.entropy, strength))
-        return original(image, preprocess, rng, strength)
+        return original(image, preprocess, rng=rng, strength=strength)
 
     monkeypatch.setattr(augment, "training", spy)
     quiet(config.changed(balanced=balanced, images=24 if balanced else 28, strength=strength), shop)
@@ -449,9 +451,9 @@ def test_wrong_images_are_named(config, shop, tmp_path):
 
 def test_a_checkpoint_of_another_architecture_is_refused(config, shop, tmp_path):
     run = quiet(config, shop)
-    other = encoder.build(CONV, run.encoder.preprocess, "other", "conv")
+    other = encoder.build(CONV, run.encoder.preprocess, name="other", arch="conv")
     with pytest.raises(ValueError, match="one architecture"):
-        encoder.interpolate(other, run.encoder, 0.5)
+        encoder.interpolate(other, run.encoder, alpha=0.5)
     run.encoder.config = CONV
     save(run.encoder, tmp_path / "wrong.safetensors")
     with pytest.raises(
@@ -510,12 +512,14 @@ def test_steps_may_see_smaller_images_than_the_encoder_is_asked_with(
     config, shop, tmp_path, monkeypatch
 ):
     network = {"embed_dim": 256, "timm": {"model_name": "test_efficientnet"}}
-    small = encoder.build(network, Preprocess(64, (0.5,) * 3, (0.5,) * 3), "tiny")
+    small = encoder.build(
+        network, Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3), name="tiny"
+    )
     seen, original = set(), augment.training
 
-    def spy(image, preprocess, rng, strength):
+    def spy(image, preprocess, *, rng, strength):
         seen.add(preprocess.size)
-        return original(image, preprocess, rng, strength)
+        return original(image, preprocess, rng=rng, strength=strength)
 
     monkeypatch.setattr(augment, "training", spy)
     run = quiet(config.changed(train_pixels=32), shop, base=small)

@@ -39,11 +39,13 @@ def test_only_depthwise_convolutions_are_trained_in_fp32_on_a_cpu(monkeypatch, k
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **more: True)
     assert device.depthwise(DEPTHWISE) and not device.depthwise(OTHERS[kind])
     for where, wanted in (("cpu", "fp32"), ("cuda", "bf16")):
-        assert device.resolve_precision("auto", where, DEPTHWISE) == wanted
+        assert device.resolve_precision("auto", where, trained=DEPTHWISE) == wanted
         assert device.resolve_precision("auto", where) == "bf16"  # embedding
-        assert device.resolve_precision("auto", where, OTHERS[kind]) == "bf16"
-    assert device.resolve_precision("bf16", "cpu", DEPTHWISE) == "bf16"  # who asks for it gets it
-    with device.autocast("auto", "cpu", DEPTHWISE):
+        assert device.resolve_precision("auto", where, trained=OTHERS[kind]) == "bf16"
+    assert (
+        device.resolve_precision("bf16", "cpu", trained=DEPTHWISE) == "bf16"
+    )  # who asks for it gets it
+    with device.autocast("auto", "cpu", trained=DEPTHWISE):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
 
 

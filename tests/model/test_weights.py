@@ -76,8 +76,16 @@ def test_the_recipe_of_the_readme_gives_equal_embeddings(
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", CONFIGS)
     monkeypatch.chdir(tmp_path)
     size = CONFIGS[arch]["vision_cfg"]["image_size"]
-    preprocess = augment.Preprocess(size, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), resize, "bilinear")
-    made = encoder.build({**CONFIGS[arch], "quick_gelu": quick}, preprocess, arch, arch, seed=3)
+    preprocess = augment.Preprocess(
+        size=size,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.5, 0.6, 0.7),
+        resize=resize,
+        interpolation="bilinear",
+    )
+    made = encoder.build(
+        {**CONFIGS[arch], "quick_gelu": quick}, preprocess, name=arch, arch=arch, seed=3
+    )
     mine = encoder.load(save(made, "first.safetensors"), pixels=pixels)
     save(mine, "mine.safetensors")
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 61, 3), dtype=np.uint8))
@@ -94,7 +102,9 @@ def test_the_recipe_of_the_readme_gives_equal_embeddings(
 def test_a_network_of_timm_is_no_model_of_open_clip(tmp_path):
     with torch.device("meta"):
         source = weights.source("timm:test_vit:none")
-    file = save(encoder.build(source.config, source.preprocess, "timm"), tmp_path / "a.safetensors")
+    file = save(
+        encoder.build(source.config, source.preprocess, name="timm"), tmp_path / "a.safetensors"
+    )
     with safe_open(file, "pt") as found:
         assert "open_clip" not in found.metadata() and "timm" in json.loads(
             found.metadata()["config"]
@@ -105,7 +115,9 @@ def test_a_file_older_than_these_words_still_loads(tmp_path):
     from safetensors.torch import load_file, save_file
 
     config = {**CONFIGS["vit"], "quick_gelu": False}
-    made = encoder.build(config, augment.Preprocess(32, (0.5,) * 3, (0.5,) * 3), "vit", "vit")
+    made = encoder.build(
+        config, augment.Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3), name="vit", arch="vit"
+    )
     save_file(
         load_file(save(made, tmp_path / "new.safetensors")),
         tmp_path / "old.safetensors",

@@ -57,8 +57,12 @@ def shelf(tmp_path):
 @pytest.fixture
 def towers():
     return {
-        "resnext": encoder.build(TIMM, Preprocess(64, (0.5,) * 3, (0.25,) * 3), "small"),
-        "clip": encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny"),
+        "resnext": encoder.build(
+            TIMM, Preprocess(size=64, mean=(0.5,) * 3, std=(0.25,) * 3), name="small"
+        ),
+        "clip": encoder.build(
+            VIT, Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3), name="tiny"
+        ),
     }
 
 
@@ -131,7 +135,7 @@ def test_a_linear_layer_learns_from_views_embedded_once(towers, shelf):
 
 
 def test_one_tower_in_two_places_gives_one_row(towers):
-    other = encoder.build(TIMM, towers["resnext"].preprocess, "other", seed=1)
+    other = encoder.build(TIMM, towers["resnext"].preprocess, name="other", seed=1)
     names = [one.row for one in baselines.recipes(towers | {"semi": towers["clip"]})]
     assert names == [row for row in ROWS if row != "frozen CLIP tower + linear layer"]
     assert [one.row for one in baselines.recipes(towers | {"semi": other})] == list(ROWS)
@@ -168,7 +172,9 @@ def test_one_tower_in_two_places_gives_one_row(towers):
     ],
 )
 def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
-    tower = encoder.Encoder(towers["resnext"].tower, towers["resnext"].preprocess, name, arch, TIMM)
+    tower = encoder.Encoder(
+        towers["resnext"].tower, towers["resnext"].preprocess, name=name, arch=arch, config=TIMM
+    )
     assert baselines.label(row, {"resnext": tower, "semi": tower, "clip": towers["clip"]}) == shown
     found = baselines.place("capg-like", row, {"resnext": tower, "semi": tower})
     assert found == ("capg-like" if row == shown else f"capg-like on {name}")

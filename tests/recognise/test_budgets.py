@@ -126,7 +126,9 @@ def test_a_curve_of_real_runs(tmp_path, picture, one_thread):
     frame.root = str(tmp_path)
     vit = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
     tower = encoder.build(
-        {"embed_dim": 16, "vision_cfg": vit}, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny"
+        {"embed_dim": 16, "vision_cfg": vit},
+        Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3),
+        name="tiny",
     )
     table = budgets.curve(LINEAR, tower, frame, 6, workers=0, precision="fp32", batch_size=4)
     assert table["budget"].tolist()[:3] == [2, 4, 8] and table["mean"].between(0, 1).all()

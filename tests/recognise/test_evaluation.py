@@ -31,8 +31,8 @@ class MeanColour(nn.Module):
 def colours(gain=1.0, resize="squash"):
     tower = MeanColour()
     tower.gain.data[0] = gain
-    preprocess = Preprocess(16, (0.5,) * 3, (0.5,) * 3, resize)
-    return Encoder(tower, preprocess, "colours", "colours", {"embed_dim": 12})
+    preprocess = Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3, resize=resize)
+    return Encoder(tower, preprocess, name="colours", arch="colours", config={"embed_dim": 12})
 
 
 def shop(folder, products=7, queries=2, sizes=((16, 16),)):

@@ -36,7 +36,7 @@ def shelf(tmp_path):
 
 @pytest.fixture
 def tower():
-    return encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")
+    return encoder.build(VIT, Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3), name="tiny")
 
 
 def test_a_product_is_recognised_at_its_first_right_query(shelf, tower):

@@ -282,10 +282,10 @@ class MeanColour(nn.Module):
 def colours():
     return Encoder(
         MeanColour(),
-        Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"),
-        "colours",
-        "colours",
-        {"embed_dim": 12},
+        Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3, resize="squash"),
+        name="colours",
+        arch="colours",
+        config={"embed_dim": 12},
     )
 
 

@@ -30,10 +30,10 @@ class MeanColour(nn.Module):
 
 COLOURS = Encoder(
     MeanColour(),
-    Preprocess(16, (0.5,) * 3, (0.5,) * 3, "squash"),
-    "colours",
-    "colours",
-    {"embed_dim": 12},
+    Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3, resize="squash"),
+    name="colours",
+    arch="colours",
+    config={"embed_dim": 12},
 )
 
 
@@ -175,7 +175,9 @@ def test_order(cosine, shares, weight, expected):
 
 
 def test_one_pass_serves_several_encoders_and_numbers(shop):
-    other = Encoder(MeanColour(), COLOURS.preprocess, "other", "colours", {"embed_dim": 12})
+    other = Encoder(
+        MeanColour(), COLOURS.preprocess, name="other", arch="colours", config={"embed_dim": 12}
+    )
     other.tower.gain.data[:6] = 0
     frames = [evaluation.evaluate(one, shop, views=1, keep=6) for one in (COLOURS, other)]
     assert frames[0]["products"].tolist() != frames[1]["products"].tolist()

@@ -30,7 +30,7 @@ pytestmark = [
 @pytest.fixture
 def tiny(tmp_path):
     """The file of a small random tower of 2 blocks."""
-    made = encoder.build(VIT, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny")
+    made = encoder.build(VIT, Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3), name="tiny")
     return str(save(made, tmp_path / "tower.safetensors"))
 
 

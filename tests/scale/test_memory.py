@@ -23,12 +23,12 @@ CONV = {
     "embed_dim": 16,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32},
 }
-PREPROCESS = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
+PREPROCESS = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def counted(images, precision, config=VIT, fake=True, frozen=0):
     with torch.device("meta"):
-        tiny = encoder.build(config, PREPROCESS, "tiny")
+        tiny = encoder.build(config, PREPROCESS, name="tiny")
     with FakeTensorMode() if fake else torch.device("cpu"):
         activations.fill(tiny)
         blocks.freeze(tiny.tower, frozen)
@@ -65,7 +65,9 @@ def test_the_count_is_what_the_definition_says():
         def forward(self, images):
             return images.flatten(1) @ self.weight.T
 
-    layer = encoder.Encoder(Layer(), PREPROCESS, "layer", "layer", {"embed_dim": 8})
+    layer = encoder.Encoder(
+        Layer(), PREPROCESS, name="layer", arch="layer", config={"embed_dim": 8}
+    )
     assert activations.saved(layer, torch.zeros(5, 6), precision="fp32").sizes == [5 * 6 * 4]
     assert sorted(activations.saved(layer, torch.zeros(5, 6), precision="bf16").sizes) == [
         5 * 6 * 2
@@ -223,6 +225,6 @@ def test_other_towers_are_planned_too(model):
     made = memory.plan(model, gpu_gb=11, batch=8)
     config, preprocess = activations.described(model)
     with torch.device("meta"):
-        count = sum(p.numel() for p in encoder.build(config, preprocess, model).parameters())
+        count = sum(p.numel() for p in encoder.build(config, preprocess, name=model).parameters())
     assert made.need.parameters == count and 0 < made.peak < 11 * 2**30
     assert made.need.kept.per_image > 3 * 4 * preprocess.size**2  # more than the image itself

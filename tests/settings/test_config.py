@@ -70,7 +70,7 @@ def test_converts_what_papermill_makes_of_it(given, name, value):
         ({"resize": "stretch"}, ("resize must be 'squash', 'pad' or 'crop'", "'stretch'")),
         ({"checkpointing": "perhaps"}, ("checkpointing must be a valid boolean", "'perhaps'")),
         ({"model": None}, ("model must be a valid string", "None")),
-        ({"seeds": 0, "decay": 0}, ("seeds must", "; decay must")),
+        ({"seeds": 0, "decay": 0}, ("decay must", "; seeds must")),
     ],
 )
 def test_refuses_in_one_sentence(values, words):
@@ -130,9 +130,15 @@ def test_frozen_and_changed():
 
 def test_a_run_takes_what_it_shares_with_the_settings():
     given = config.Settings(model="nano-vit", batch_size=8, seeds=5, wise=0.5)
-    run = FinetuneConfig(**given.shared, depth=4)
-    assert (run.model, run.batch_size, run.depth, run.ema) == ("nano-vit", 8, 4, given.ema)
-    assert set(given.shared) == set(Settings.model_fields) & set(FinetuneConfig.model_fields)
+    run = given.finetune(depth=4, pixels=48, seed=2)
+    own = {"depth": 4, "pixels": 48, "seed": 2}
+    for name in FinetuneConfig.model_fields:
+        wanted = own.get(name, getattr(given, name, getattr(FinetuneConfig(depth=1), name)))
+        assert getattr(run, name) == wanted, name
+    with pytest.raises(ValueError, match="fine-tuning settings: depth must be given"):
+        given.finetune()
+    with pytest.raises(ValueError, match="seeds is not a setting; did you mean seed"):
+        given.finetune(depth=4, seeds=2)
 
 
 def test_data_root_follows_the_environment(monkeypatch, tmp_path):
