@@ -15,6 +15,7 @@ from klip.settings.checked import Checked
 
 Resize = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bicubic", "bilinear"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Executor = Literal["here", "local", "slurm"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -47,7 +48,7 @@ class Shared(Checked):
     train_pixels: CountOrNone = 0
     """Their sides while it is fine-tuned; 0: the same.  Convolutions learn faster at
     fewer (Touvron et al. 2019); a tower with a table of positions sees one size."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     """auto: bf16 or fp16 where the device computes in it, but fp32 to train depthwise
     convolutions on a CPU."""
     decode: Literal["full", "scaled"] = "full"
