@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,12 +45,14 @@ def build(
     from klip.recognise.rerank import Rerank
 
     encoder = encoder_of(model, resize, pixels, also)
-    gallery = Gallery.build(encoder, packshots(catalogue), views, seed, keypoints=keypoints)
+    gallery = Gallery.build(
+        encoder, packshots(catalogue), views=views, seed=seed, keypoints=keypoints
+    )
     if Path(model).is_file():  # to be found from another folder too
         model = str(Path(model).resolve())
     gallery.meta |= {"model": model, "resize": resize, "pixels": pixels, "also": also}
     if keypoints:
-        gallery.meta["rerank"] = asdict(Rerank())
+        gallery.meta["rerank"] = Rerank().model_dump()
     _save(gallery, file)
 
 
@@ -98,7 +99,10 @@ def classify(
     """
     gallery = gallery_of(file, model)
     how = rerank_of(rerank, weight, first, gallery.meta.get("rerank", {}))
-    frame = gallery.classify(images_of(images, unreadable), k, top, unknown_below, score, how)
+    asked = images_of(images, unreadable)
+    frame = gallery.classify(
+        asked, k=k, top=top, unknown_below=unknown_below, score=score, rerank=how
+    )
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:
@@ -127,7 +131,8 @@ def calibrate(
     catalogue = catalogue_of(source, root, 0, unreadable)
     from klip.recognise import open_set
 
-    chosen = open_set.calibrate(gallery, catalogue, score, accepts, progress=True)
+    gallery.reading["progress"] = True
+    chosen = open_set.calibrate(gallery, catalogue, score=score, accepts=accepts)
     gallery.meta["unknown"] = chosen | {"set": source}
     gallery.save(file)
     typer.echo(f"{file}: {_told(chosen)}")

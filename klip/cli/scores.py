@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +38,11 @@ def reranked(
     from klip.recognise import rerank
     from klip.stats import metrics
 
-    (found,) = rerank.evaluate([frame], how, max(1, workers), progress=True)
+    voted = rerank.votes([frame], [how.first], workers=max(1, workers), progress=True)
+    (found,) = rerank.reranked([frame], voted, how=how)
     gain = metrics.paired_difference(found, frame, "top1", seed=seed)
-    took = {name: found.attrs[f"{name}_ms"] for name in ("keypoints", "votes")}
-    told = {"method": "keypoints", **asdict(how), **figures_of(found, seed)}
+    took = {"keypoints": voted.keypoints_ms, "votes": voted.votes_ms}
+    told = {"method": "keypoints", **how.model_dump(), **figures_of(found, seed)}
     told |= {"difference": gain.value, "difference_interval": [gain.low, gain.high]}
     return told | {"milliseconds": took | {"embedding": _embedding_ms(encoder, frame)}}
 

@@ -21,7 +21,7 @@ LEAST, LONGEST = 2, 512
 """Images of a product to begin with; the most for a linear layer, whose features are there."""
 
 
-def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> pd.DataFrame:
+def validation(finetuning: pd.DataFrame, products: int = 60, *, seed: int = 0) -> pd.DataFrame:
     """A set to choose budgets on: `products` seeded validation products of the fine-tuning set.
 
     Each has a packshot (split gallery), held-out photographs (query) and its other
@@ -36,7 +36,7 @@ def validation(finetuning: pd.DataFrame, products: int = 60, seed: int = 0) -> p
 
 
 def curve(
-    recipe: Recipe, tower: Encoder, held: pd.DataFrame, most: int, **given: Any
+    recipe: Recipe, tower: Encoder, *, held: pd.DataFrame, most: int, **given: Any
 ) -> pd.DataFrame:
     """Held-out top-1 of a row against its budget: 2, 4, 8 ... images per product, each a run.
 
@@ -49,13 +49,15 @@ def curve(
     features = None
     if recipe.changes["rates"] == "frozen":
         how = FinetuneConfig(**{"depth": LEAST} | given)
-        features = baselines.embed(tower, baselines.training_images(recipe, held), how)
+        features = baselines.embed(tower, baselines.training_images(recipe, held), how=how)
         most = LONGEST * products
     options = {name: given[name] for name in ("precision", "workers") if name in given}
     rows, means, budget = [], [], LEAST
     while budget == LEAST or budget * products <= most:
-        run = baselines.fit(recipe, tower, held, budget, progress=False, features=features, **given)
-        frame = baselines.answer(recipe, run, held, **options)
+        run = baselines.fit(
+            recipe, tower, catalogue=held, budget=budget, features=features, **given
+        )
+        frame = baselines.answer(run, held, **options)
         means.append(metrics.score(frame).top1)
         interval = metrics.bootstrap_products(frame)
         rows.append((recipe.row, budget, budget * products, means[-1], *interval))

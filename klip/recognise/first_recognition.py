@@ -18,11 +18,11 @@ from klip.recognise.gallery import Gallery
 def arrivals(
     encoder: Encoder,
     catalogue: pd.DataFrame,
+    *,
     number: int = 20,
     rule: str = "first",
-    views: int = 8,
     seed: int = 0,
-    **options: Any,
+    **build: Any,
 ) -> pd.DataFrame:
     """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
 
@@ -30,14 +30,14 @@ def arrivals(
     with all views), asked (queries until one is right, one at a time), seconds (both;
     NaN: none).
     """
-    packshots, queries = pick(catalogue, rule, seed)
+    packshots, queries = pick(catalogue, rule, seed=seed)
     packshots = packshots.assign(file=encoders.image_files(packshots))
     queries = queries.assign(file=encoders.image_files(queries))
     known = packshots["product"].isin(queries["product"])
     order = np.random.default_rng(seed).permutation(packshots.index[known])[:number]
     rows = []
     with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
-        full = Gallery.build(encoder, packshots, views, seed, **options)
+        full = Gallery.build(encoder, packshots, seed=seed, **build)
         for product, packshot in packshots.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()

@@ -3,8 +3,6 @@
 Axes: Q queries (q at a time), G gallery rows, D numbers per row, of length 1.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import torch
@@ -17,26 +15,26 @@ TIE = 1e-6
 
 
 def search(
-    queries: Tensor, rows: Tensor, owners: Tensor, k: int, top: int
+    queries: Tensor, rows: Tensor, *, owners: Tensor, k: int, top: int
 ) -> tuple[Tensor, Tensor]:
     """Best row of each of the `top` best products, and its cosine: see `Gallery.search`.
 
-    queries (Q, D), rows (G, D), owners (G,) the numbers of the products, at least
-    `top`.
+    queries (Q, D), rows (G, D), owners (G,) the numbers of at least `top` products.
     """
     found, similarities = [], []
     each = torch.arange(len(rows))  # every row as a product of its own
-    for chunk in queries.float().split(CHUNK):
+    for chunk in queries.split(CHUNK):
         similarity = chunk @ rows.T  # (q, G)
-        best = _nearest(similarity, top, owners)
+        best = _nearest(similarity, owners, count=top)
         if k > 1:
-            best = _vote(_nearest(similarity, k, each), best, owners.tolist())
+            voters = _nearest(similarity, each, count=k)
+            best = _vote(voters, best, owners=owners.tolist())
         found.append(best)
         similarities.append(similarity.gather(1, best))
     return torch.cat(found), torch.cat(similarities)
 
 
-def _nearest(similarity: Tensor, count: int, owners: Tensor) -> Tensor:
+def _nearest(similarity: Tensor, owners: Tensor, *, count: int) -> Tensor:
     """Nearest rows of `count` owners (q, count), nearest first, ties to the lowest row."""
     similarity, found = similarity.clone(), []
     for _ in range(count):
@@ -44,11 +42,12 @@ def _nearest(similarity: Tensor, count: int, owners: Tensor) -> Tensor:
         close = (similarity >= best - TIE).to(torch.uint8)
         row = close.argmax(dim=1, keepdim=True)  # the first such row
         found.append(row)
-        similarity.masked_fill_(owners == owners[row], -torch.inf)  # no other row of this owner
+        same_owner = owners == owners[row]
+        similarity.masked_fill_(same_owner, -torch.inf)
     return torch.cat(found, dim=1)
 
 
-def _vote(voters: Tensor, ranked: Tensor, owners: list[int]) -> Tensor:
+def _vote(voters: Tensor, ranked: Tensor, *, owners: list[int]) -> Tensor:
     """`ranked` (q, top), a row per product, by the votes of `voters` (q, k); nearest first."""
     result = []
     for near, best in zip(voters.tolist(), ranked.tolist(), strict=True):
@@ -56,6 +55,7 @@ def _vote(voters: Tensor, ranked: Tensor, owners: list[int]) -> Tensor:
         for row in [*near, *best]:
             first.setdefault(owners[row], row)
         votes = Counter(owners[row] for row in near)
-        order = sorted(first, key=lambda product: -votes[product])  # stable: the nearer first
+        # The sort is stable: of equal votes the nearer product stays first.
+        order = sorted(first, key=lambda product: -votes[product])
         result.append([first[product] for product in order[: ranked.shape[1]]])
     return torch.tensor(result, dtype=torch.long).view_as(ranked)

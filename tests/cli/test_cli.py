@@ -482,7 +482,7 @@ BAD = {
     "weight without re-ranking": ((*EVALUATE, "--weight", "1"), "--weight and --first want it"),
     "weight below 0": (
         (*RERANK, "keypoints", "--weight", "-1"),
-        "weight must be a number of at least 0",
+        "weight must be greater than or equal to 0",
     ),
     "no first": ((*RERANK, "keypoints", "--first", "0"), "first must be a whole number"),
     "missing folder": (("evaluate", "--set", "./nowhere"), "nowhere is missing"),

@@ -64,15 +64,13 @@ def towers():
 
 def fit(row, towers, shelf, budget=16, **more):
     tower = towers["clip" if ROWS[row].tower == "clip" else "resnext"]
-    return baselines.fit(
-        ROWS[row], tower, shelf, budget, progress=False, cache=False, **QUICK | more
-    )
+    return baselines.fit(ROWS[row], tower, catalogue=shelf, budget=budget, **QUICK | more)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_recipe_trains_and_answers_all_queries(row, towers, shelf):
     run = fit(row, towers, shelf, budget=4)
-    frame = baselines.answer(ROWS[row], run, shelf, views=1, precision="fp32")
+    frame = baselines.answer(run, shelf, views=1, precision="fp32")
     assert frame["image"].tolist() == shelf.loc[shelf["split"] == "query", "image"].tolist()
     assert {"predicted", "top1", "top5", "similarity"} <= set(frame) and frame["top5"].all()
     assert run.history["images"].iloc[-1] == 16 and run.config.images == 16
@@ -207,14 +205,14 @@ def test_rows_under_their_own_frozen_backbone():
 def test_a_classifier_learns_four_colours(towers, shelf):
     row = "ResNeXt, full fine-tuning"
     run = fit(row, towers, shelf, budget=160)
-    assert baselines.answer(ROWS[row], run, shelf, precision="fp32")["top1"].all()
+    assert baselines.answer(run, shelf, precision="fp32")["top1"].all()
 
 
 def test_the_answer_is_the_most_probable_product_of_the_head(towers, shelf):
     run = fit("ResNeXt + MaxEnt", towers, shelf, budget=4)
     queries = shelf[shelf["split"] == "query"].reset_index(drop=True)
     queries.attrs = shelf.attrs
-    frame = baselines.classify(run, queries, precision="fp32")
+    frame = baselines.answer(run, shelf, precision="fp32")
     rows = encoder.embed(run.encoder, queries, precision="fp32", unit=False)
     for row, found in zip(rows, frame.itertuples(), strict=True):
         logits = [
@@ -236,11 +234,3 @@ def test_lca_changes_no_feature_at_the_start_and_leaves_the_tower_alone(towers):
     assert towers["resnext"].tower.lca is None
     with pytest.raises(ValueError, match="LCA: wants the last map of a timm tower, got tiny"):
         baselines.with_lca(towers["clip"])
-
-
-def test_only_a_softmax_head_classifies(towers, shelf):
-    run = fit("hierarchical triplets, store-like augmentation", towers, shelf, budget=4)
-    with pytest.raises(
-        ValueError, match="only a softmax head classifies by itself, got triplet; use evaluation"
-    ):
-        baselines.classify(run, shelf)

@@ -19,11 +19,11 @@ def made_up(monkeypatch):
     def pretend(*means):
         tried = []
 
-        def fit(recipe, tower, held, budget, **given):
+        def fit(recipe, tower, *, catalogue, budget, **given):
             tried.append(budget)
             return budget
 
-        def answer(recipe, run, held, **options):
+        def answer(run, held, **options):
             right = round(100 * means[len(tried) - 1])
             return pd.DataFrame(
                 {
@@ -35,7 +35,7 @@ def made_up(monkeypatch):
 
         monkeypatch.setattr(baselines, "fit", fit)
         monkeypatch.setattr(baselines, "answer", answer)
-        monkeypatch.setattr(baselines, "embed", lambda *given: None)
+        monkeypatch.setattr(baselines, "embed", lambda *given, how: None)
         return tried
 
     return pretend
@@ -78,7 +78,7 @@ def held(products):
     ],
 )
 def test_the_budget_is_where_a_curve_stops_rising(made_up, means, most, tried, chosen, rising):
-    found, table = made_up(*means), budgets.curve(WHOLE, None, held(10), most)
+    found, table = made_up(*means), budgets.curve(WHOLE, None, held=held(10), most=most)
     assert found == table["budget"].tolist() == tried
     assert table["mean"].tolist() == pytest.approx(means[: len(tried)])
     assert table["images"].tolist() == [10 * budget for budget in tried]
@@ -90,7 +90,7 @@ def test_the_budget_is_where_a_curve_stops_rising(made_up, means, most, tried, c
 
 def test_a_linear_layer_is_not_held_back_by_the_images_of_a_run(made_up):
     tried = made_up(*np.linspace(0.1, 0.9, 20))
-    table = budgets.curve(LINEAR, None, held(10), 20)
+    table = budgets.curve(LINEAR, None, held=held(10), most=20)
     assert tried == [2, 4, 8, 16, 32, 64, 128, 256, 512] and table["rising"].all()
 
 
@@ -129,6 +129,8 @@ def test_a_curve_of_real_runs(tmp_path, picture, one_thread):
     tower = encoder.build(
         {"embed_dim": 16, "vision_cfg": vit}, Preprocess(16, (0.5,) * 3, (0.25,) * 3), "tiny"
     )
-    table = budgets.curve(LINEAR, tower, frame, 6, workers=0, precision="fp32", batch_size=4)
+    table = budgets.curve(
+        LINEAR, tower, held=frame, most=6, workers=0, precision="fp32", batch_size=4
+    )
     assert table["budget"].tolist()[:3] == [2, 4, 8] and table["mean"].between(0, 1).all()
     assert table["chosen"].sum() == 1 and set(table["row"]) == {LINEAR.row}

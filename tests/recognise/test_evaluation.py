@@ -51,7 +51,7 @@ def shop(folder, products=7, queries=2, sizes=((16, 16),)):
 
 def unit(rows, dim=8, seed=0):
     numbers = np.random.default_rng(seed).standard_normal((rows, dim))
-    return nn.functional.normalize(torch.from_numpy(numbers), dim=1)
+    return nn.functional.normalize(torch.from_numpy(numbers).float(), dim=1)
 
 
 def gallery_of(embeddings, owners):
@@ -94,7 +94,7 @@ def test_exact_ties_go_to_the_lowest_row(count, dim):
     row = unit(1, dim)
     gallery = gallery_of(row.repeat(count, 1), [f"p{i}" for i in range(count)])
     rows, _ = gallery.search(torch.cat([row.float(), unit(40, dim, seed=1).float()]), top=3)
-    assert (rows == torch.tensor([0, 1, 2])).all()
+    assert (rows == [0, 1, 2]).all()
 
 
 def test_equal_votes_go_to_the_nearest():
@@ -110,9 +110,9 @@ def test_equal_votes_go_to_the_nearest():
 @pytest.mark.parametrize("k", [1, 3])
 def test_no_queries_have_no_answers(k):
     gallery = gallery_of(unit(6), list("aabbcc"))
-    rows, cosines = gallery.search(torch.zeros(0, 8), k, top=2)
-    assert rows.shape == cosines.shape == (0, 2) and rows.dtype == torch.long
-    assert gallery.classify(torch.zeros(0, 8), k).empty
+    rows, cosines = gallery.search(torch.zeros(0, 8), k=k, top=2)
+    assert rows.shape == cosines.shape == (0, 2) and rows.dtype == np.int64
+    assert gallery.classify(torch.zeros(0, 8), k=k).empty
 
 
 # ------------------------------------------------------------------------------------------------ unknown
@@ -195,7 +195,7 @@ def test_a_threshold_that_means_nothing_is_refused(own, arguments, word):
 def test_margin_is_best_minus_second_product_and_of_one_product_as_if_another_lay_opposite():
     gallery, queries = fan()
     asked = pd.DataFrame({"image": list("xyz"), "product": list("aba")})
-    frame = evaluation.outcome(gallery, asked, queries)
+    frame = evaluation.outcome(gallery, asked, embeddings=queries)
     assert frame["margin"].tolist() == pytest.approx(
         [0.3734, 0.0777, 0.9509], abs=1e-4
     )  # not a's second row
@@ -204,14 +204,9 @@ def test_margin_is_best_minus_second_product_and_of_one_product_as_if_another_la
     ):
         best = sorted((max(row[:2]), row[2], row[3]))
         assert margin == pytest.approx(best[2] - best[1], abs=1e-6)
-    alone = evaluation.outcome(gallery.without({"b", "c", "nothing"}), asked, queries)
+    alone = evaluation.outcome(gallery.without({"b", "c", "nothing"}), asked, embeddings=queries)
     assert alone["margin"].tolist() == pytest.approx((alone["similarity"] + 1).tolist(), abs=1e-6)
     assert np.isfinite(alone["margin"]).all()
-    angles = torch.tensor([0.1, 0.2, 0.3])
-    voted = gallery_of(torch.stack([angles.cos(), angles.sin()], 1), ["a", "b", "b"])
-    assert (
-        evaluation.outcome(voted, asked[:1], torch.tensor([[1.0, 0.0]]), k=3)["margin"].iloc[0] < 0
-    )
 
 
 def test_the_threshold_stays_with_the_gallery(tmp_path):
@@ -247,15 +242,14 @@ def test_search_refuses(arguments, word):
         gallery_of(unit(6), list("aabbcc")).classify(**{"images": unit(3)} | arguments)
 
 
-def test_an_encoder_that_broke_is_noticed():
+def test_an_encoder_that_broke_is_noticed(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
-        gallery_of(torch.full((2, 4), torch.nan), ["a", "b"])
+        Gallery.build(colours(gain=float("nan")), evaluation.packshots(shop(tmp_path)))
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path, k):
+def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path):
     catalogue = shop(tmp_path)
-    frame = evaluation.evaluate(colours(), catalogue, views=4, k=k)
+    frame = evaluation.evaluate(colours(), catalogue, views=4)
     assert len(frame) == 14 and frame["top1"].all() and frame["top5"].all()
     assert np.allclose(frame["similarity"], 1) and (frame["predicted"] == frame["product"]).all()
     assert frame["packshot"].tolist() == [f"{product}_gallery1.png" for product in frame["product"]]
@@ -264,7 +258,7 @@ def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path, k)
     moved = catalogue.assign(
         product=shifted.where(catalogue["split"] == "gallery", catalogue["product"])
     )
-    wrong = evaluation.evaluate(colours(), moved, views=4, k=k)
+    wrong = evaluation.evaluate(colours(), moved, views=4)
     assert not wrong["top1"].any()
     assert wrong["predicted"].tolist() == wrong["product"].map(following).tolist()
 
@@ -399,10 +393,10 @@ def test_gallery_rules_pick_one_packshot_and_queries_can_be_reused(tmp_path):
         ("random", 1),
     ]:
         frame = evaluation.evaluate(
-            colours(), catalogue, rule, views=2, seed=seed, embeddings=reused
+            colours(), catalogue, rule=rule, views=2, seed=seed, embeddings=reused
         )
         pd.testing.assert_frame_equal(
-            frame, evaluation.evaluate(colours(), catalogue, rule, 2, seed)
+            frame, evaluation.evaluate(colours(), catalogue, rule=rule, views=2, seed=seed)
         )
         assert frame.groupby("product")["packshot"].nunique().eq(1).all()
         shown[rule, seed] = frame["packshot"].tolist()
@@ -410,18 +404,18 @@ def test_gallery_rules_pick_one_packshot_and_queries_can_be_reused(tmp_path):
     assert shown["web1", 0] == shown["first", 0]
     assert all(name.endswith("gallery2.png") for name in shown["largest", 0])
     assert shown["random", 0] != shown["random", 1]
-    assert frame.attrs["gallery"] == "random" and len(frame.attrs["fingerprint"]) == 16
+    assert len(frame.attrs["fingerprint"]) == 16
 
 
 def test_evaluate_refuses(tmp_path):
     catalogue = shop(tmp_path)
     plain = catalogue.assign(split="train")
     with pytest.raises(ValueError, match="first, web1, largest, random"):
-        evaluation.evaluate(colours(), catalogue, "web2")
+        evaluation.evaluate(colours(), catalogue, rule="web2")
     with pytest.raises(ValueError, match="got 3 for 14"):
-        evaluation.evaluate(colours(), catalogue, embeddings=unit(3, 12).float())
+        evaluation.evaluate(colours(), catalogue, embeddings=unit(3, 12))
     with pytest.raises(ValueError, match="no queries of its own"):
-        evaluation.evaluate(colours(), plain, embeddings=unit(14, 12).float())
+        evaluation.queries(plain)
     with pytest.raises(ValueError, match="at least one packshot"):
         Gallery.build(colours(), catalogue.iloc[:0])
     assert evaluation.evaluate(colours(), plain, views=1)[
