@@ -192,24 +192,13 @@ class Gallery:
         unknown = judged < below - nearest.TIE
         if rerank and names:
             rows, scores = by_print.of_gallery(self, names, rows=rows, cosines=scores, how=rerank)
-        return self._told(names, rows[:, :top], scores=scores[:, :top], unknown=unknown)
-
-    def _told(
-        self, names: list, rows: np.ndarray, *, scores: np.ndarray, unknown: np.ndarray
-    ) -> pd.DataFrame:
-        """A row per query and rank of rows and scores (Q, T)."""
-        products, packshots = self.named(rows)
-        count = rows.shape[1]
-        return pd.DataFrame(
-            {
-                "query": np.repeat(names, count),
-                "rank": np.tile(np.arange(1, count + 1), len(names)),
-                "product": products.ravel(),
-                "similarity": scores.ravel(),
-                "packshot": packshots.ravel(),
-                "unknown": np.repeat(unknown, count),
-            }
-        )
+        products, packshots = self.named(rows[:, :top])
+        asked, ranks = pd.DataFrame({"query": names, "unknown": unknown}), products.shape[1]
+        found = asked.loc[asked.index.repeat(ranks)].reset_index(drop=True)
+        found["rank"] = np.tile(np.arange(1, ranks + 1), len(names))
+        found["product"], found["packshot"] = products.ravel(), packshots.ravel()
+        found["similarity"] = scores[:, :top].ravel()
+        return found[["query", "rank", "product", "similarity", "packshot", "unknown"]]
 
     def named(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The products and the packshots of some rows, in the same shape."""

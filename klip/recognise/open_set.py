@@ -8,7 +8,7 @@ product a packshot in the gallery?  score is similarity or margin.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product as pairs
 from typing import Any
 
@@ -25,6 +25,7 @@ from klip.stats import metrics
 
 FEWEST = 4
 """Products needed: half of them known, and a margin needs two."""
+RESAMPLES = 2000
 
 
 def evaluate(
@@ -127,11 +128,7 @@ def choose(
 
 
 def table(
-    frames: Mapping[str, Sequence[pd.DataFrame]],
-    chosen: Mapping[str, Mapping[str, Any]],
-    *,
-    n: int = 2000,
-    seed: int = 0,
+    frames: Mapping[str, Sequence[pd.DataFrame]], chosen: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
     """One row per set (its frames, one per seed, pooled) and score of `chosen` (see `choose`).
 
@@ -143,26 +140,23 @@ def table(
     rows = []
     for (name, seeds), (score, choice) in pairs(frames.items(), chosen.items()):
         pooled = pd.concat(seeds, ignore_index=True)
-        row = _judged(pooled, score, choice=choice, n=n, seed=seed)
-        rows.append({"set": name, "score": score} | row)
+        rows.append({"set": name, "score": score} | _judged(pooled, score, choice=choice))
     return pd.DataFrame(rows)
 
 
-def _judged(
-    frame: pd.DataFrame, score: str, *, choice: Mapping[str, Any], n: int, seed: int
-) -> dict[str, float]:
+def _judged(frame: pd.DataFrame, score: str, *, choice: Mapping[str, Any]) -> dict[str, float]:
     """A row of `table`, less set and score."""
     below, accepts, known = choice["below"], choice["accepts"], frame["known"]
     got = rates(frame, score, threshold=below)
     own = rates(frame, score, threshold=threshold(frame, score, accepts=accepts))
     accepted = frame.assign(top1=frame[score] >= below)
-    auroc, oracle = intervals(frame, score, accepts=accepts, n=n, seed=seed)
+    auroc, oracle = intervals(frame, score, accepts=accepts)
     measured = {
         "auroc": (float(roc_auc_score(known, frame[score])), auroc),
         "oracle_false_accepts": (own["false_accepts"], oracle),
     }
     for name, part in (("correct_accepts", accepted[known]), ("false_accepts", accepted[~known])):
-        measured[name] = got[name], metrics.bootstrap_products(part, "top1", n, seed)
+        measured[name] = got[name], metrics.bootstrap_products(part)
     row = {"products": frame["product"].nunique(), "known": got["known"], "unknown": got["unknown"]}
     for name, (value, (low, high)) in measured.items():
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -171,49 +165,47 @@ def _judged(
 
 
 def intervals(
-    frame: pd.DataFrame, score: str, *, accepts: float, n: int, seed: int
+    frame: pd.DataFrame, score: str, *, accepts: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """95 % intervals of AUROC and of the false accepts at the `threshold` of a resample itself.
 
-    Whole products are drawn with replacement, n times; (0, 1) where a side has a single
-    one.
+    Whole products are drawn with replacement, RESAMPLES times; (0, 1) where a side has
+    a single one.
     """
     falling = frame.sort_values(score, ascending=False)
-    names, drawn = _drawn(frame, n, seed=seed)
-    if not len(drawn):
-        return (0.0, 1.0), (0.0, 1.0)
-    sides = falling[falling["known"]], falling[~falling["known"]]
-    known, unknown = (-side[score].to_numpy() for side in sides)  # rising
-    mine, theirs = (names.get_indexer(side["product"]) for side in sides)
-    above = np.searchsorted(unknown, known, "left")  # unknown ones above each known one
-    reach = np.searchsorted(unknown, known, "right")  # and those that equal it, too
+    known, scores = falling["known"].to_numpy(), falling[score].to_numpy()
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores
     found = []
-    for times in drawn:
-        weight, accepted = times[mine], times[mine].cumsum()
-        false = np.append(0, times[theirs].cumsum())
-        ahead = (false[above] + false[reach]) / 2  # ties count half
-        won = (weight * (false[-1] - ahead)).sum()
-        last = np.searchsorted(accepted, accepts * accepted[-1] - 1e-9)
-        found.append((won / (accepted[-1] * false[-1]), false[reach[last]] / false[-1]))
+    for weight in _drawn(falling):
+        correct = np.append(0, (weight * known).cumsum()[ends])
+        false = np.append(0, (weight * ~known).cumsum()[ends])
+        ahead = (false[1:] + false[:-1]) / 2  # ties count half
+        won = (np.diff(correct) * (false[-1] - ahead)).sum()
+        own = np.searchsorted(correct, accepts * correct[-1] - 1e-9)
+        found.append((won / (correct[-1] * false[-1]), false[own] / false[-1]))
+    if not found:
+        return (0.0, 1.0), (0.0, 1.0)
     auroc, oracle = np.transpose(found)
     return metrics.percentiles(auroc), metrics.percentiles(oracle)
 
 
-def _drawn(frame: pd.DataFrame, n: int, *, seed: int) -> tuple[pd.Index, np.ndarray]:
-    """The P products, and how often each is drawn in n resamples, (n, P).
+def _drawn(frame: pd.DataFrame) -> Iterator[np.ndarray]:
+    """How often each row counts in a resample of products; no resample where a side has one.
 
     Products only known, only unknown, and (over several seeds) both are drawn among
-    their kind: no side is ever empty.  None is drawn where a side has a single one.
+    their kind: no side is ever empty.
     """
     roles = frame["known"].groupby(frame["product"]).agg(["any", "all"])
     if roles["any"].sum() < 2 or (~roles["all"]).sum() < 2:
-        return roles.index, np.zeros((0, len(roles)))
-    times, rng = np.zeros((n, len(roles))), np.random.default_rng(seed)
+        return
+    times, rng = np.zeros((RESAMPLES, len(roles))), np.random.default_rng(0)
     for _, own in roles.groupby(["any", "all"]):
         chance = np.full(len(own), 1 / len(own))
-        drawn = rng.multinomial(len(own), chance, size=n)
+        drawn = rng.multinomial(len(own), chance, size=RESAMPLES)
         times[:, roles.index.get_indexer(own.index)] = drawn
-    return roles.index, times
+    products = roles.index.get_indexer(frame["product"])
+    for row in times:
+        yield row[products]
 
 
 def _kept_out(

@@ -50,8 +50,8 @@ def auroc(frame, score="similarity"):
     return open_set.choose([frame], score)["auroc"]
 
 
-def intervals(frame, n=50, seed=0):
-    return open_set.intervals(frame, "similarity", accepts=0.95, n=n, seed=seed)
+def intervals(frame):
+    return open_set.intervals(frame, "similarity", accepts=0.95)
 
 
 def by_definition(frame, score):
@@ -144,10 +144,10 @@ def test_curve_holds_the_rates_of_every_cut_and_the_area_auroc(frame, score):
 # ------------------------------------------------------------------------------------------------ intervals
 
 
-def resamples(frame, n, seed):
+def resamples(frame, n):
     """Frames of whole products drawn with replacement, in the order in which openset draws them."""
     roles = frame.groupby("product")["known"].agg(["any", "all"])
-    rng, times = np.random.default_rng(seed), pd.DataFrame(0, index=roles.index, columns=range(n))
+    rng, times = np.random.default_rng(0), pd.DataFrame(0, index=roles.index, columns=range(n))
     for _, own in roles.groupby(["any", "all"]):
         times.loc[own.index] = rng.multinomial(len(own), [1 / len(own)] * len(own), size=n).T
     for number in range(n):
@@ -163,14 +163,15 @@ def resamples(frame, n, seed):
 @pytest.mark.parametrize(
     "frame", [drawn(1), pd.concat([drawn(2), drawn(3)])], ids=["one seed", "two seeds"]
 )
-def test_intervals_resample_whole_products(frame):
-    found = list(resamples(frame, 40, seed=5))
+def test_intervals_resample_whole_products(frame, monkeypatch):
+    monkeypatch.setattr(open_set, "RESAMPLES", 40)
+    found = list(resamples(frame, 40))
     oracle = [
         open_set.rates(each, "similarity", threshold=open_set.threshold(each))["false_accepts"]
         for each in found
     ]
     expected = [[auroc(each) for each in found], oracle]
-    for own, values in zip(intervals(frame, n=40, seed=5), expected, strict=True):
+    for own, values in zip(intervals(frame), expected, strict=True):
         assert own == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
 
 
@@ -185,7 +186,7 @@ def test_table_has_a_row_per_set_and_score():
         score: open_set.choose([drawn(7)], score, accepts=0.9) for score in ("similarity", "margin")
     }
     pair = [drawn(8), drawn(9)]
-    found = open_set.table({"one": [drawn(6)], "two": pair}, chosen, n=30, seed=3)
+    found = open_set.table({"one": [drawn(6)], "two": pair}, chosen)
     assert list(zip(found["set"], found["score"], strict=True)) == list(
         pairs(("one", "two"), chosen)
     )
@@ -208,7 +209,7 @@ def test_table_has_a_row_per_set_and_score():
     )
     for column, side in (("correct_accepts", pooled["known"]), ("false_accepts", ~pooled["known"])):
         accepted = pooled[side].assign(top1=pooled["margin"] >= row["threshold"])
-        low, high = metrics.bootstrap_products(accepted, "top1", 30, 3)
+        low, high = metrics.bootstrap_products(accepted)
         assert (row[f"{column}_low"], row[f"{column}_high"]) == (low, high)
     assert (found["auroc_low"] <= found["auroc"]).all() and (
         found["auroc"] <= found["auroc_high"]
