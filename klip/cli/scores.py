@@ -38,7 +38,7 @@ def reranked(
     from klip.recognise import rerank
     from klip.stats import metrics
 
-    voted = rerank.votes([frame], [how.first], workers=max(1, workers), progress=True)
+    voted = rerank.votes([frame], [how.first], workers=max(1, workers))
     (found,) = rerank.reranked([frame], voted, how=how)
     gain = metrics.paired_difference(found, frame, "top1", seed=seed)
     took = {"keypoints": voted.keypoints_ms, "votes": voted.votes_ms}

@@ -26,12 +26,11 @@ win by mere number."""
 SIFT_SIDE, BRISK_SIDE = 160, 256
 """Pixels of the longer side, so that thumbnails and large photographs meet in scale.
 
-Like the numbers above, SIFT_CONTRAST, BRISK_THRESHOLD and HSV_BINS they were chosen on
-ten seeded crops of the first 20 products of GroZi-120 each (200 of its queries) and
-three training photographs of each of GroceryStore's.  On eight crops of its products 1
-to 60 each and the same photographs nothing was better for SIFT on both: 256 pixels, as
-many keypoints of packshots, equalised contrast (CLAHE), no enlarging, half the
-contrast."""
+All of these numbers were chosen on ten seeded crops of the first 20 products of
+GroZi-120 each (200 of its queries) and three training photographs of each of
+GroceryStore's.  On eight crops of its products 1 to 60 each and the same photographs
+nothing was better for SIFT on both: 256 pixels, as many keypoints of packshots,
+equalised contrast (CLAHE), no enlarging, half the contrast."""
 SIFT_CONTRAST = 0.02
 """Half of OpenCV's default: shop video is dark."""
 BRISK_THRESHOLD = 20

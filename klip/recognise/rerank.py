@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 WEIGHTS, FIRSTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0), (5, 10, 20)
 """What is tried where weight and number are chosen; weight 0 is cosine alone."""
+
+
+Prints = Mapping[str, keypoints.Print]
 
 
 class Rerank(Checked):
@@ -58,13 +61,7 @@ class Votes(NamedTuple):
     """The same of the votes, among the most products that were asked for, of one frame."""
 
 
-def votes(
-    frames: Sequence[pd.DataFrame],
-    firsts: Iterable[int],
-    *,
-    workers: int = 2,
-    progress: bool = False,
-) -> Votes:
+def votes(frames: Sequence[pd.DataFrame], firsts: Sequence[int], *, workers: int = 2) -> Votes:
     """Votes for several frames (of encoders or seeds) that ask the same queries.
 
     frames: of `evaluation.evaluate` with `keep` of at least the largest of `firsts`.
@@ -84,36 +81,25 @@ def votes(
     described = keypoints.describe([root / name for name in names], workers)  # each once
     prints = dict(zip(names, map(keypoints.prepared, described), strict=True))
     images = [root / image for image in frames[0]["image"]]
-    return _vote(images, rankings, prints=prints, firsts=firsts, workers=workers, progress=progress)
+    return _vote(images, rankings, prints=prints, firsts=firsts, workers=workers)
 
 
 def _vote(
-    images: Sequence[str | Path],
-    rankings: Sequence[Sequence[list[str]]],
-    *,
-    prints: Mapping[str, keypoints.Print],
-    firsts: Iterable[int],
-    workers: int,
-    progress: bool = False,
+    images: Sequence, rankings: Sequence, *, prints: Prints, firsts: Sequence[int], workers: int
 ) -> Votes:
     """Votes of Q images; rankings: of each the names of its first prints, the best first."""
     firsts = sorted(set(firsts), reverse=True)  # the votes of the most are timed
     ask = partial(_ask, prints=prints, firsts=firsts)
     with keypoints.threads(workers) as pool:
         found = pool.map(ask, images, *rankings)
-        found = list(tqdm(found, "keypoints", len(images), disable=not progress))
+        found = list(tqdm(found, "keypoints", len(images), disable=None))  # on a terminal only
     each, *seconds = zip(*found, strict=True)
     keys = [(number, first) for number in range(len(rankings)) for first in firsts]
     shares = dict(zip(keys, map(np.array, zip(*each, strict=True)), strict=True))
     return Votes(shares, *(1000 * float(np.median(own)) for own in seconds))
 
 
-def _ask(
-    image: str | Path,
-    *rankings: list[str],
-    prints: Mapping[str, keypoints.Print],
-    firsts: list[int],
-) -> tuple[list[np.ndarray], float, float]:
+def _ask(image: str | Path, *rankings: list[str], prints: Prints, firsts: list[int]) -> tuple:
     """Shares of one query, seconds of its keypoints and of the first votes."""
     pixels = read(image)
     times = [time.thread_time()]
@@ -129,9 +115,7 @@ def _ask(
     return shares, times[1] - times[0], times[2] - times[1]
 
 
-def order(
-    cosine: np.ndarray, shares: np.ndarray, *, weight: float
-) -> tuple[np.ndarray, np.ndarray]:
+def order(cosine: np.ndarray, shares: np.ndarray, *, weight: float) -> tuple[np.ndarray, ...]:
     """Places of the products, the best first, and their similarities: (Q, T) each.
 
     cosine (Q, T) falls from left to right; shares (Q, F), F <= T, are of the left-most.
@@ -159,7 +143,7 @@ def reranked(frames: Sequence[pd.DataFrame], voted: Votes, *, how: Rerank) -> li
 
 
 def sensitivity(
-    frames: Sequence[pd.DataFrame], voted: Votes, *, weights: Iterable[float] = WEIGHTS
+    frames: Sequence[pd.DataFrame], voted: Votes, *, weights: Sequence[float] = WEIGHTS
 ) -> pd.DataFrame:
     """weight, first, top1 (fraction, frames pooled), low, high (95 %, bootstrap over products).
 
@@ -190,10 +174,8 @@ def check(gallery: Gallery, k: int, *, embedded: bool) -> None:
             "(`klip gallery build FILE SOURCE --keypoints`)"
         )
     if k != 1 or embedded:
-        raise ValueError(
-            "gallery: re-ranking wants k = 1 and the images themselves, got "
-            f"{'embeddings' if embedded else f'k={k!r}'}"
-        )
+        got = "embeddings" if embedded else f"k={k!r}"
+        raise ValueError(f"gallery: re-ranking wants k = 1 and the images themselves, got {got}")
 
 
 def of_gallery(
