@@ -83,8 +83,7 @@ def remove(file: options.File, product: Annotated[str, Argument(help="Its name."
 def classify(
     file: options.File,
     images: Annotated[list[Path], Argument(help="Photographs, or folders of them.")],
-    k: Annotated[int, Option(help="Neighbours that vote (paper: 1).")] = 1,
-    top: Annotated[int, Option(help="Products shown per photograph.")] = 1,
+    top: Annotated[int, Option(min=1, help="Products shown per photograph.")] = 1,
     unknown_below: Annotated[float | None, Option(help=UNKNOWN)] = None,
     score: options.Score = "",
     rerank: options.Print = "",
@@ -100,9 +99,7 @@ def classify(
     gallery = gallery_of(file, model)
     how = rerank_of(rerank, weight, first, gallery.meta.get("rerank", {}))
     asked = images_of(images, unreadable)
-    frame = gallery.classify(
-        asked, k=k, top=top, unknown_below=unknown_below, score=score, rerank=how
-    )
+    frame = gallery.classify(asked, top=top, unknown_below=unknown_below, score=score, rerank=how)
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:

@@ -94,7 +94,7 @@ def bare(backbone: Mapping[str, Encoder]) -> dict[str, str]:
     return BARE | {"semi": BARE["clip"]} if same else dict(BARE)
 
 
-def place(set_name: str, row: str, backbone: Mapping[str, Encoder]) -> str:
+def place(set_name: str, row: str, *, backbone: Mapping[str, Encoder]) -> str:
     """A set for `claims.evidence`: "capg-like on imagenet" where that stands for a ResNeXt."""
     tower = _stand_in(row, backbone)
     return f"{set_name} on {tower}" if tower else set_name
@@ -174,7 +174,7 @@ def fit(
 
 def embed(tower: Encoder, rows: pd.DataFrame, *, how: FinetuneConfig) -> Tensor:
     """VIEWS augmented views of each image as the tower gives them, (N, D); its first is plain."""
-    options = {"workers": how.workers, "precision": how.precision, "seed": how.seed}
+    options = how.model_dump(include={"workers", "precision", "seed"})
     return encoder.embed(tower, rows, views=VIEWS, unit=False, **options)
 
 

@@ -76,7 +76,7 @@ def outcome(
             f"evaluate: one embedding per query is needed, got {len(embeddings)} for "
             f"{len(asked)} queries"
         )
-    rows, cosines = gallery.search(embeddings, top=max(5, keep))  # (Q, T) each
+    rows, cosines = gallery.search(embeddings, max(5, keep))  # (Q, T) each
     products, shown = gallery.named(rows)
     frame = outcomes.frame(asked, products, scores=cosines, packshots=shown)
     frame.attrs |= {"keep": keep, "fingerprint": gallery.meta.get("fingerprint")}

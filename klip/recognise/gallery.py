@@ -1,4 +1,4 @@
-"""Galleries (paper §4.2): packshot embeddings, to which products come and from which they go.
+"""Galleries (paper §4.2): packshot embeddings; products come and go.
 
 Axes: Q queries, G gallery rows (packshots x views), D numbers per row, of length 1.
 """
@@ -17,13 +17,18 @@ import torch
 from torch import Tensor
 
 from klip.model.encoder import Encoder, embed, fingerprint, image_files
-from klip.recognise import gallery_file, keypoints as prints, nearest, outcomes, rerank as by_print
+from klip.recognise import gallery_file, keypoints as prints, outcomes, rerank as by_print
 from klip.recognise.rerank import Rerank
+
+CHUNK = 256
+"""Queries compared at a time: memory is CHUNK x G numbers."""
+TIE = 1e-6
+"""Cosines this close are equal: a matrix product may round equal rows differently."""
 
 
 @dataclass(eq=False)
 class Gallery:
-    """Packshots as an encoder sees them; the views of a packshot are rows of their own."""
+    """Packshots as an encoder sees them; each view of a packshot is a row."""
 
     embeddings: Tensor  # (G, D) float32
     owners: list[str]
@@ -38,7 +43,7 @@ class Gallery:
     descriptors: list[np.ndarray] | None = None
     """Of each packshot the rows of `keypoints.sift`; None: none are kept."""
     reading: dict[str, Any] = field(default_factory=dict)
-    """How `encoder.embed` reads images for this gallery: workers, batch_size, progress."""
+    """How `encoder.embed` reads images for it: workers, batch_size, progress."""
 
     @classmethod
     def build(
@@ -81,7 +86,7 @@ class Gallery:
     def extend(
         self, products: Sequence[str], images: Sequence[str], *, files: Sequence[str | Path]
     ) -> None:
-        """Put the views of some packshots behind the other rows: all of them or none."""
+        """Put the views of some packshots behind the other rows: all or none."""
         views = self.meta["views"]
         rows = self.embed(files, views=views, seed=self.meta["seed"])
         if not torch.isfinite(rows).all():
@@ -138,58 +143,57 @@ class Gallery:
         precision = self.meta["precision"]
         return embed(self.encoder, images, precision=precision, **self.reading, **views)
 
-    def search(self, queries: Tensor, *, k: int = 1, top: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: Tensor, top: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """Best row of each of the `top` best products, and its cosine: (Q, top) each.
 
-        k = 1 (the paper): products in the order of their nearest row.  k > 1: by their
-        votes among the k nearest rows, then by nearness.  Exact ties go to the lowest
-        gallery row.
+        Products in the order of their nearest row (k = 1, as in the paper).  Exact ties
+        go to the lowest gallery row.
         """
-        if not 1 <= k <= len(self) or top < 1:
-            raise ValueError(
-                f"gallery: k must be between 1 and its {len(self)} rows and top at least 1, "
-                f"got k={k!r}, top={top!r}"
-            )
         if queries.shape[1] != self.embeddings.shape[1]:
             raise ValueError(
                 f"gallery: queries must have {self.embeddings.shape[1]} columns, got the shape "
                 f"{tuple(queries.shape)}"
             )
+        if not self.owners:
+            raise ValueError("gallery: it holds no product to compare with; add one")
         owners, products = pd.factorize(np.array(self.owners, object))  # (G,)
         owners, top = torch.from_numpy(owners), min(top, len(products))
-        rows, cosines = nearest.search(queries, self.embeddings, owners=owners, k=k, top=top)
-        return rows.numpy(), cosines.numpy()
+        found, similarities = [], []
+        for chunk in queries.split(CHUNK):
+            similarity = chunk @ self.embeddings.T  # (q, G)
+            best = _nearest(similarity.clone(), owners, top=top)
+            found.append(best)
+            similarities.append(similarity.gather(1, best))
+        return torch.cat(found).numpy(), torch.cat(similarities).numpy()
 
     def classify(
         self,
         images: Sequence[str | Path] | Tensor,
         *,
-        k: int = 1,
         top: int = 5,
         unknown_below: float | None = None,
         score: str = "",
         rerank: Rerank | None = None,
     ) -> pd.DataFrame:
-        """query, rank (from 1), product, similarity, packshot, unknown: a row per query and rank.
+        """query, rank (from 1), product, similarity, packshot, unknown: a row per rank.
 
         `images` are paths or embeddings (Q, D); a query is named by its path or number.
         `unknown`: its score, similarity or margin, is below `unknown_below` (-2 accepts
         everything); without these, as the gallery's own threshold has it.  `rerank` (of
-        images, k = 1) orders by print, `unknown` still goes by the cosines.
+        images) orders by print, `unknown` still goes by the cosines.
         """
         embedded = isinstance(images, Tensor)
         if rerank:
-            by_print.check(self, k, embedded=embedded)
+            by_print.check(self, embedded=embedded)
         below, score = outcomes.threshold(self.meta.get("unknown"), unknown_below, score=score)
         names = list(range(len(images))) if embedded else [str(path) for path in images]
         queries = images if embedded else self.embed(names)
-        wanted = top
-        if top > 0:  # a margin wants two products, re-ranking its first ones
-            wanted = max(top, 2, rerank.first if rerank else 1)
-        rows, cosines = self.search(queries, k=k, top=wanted)  # (Q, wanted)
+        # A margin wants two products, re-ranking its first ones.
+        wanted = max(top, 2, rerank.first if rerank else 1)
+        rows, cosines = self.search(queries, wanted)  # (Q, wanted)
         scores = cosines.astype(float)
         judged = scores[:, 0] if score == "similarity" else outcomes.margin(scores)
-        unknown = judged < below - nearest.TIE
+        unknown = judged < below - TIE
         if rerank and names:
             rows, scores = by_print.of_gallery(self, names, rows=rows, cosines=scores, how=rerank)
         products, packshots = self.named(rows[:, :top])
@@ -213,7 +217,7 @@ class Gallery:
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None) -> Gallery:
-        """Read a gallery; an encoder of other weights or preprocessing than made it is refused."""
+        """Read a gallery; another encoder or preprocessing than made it is refused."""
         embeddings, descriptors, meta = gallery_file.read(Path(path))
         if encoder is not None and fingerprint(encoder) != meta["fingerprint"]:
             raise ValueError(
@@ -222,3 +226,15 @@ class Gallery:
                 "it anew"
             )
         return cls(embeddings, meta.pop("owners"), meta.pop("images"), meta, encoder, descriptors)
+
+
+def _nearest(left: Tensor, owners: Tensor, *, top: int) -> Tensor:
+    """Nearest rows of the `top` best products (q, top); `left` (q, G) is used up."""
+    found = []
+    for _ in range(top):
+        highest = left.amax(dim=1, keepdim=True)
+        close = (left >= highest - TIE).to(torch.uint8)
+        row = close.argmax(dim=1, keepdim=True)  # the first such row
+        found.append(row)
+        left.masked_fill_(owners == owners[row], -torch.inf)  # the product is taken
+    return torch.cat(found, dim=1)

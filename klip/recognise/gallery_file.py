@@ -1,4 +1,4 @@
-"""The file of a gallery: safetensors, with owners and settings as JSON in its metadata."""
+"""The file of a gallery: safetensors, its owners and settings as JSON in the metadata."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def write(
 
 
 def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:
-    """Embeddings, descriptors (None: the gallery keeps none), and what was told of them."""
+    """Embeddings, descriptors (None: there are none), and what was told of them."""
     if not path.is_file():
         raise FileNotFoundError(f"gallery {path} is missing; `klip gallery build` writes one")
     try:

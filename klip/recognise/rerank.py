@@ -1,4 +1,4 @@
-"""Re-ranking by print (beyond the paper): cosine plus a weight times the share of SIFT votes.
+"""Re-ranking by print (beyond the paper): cosine plus weighted shares of SIFT votes.
 
 An encoder sees what a package looks like, keypoints see what is printed on it.  The
 descriptors of a query vote among its first products by cosine only (`keypoints.vote`).
@@ -51,14 +51,14 @@ class Rerank(Checked):
 
 
 class Votes(NamedTuple):
-    """What keypoints say to the queries of some frames, and what asking them takes on one core."""
+    """What keypoints say to the queries of some frames, and their cost on one core."""
 
     shares: dict[tuple[int, int], np.ndarray]
-    """Of each frame, by its place, and each number of first products: (Q, F) in 0..1."""
+    """(place of a frame, number of first products) -> shares (Q, F) in 0..1."""
     keypoints_ms: float
-    """Milliseconds per query (median) to find and describe its keypoints, the image being read."""
+    """Milliseconds per query (median) to find its keypoints, the image being read."""
     votes_ms: float
-    """The same of the votes, among the most products that were asked for, of one frame."""
+    """The same of the votes among the most products asked for, of one frame."""
 
 
 def votes(frames: Sequence[pd.DataFrame], firsts: Sequence[int], *, workers: int = 2) -> Votes:
@@ -87,7 +87,7 @@ def votes(frames: Sequence[pd.DataFrame], firsts: Sequence[int], *, workers: int
 def _vote(
     images: Sequence, rankings: Sequence, *, prints: Prints, firsts: Sequence[int], workers: int
 ) -> Votes:
-    """Votes of Q images; rankings: of each the names of its first prints, the best first."""
+    """Votes of Q images; rankings: of each the names of prints, the best first."""
     firsts = sorted(set(firsts), reverse=True)  # the votes of the most are timed
     ask = partial(_ask, prints=prints, firsts=firsts)
     with keypoints.threads(workers) as pool:
@@ -122,14 +122,14 @@ def order(cosine: np.ndarray, shares: np.ndarray, *, weight: float) -> tuple[np.
     """
     bonus = np.zeros(cosine.shape)
     bonus[:, : shares.shape[1]] = weight * shares
-    # The search takes cosines that differ by rounding for equal, the first wins: so here.
+    # As in the search, of cosines that differ by rounding the first wins.
     falling = np.minimum.accumulate(cosine, axis=1)
     places = np.argsort(-(falling + bonus), axis=1, kind="stable")
     return places, np.take_along_axis(cosine + bonus, places, axis=1)
 
 
 def reranked(frames: Sequence[pd.DataFrame], voted: Votes, *, how: Rerank) -> list[pd.DataFrame]:
-    """Each of the frames that voted, ordered anew; columns as of `evaluation.outcome`."""
+    """Each of the frames that voted, ordered anew; as of `evaluation.outcome`."""
     result = []
     for number, frame in enumerate(frames):
         cosines = np.array(frame["cosines"].tolist())  # (Q, T)
@@ -145,7 +145,7 @@ def reranked(frames: Sequence[pd.DataFrame], voted: Votes, *, how: Rerank) -> li
 def sensitivity(
     frames: Sequence[pd.DataFrame], voted: Votes, *, weights: Sequence[float] = WEIGHTS
 ) -> pd.DataFrame:
-    """weight, first, top1 (fraction, frames pooled), low, high (95 %, bootstrap over products).
+    """weight, first, top1 (fraction, frames pooled), low, high (95 %, of products).
 
     frames: those that voted, or the first of them.  To choose by, frames of validation
     products; of other sets to be shown only.
@@ -161,27 +161,26 @@ def sensitivity(
 
 
 def choose(curve: pd.DataFrame) -> Rerank:
-    """The settings of the highest top1 of a `sensitivity` curve, then lowest weight, then first."""
+    """Settings of the highest top1 of a `sensitivity` curve; of equals the smallest."""
     best = curve.sort_values(["top1", "weight", "first"], ascending=[False, True, True]).iloc[0]
     return Rerank(weight=float(best["weight"]), first=int(best["first"]))
 
 
-def check(gallery: Gallery, k: int, *, embedded: bool) -> None:
-    """Refuse a gallery without descriptors, and queries that are embeddings or vote (k > 1)."""
+def check(gallery: Gallery, *, embedded: bool) -> None:
+    """Refuse a gallery without descriptors, and queries that are embeddings."""
     if gallery.descriptors is None:
         raise ValueError(
             "gallery: it keeps no keypoints to re-rank by; build it anew with keypoints "
             "(`klip gallery build FILE SOURCE --keypoints`)"
         )
-    if k != 1 or embedded:
-        got = "embeddings" if embedded else f"k={k!r}"
-        raise ValueError(f"gallery: re-ranking wants k = 1 and the images themselves, got {got}")
+    if embedded:
+        raise ValueError("gallery: re-ranking wants the images themselves, got embeddings")
 
 
 def of_gallery(
     gallery: Gallery, images: list[str], *, rows: np.ndarray, cosines: np.ndarray, how: Rerank
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A gallery's nearest rows (Q, T) and cosines ordered by print, with these similarities."""
+    """A gallery's nearest rows (Q, T) ordered by print, with their similarities."""
     packshots = defaultdict(list)  # product -> descriptors of each of its packshots
     owners = gallery.owners[:: gallery.meta["views"]]
     for owner, own in zip(owners, gallery.descriptors, strict=True):

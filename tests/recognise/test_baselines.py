@@ -168,7 +168,7 @@ def test_one_tower_in_two_places_gives_one_row(towers):
 def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
     tower = encoder.Encoder(towers["resnext"].tower, towers["resnext"].preprocess, name, arch, TIMM)
     assert baselines.label(row, {"resnext": tower, "semi": tower, "clip": towers["clip"]}) == shown
-    found = baselines.place("capg-like", row, {"resnext": tower, "semi": tower})
+    found = baselines.place("capg-like", row, backbone={"resnext": tower, "semi": tower})
     assert found == ("capg-like" if row == shown else f"capg-like on {name}")
 
 
