@@ -116,7 +116,7 @@ def agreeing_votes_by_loop():
     def votes(query, gallery):
         """Of each product only the best group of matches that agree with one of them; rows as of `sift`."""
         floats, won = (
-            [keypoints.root_sift(rows[:, :128]) for rows in (query, *gallery)],
+            [keypoints.prepared(rows).roots for rows in (query, *gallery)],
             [[] for _ in gallery],
         )
         for mine, (*_, angle, size) in zip(floats[0], query.tolist(), strict=True):

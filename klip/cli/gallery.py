@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,12 +44,13 @@ def build(
     from klip.recognise.rerank import Rerank
 
     encoder = encoder_of(model, resize, pixels, also)
-    gallery = Gallery.build(encoder, catalogue.packshots(), views, seed, keypoints=keypoints)
+    packshots = catalogue.packshots()
+    gallery = Gallery.build(encoder, packshots, views=views, seed=seed, keypoints=keypoints)
     if Path(model).is_file():  # to be found from another folder too
         model = str(Path(model).resolve())
     gallery.meta |= {"model": model, "resize": resize, "pixels": pixels, "also": also}
     if keypoints:
-        gallery.meta["rerank"] = asdict(Rerank())
+        gallery.meta["rerank"] = Rerank().model_dump()
     _save(gallery, file)
 
 
@@ -81,8 +81,7 @@ def remove(file: options.File, product: Annotated[str, Argument(help="Its name."
 def classify(
     file: options.File,
     images: Annotated[list[Path], Argument(help="Photographs, or folders of them.")],
-    k: Annotated[int, Option(help="Neighbours that vote (paper: 1).")] = 1,
-    top: Annotated[int, Option(help="Products shown per photograph.")] = 1,
+    top: Annotated[int, Option(min=1, help="Products shown per photograph.")] = 1,
     unknown_below: Annotated[float | None, Option(help=UNKNOWN)] = None,
     score: options.Score = "",
     rerank: options.Print = "",
@@ -97,7 +96,8 @@ def classify(
     """
     gallery = gallery_of(file, model)
     how = rerank_of(rerank, weight, first, gallery.meta.get("rerank", {}))
-    frame = gallery.classify(images_of(images, unreadable), k, top, unknown_below, score, how)
+    asked = images_of(images, unreadable)
+    frame = gallery.classify(asked, top=top, unknown_below=unknown_below, score=score, rerank=how)
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
     else:
@@ -126,7 +126,8 @@ def calibrate(
     catalogue = catalogue_of(source, root, 0, unreadable)
     from klip.recognise import open_set
 
-    chosen = open_set.calibrate(gallery, catalogue, score, accepts, progress=True)
+    gallery.reading["progress"] = True
+    chosen = open_set.calibrate(gallery, catalogue, score=score, accepts=accepts)
     gallery.meta["unknown"] = chosen | {"set": source}
     gallery.save(file)
     typer.echo(f"{file}: {_told(chosen)}")

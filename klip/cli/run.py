@@ -116,8 +116,9 @@ def evaluate(
     from klip.recognise import evaluation
     from klip.settings.files import atomic
 
-    work = {"keep": how.first if how else 0, "workers": workers, "progress": True}
-    frame = evaluation.evaluate(encoder, catalogue, gallery, views, seed, **work)
+    asked = {"rule": gallery, "views": views, "seed": seed, "keep": how.first if how else 0}
+    asked |= {"workers": workers, "progress": True}
+    frame = evaluation.evaluate(encoder, catalogue, **asked)
     figures = scores.figures_of(frame, seed)
     figures |= {"set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model}
     figures["model_fingerprint"] = fingerprint(encoder)

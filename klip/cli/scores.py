@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +45,11 @@ def reranked(
     from klip.stats import metrics
 
     root = catalogue.root
-    voted = rerank.votes(root, [frame], [how.first], max(1, workers), progress=True)
-    found = rerank.outcome(frame, voted.shares[0][how.first], how.weight)
+    voted = rerank.votes([frame], [how.first], root=root, workers=max(1, workers))
+    (found,) = rerank.reranked([frame], voted, how=how)
     gain = metrics.paired_difference(found, frame, seed=seed)
     took = {"keypoints": voted.keypoints_ms, "votes": voted.votes_ms}
-    told = {"method": "keypoints", **asdict(how), **figures_of(found, seed)}
+    told = {"method": "keypoints", **how.model_dump(), **figures_of(found, seed)}
     told |= {"difference": gain.value, "difference_interval": [gain.low, gain.high]}
     return told | {"milliseconds": took | {"embedding": _embedding_ms(encoder, root, frame)}}
 

@@ -8,9 +8,10 @@ Axes: N views of all packshots, D numbers of a feature, P products.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ FROZEN = {"rates": "frozen", "loss": "softmax", "head_lr": 1e-3}
 """A linear layer on a frozen tower."""
 MAXENT = WHOLE | {"entropy": 1.0}
 """With the MaxEnt loss (A: gamma)."""
+TRIPLETS = {"rates": "blockwise", "loss": "triplet", "top_lr": 2e-4}
+"""Answered by the nearest packshot; all others by the trained classifier."""
 VIEWS = 8
 """Views of a packshot that a linear layer learns from, as strong as in all training."""
 BARE = {
@@ -48,41 +51,31 @@ UNDER = "under its frozen backbone"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row that is trained: on which tower, with which settings, judged how."""
+    """A row that is trained: on which tower, with which settings, on which images."""
 
     row: str
     tower: str  # resnext, semi or clip
-    changes: dict[str, Any] = field(default_factory=lambda: dict(WHOLE))
+    changes: dict[str, Any]
     """Fields of FinetuneConfig; they are the typed recipe."""
     lca: bool = False
-    by_head: bool = True
-    """Answered by the trained classifier; else by the nearest packshot (k = 1)."""
     split: str = "packshots"
     """Trained on one packshot per product; or on `train`, all training images of the set."""
     source: str = ""
 
 
 TABLES = "paper, Tables 1 and 2"
+OURS = "our reading of Srivastava 2020"
+TONIONI = "in the spirit of Tonioni & Di Stefano 2019, without their GAN"
+RP2K = "RP2K's own protocol, Peng et al. 2020"
 RECIPES = (
-    Recipe("ResNeXt, full fine-tuning", "resnext", source=TABLES),
-    Recipe("ResNeXt + LCA", "resnext", lca=True, source="our reading of Srivastava 2020"),
+    Recipe("ResNeXt, full fine-tuning", "resnext", WHOLE, source=TABLES),
+    Recipe("ResNeXt + LCA", "resnext", WHOLE, lca=True, source=OURS),
     Recipe("ResNeXt + MaxEnt", "resnext", MAXENT, source="Dubey et al. 2018"),
     Recipe("ResNeXt + LCA + MaxEnt", "resnext", MAXENT, lca=True, source=f"{TABLES}; our reading"),
     Recipe("semi-supervised ResNeXt + linear layer", "semi", FROZEN, source=TABLES),
     Recipe("frozen CLIP tower + linear layer", "clip", FROZEN),
-    Recipe(
-        "hierarchical triplets, store-like augmentation",
-        "clip",
-        {"rates": "blockwise", "loss": "triplet", "top_lr": 2e-4},
-        by_head=False,
-        source="in the spirit of Tonioni & Di Stefano 2019, without their GAN",
-    ),
-    Recipe(
-        "ResNet on the full training split",
-        "resnext",
-        split="train",
-        source="RP2K's own protocol, Peng et al. 2020",
-    ),
+    Recipe("hierarchical triplets, store-like augmentation", "clip", TRIPLETS, source=TONIONI),
+    Recipe("ResNet on the full training split", "resnext", WHOLE, split="train", source=RP2K),
 )
 """Rows by the names of the claims (`published`); `label` says what they stand on in a run."""
 
@@ -102,7 +95,7 @@ def bare(backbone: Mapping[str, Encoder]) -> dict[str, str]:
     return BARE | {"semi": BARE["clip"]} if same else dict(BARE)
 
 
-def place(set_name: str, row: str, backbone: Mapping[str, Encoder]) -> str:
+def place(set_name: str, row: str, *, backbone: Mapping[str, Encoder]) -> str:
     """A set for `claims.evidence`: "capg-like on imagenet" where that stands for a ResNeXt."""
     tower = _stand_in(row, backbone)
     return f"{set_name} on {tower}" if tower else set_name
@@ -120,8 +113,8 @@ def label(row: str, backbone: Mapping[str, Encoder]) -> str:
     if not tower:
         return row
     name = "ImageNet" if tower == "imagenet" else tower
-    if "semi-supervised" in row:
-        return "frozen " + row.removeprefix("frozen ").replace("semi-supervised ResNeXt", name)
+    row = row.removeprefix("frozen ") if "semi-supervised" in row else row
+    row = row.replace("semi-supervised", "frozen")  # all of them are frozen
     return row.replace("ResNeXt", name).replace("ResNet", name)
 
 
@@ -139,7 +132,7 @@ def missing(recipe: Recipe, catalogue: Catalogue) -> str:
 
 
 def training_images(
-    recipe: Recipe, catalogue: Catalogue, rule: str = "first", seed: int = 0
+    recipe: Recipe, catalogue: Catalogue, *, rule: str = "first", seed: int = 0
 ) -> Catalogue:
     """The catalogue that a row is trained on, all of it split `train`.
 
@@ -156,11 +149,10 @@ def training_images(
 def fit(
     recipe: Recipe,
     tower: Encoder,
+    *,
     catalogue: Catalogue,
     budget: int,
     rule: str = "first",
-    progress: bool = True,
-    cache: bool = True,
     features: Tensor | None = None,
     **given: Any,
 ) -> Run:
@@ -169,36 +161,37 @@ def fit(
     given: fields of FinetuneConfig.  features: those of `embed`, if they are there
     already.
     """
-    rows = training_images(recipe, catalogue, rule, given.get("seed", 0))
+    rows = training_images(recipe, catalogue, rule=rule, seed=given.get("seed", 0))
     images = budget * rows["product"].nunique()
     fields = {"model": tower.name, "depth": budget, "images": images} | given | recipe.changes
     task = FinetuneConfig(**fields)
     if task.rates != "frozen":
         base = with_lca(tower) if recipe.lca else tower
-        return loop.finetune(task, rows, progress=progress, cache=cache, base=base)
+        return loop.finetune(task, rows, progress=False, base=base)
     if features is None:
-        features = embed(tower, rows, task)
-    return _fit_head(task, tower, rows, features)
+        features = embed(tower, rows, how=task)
+    return _fit_head(task, tower, rows=rows, features=features)
 
 
-def embed(tower: Encoder, rows: Catalogue, how: FinetuneConfig) -> Tensor:
+def embed(tower: Encoder, rows: Catalogue, *, how: FinetuneConfig) -> Tensor:
     """VIEWS augmented views of each image as the tower gives them, (N, D); its first is plain."""
-    options = {"workers": how.workers, "precision": how.precision, "seed": how.seed}
+    options = how.model_dump(include={"workers", "precision", "seed"})
     return encoder.embed(tower, rows, views=VIEWS, unit=False, **options)
 
 
-def _fit_head(config: FinetuneConfig, tower: Encoder, rows: Catalogue, features: Tensor) -> Run:
+def _fit_head(config: FinetuneConfig, tower: Encoder, *, rows: Catalogue, features: Tensor) -> Run:
     """A linear layer on features (N, D); its seconds are those of training alone."""
     labels, products = pd.factorize(rows["product"].astype(str), sort=True)
     labels = torch.from_numpy(np.repeat(labels, VIEWS))  # (N,)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(config.seed)
-        head = heads.Head(config, len(products), dim=tower.dim)
     unit = torch.nn.functional.normalize(features, dim=1)
-    heads.initialise(head, torch.zeros(len(products), tower.dim).index_add_(0, labels, unit))
+    sums = torch.zeros(len(products), tower.dim).index_add_(0, labels, unit)
+    with torch.random.fork_rng([]):  # its first weights are random, and replaced
+        head = heads.Head(config, len(products), dim=tower.dim)
+    heads.initialise(head, sums)
     optimiser = torch.optim.AdamW([head.parameter_group(config.head_lr)])
     rng = np.random.default_rng(config.seed)
-    passes = [rng.permutation(len(labels)) for _ in range(-(-config.images // len(labels)))]
+    count = math.ceil(config.images / len(labels))
+    passes = [rng.permutation(len(labels)) for _ in range(count)]
     batches = torch.from_numpy(np.concatenate(passes)[: config.images]).split(config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: loop.rate_factor(step, len(batches), warmup=config.warmup)
@@ -216,35 +209,28 @@ def _fit_head(config: FinetuneConfig, tower: Encoder, rows: Catalogue, features:
     return Run(tower, head, list(products), history, config, seconds, None)
 
 
+@torch.no_grad()
 def answer(
-    recipe: Recipe,
     run: Run,
     catalogue: Catalogue,
+    *,
     rule: str = "first",
     views: int = 8,
     seed: int = 0,
-    precision: str = "auto",
-    **options: Any,
+    **reading: Any,
 ) -> pd.DataFrame:
-    """Outcome frame of a trained row on the queries of its set (see `evaluation.evaluate`)."""
-    options |= {"precision": precision}
-    if recipe.by_head:
-        return classify(run, catalogue.pick(rule, seed)[1], **options)
-    return evaluation.evaluate(run.encoder, catalogue, rule, views, seed, **options)
+    """Outcome frame of a trained row on the queries of its set (see `evaluation.evaluate`).
 
-
-@torch.no_grad()
-def classify(run: Run, queries: Catalogue, **options: Any) -> pd.DataFrame:
-    """Outcome frame of a linear head: its most probable products; `similarity` is a probability."""
-    if run.head.loss != "softmax":
-        raise ValueError(
-            f"baselines: only a softmax head classifies by itself, got {run.head.loss}; "
-            "use evaluation.evaluate"
-        )
-    rows = encoder.embed(run.encoder, queries, unit=False, **options)  # (Q, D)
+    A classifier answers with its most probable products; `similarity` is a probability.
+    """
+    if run.head.wants_pairs:  # it learned to compare, not to classify
+        how = {"rule": rule, "views": views, "seed": seed, **reading}
+        return evaluation.evaluate(run.encoder, catalogue, **how)
+    _, asked = catalogue.pick(rule, seed)
+    rows = encoder.embed(run.encoder, asked, unit=False, **reading)  # (Q, D)
     best = run.head.body(rows).softmax(dim=1).topk(min(5, len(run.products)), dim=1)
-    found = [[run.products[label] for label in labels] for labels in best.indices.tolist()]
-    return outcomes.frame(queries, found, best.values.numpy())
+    found = np.array(run.products, object)[best.indices.numpy()]
+    return outcomes.frame(asked, found, scores=best.values.numpy())
 
 
 def with_lca(tower: Encoder) -> Encoder:

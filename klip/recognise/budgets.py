@@ -21,19 +21,20 @@ LEAST, LONGEST = 2, 512
 """Images of a product to begin with; the most for a linear layer, whose features are there."""
 
 
-def validation(finetuning: Catalogue, products: int = 60, seed: int = 0) -> Catalogue:
+def validation(finetuning: Catalogue, products: int = 60, *, seed: int = 0) -> Catalogue:
     """A set to choose budgets on: `products` seeded validation products of the fine-tuning set.
 
     Each has a packshot (split gallery), held-out photographs (query) and its other
     images (train); the fine-tuning set was loaded with `validation`.
     """
-    judged = finetuning.validation_set(products, seed=seed)
-    train = finetuning.split("train").frame
-    others = train[train["product"].isin(judged["product"]) & ~train["image"].isin(judged["image"])]
-    return finetuning.of(pd.concat([judged.frame, others]))
+    judged, train = finetuning.validation_set(products, seed=seed), finetuning.split("train")
+    others = train["product"].isin(judged["product"]) & ~train["image"].isin(judged["image"])
+    return finetuning.of(pd.concat([judged.frame, train.frame[others]]))
 
 
-def curve(recipe: Recipe, tower: Encoder, held: Catalogue, most: int, **given: Any) -> pd.DataFrame:
+def curve(
+    recipe: Recipe, tower: Encoder, *, held: Catalogue, most: int, **given: Any
+) -> pd.DataFrame:
     """Held-out top-1 of a row against its budget: 2, 4, 8 ... images per product, each a run.
 
     It ends when two doublings in a row have brought no rise, or before a run would see
@@ -45,13 +46,15 @@ def curve(recipe: Recipe, tower: Encoder, held: Catalogue, most: int, **given: A
     features = None
     if recipe.changes["rates"] == "frozen":
         how = FinetuneConfig(**{"depth": LEAST} | given)
-        features = baselines.embed(tower, baselines.training_images(recipe, held), how)
+        features = baselines.embed(tower, baselines.training_images(recipe, held), how=how)
         most = LONGEST * products
     options = {name: given[name] for name in ("precision", "workers") if name in given}
     rows, means, budget = [], [], LEAST
     while budget == LEAST or budget * products <= most:
-        run = baselines.fit(recipe, tower, held, budget, progress=False, features=features, **given)
-        frame = baselines.answer(recipe, run, held, **options)
+        run = baselines.fit(
+            recipe, tower, catalogue=held, budget=budget, features=features, **given
+        )
+        frame = baselines.answer(run, held, **options)
         means.append(metrics.score(frame).top1)
         interval = metrics.bootstrap_products(frame)
         rows.append((recipe.row, budget, budget * products, means[-1], *interval))

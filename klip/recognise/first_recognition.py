@@ -17,11 +17,11 @@ from klip.recognise.gallery import Gallery
 def arrivals(
     encoder: Encoder,
     catalogue: Catalogue,
+    *,
     number: int = 20,
     rule: str = "first",
-    views: int = 8,
     seed: int = 0,
-    **options: Any,
+    **build: Any,
 ) -> pd.DataFrame:
     """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
 
@@ -30,19 +30,19 @@ def arrivals(
     NaN: none).
     """
     packshots, queries = catalogue.pick(rule, seed)
-    shown = packshots.frame.assign(file=packshots.files)
-    asked = queries.frame.assign(file=queries.files)
-    known = shown["product"].isin(asked["product"])
+    shown = packshots.assign(file=packshots.files).frame
+    asked_for = queries.assign(file=queries.files).frame
+    known = shown["product"].isin(asked_for["product"])
     order = np.random.default_rng(seed).permutation(shown.index[known])[:number]
     rows = []
     with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
-        full = Gallery.build(encoder, packshots, views, seed, **options)
+        full = Gallery.build(encoder, packshots, seed=seed, **build)
         for product, packshot in shown.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()
             gallery.add(product, [packshot])
             added, asked, seconds = time.perf_counter() - started, 0, np.nan
-            for query in asked.loc[asked["product"] == product, "file"]:
+            for query in asked_for.loc[asked_for["product"] == product, "file"]:
                 asked += 1
                 if gallery.classify([query], top=1)["product"][0] == product:
                     seconds = time.perf_counter() - started

@@ -1,9 +1,6 @@
-"""The file of a gallery: safetensors, with owners and settings as JSON in its metadata."""
-
-from __future__ import annotations
+"""The file of a gallery: safetensors, its owners and settings as JSON in the metadata."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,8 @@ FORMAT = "klip-gallery-1"
 
 
 def write(
-    path: Path, embeddings: Tensor, descriptors: Sequence[np.ndarray] | None, told: dict[str, Any]
-) -> None:
+    path: Path, embeddings: Tensor, *, descriptors: list[np.ndarray] | None, told: dict[str, Any]
+) -> Path:
     """Write it whole or not at all."""
     head = {"format": FORMAT, "gallery": json.dumps(told, ensure_ascii=False)}
     tensors = {"embeddings": embeddings}
@@ -29,20 +26,21 @@ def write(
         counts = [len(rows) for rows in descriptors]
         tensors["keypoints"] = torch.tensor(counts, dtype=torch.int32)
     write_tensors(path, tensors, facts=head)
+    return path
 
 
 def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:
-    """Embeddings, descriptors (None: the gallery keeps none), and what was told of them."""
+    """Embeddings, descriptors (None: there are none), and what was told of them."""
     if not path.is_file():
         raise FileNotFoundError(f"gallery {path} is missing; `klip gallery build` writes one")
     try:
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}
-            if head.get("format") != FORMAT:
-                raise ValueError(f"gallery: {path} is no gallery; `klip gallery build` writes one")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
         raise ValueError(f"gallery: {path} is not a whole safetensors file ({error})") from None
+    if head.get("format") != FORMAT:
+        raise ValueError(f"gallery: {path} is no gallery; `klip gallery build` writes one")
     descriptors = None
     if "descriptors" in tensors:  # galleries from before re-ranking have none
         rows = tensors["descriptors"].split(tensors["keypoints"].tolist())

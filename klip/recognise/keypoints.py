@@ -4,12 +4,10 @@ These are the floors of the tables (related work in the paper's §2).
 Axes: N descriptors of a query, G of a packshot, P products in the order of the gallery.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +15,6 @@ import cv2
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from klip.data.catalogue import Catalogue
 from klip.data.images import read
@@ -29,12 +26,11 @@ win by mere number."""
 SIFT_SIDE, BRISK_SIDE = 160, 256
 """Pixels of the longer side, so that thumbnails and large photographs meet in scale.
 
-Like the numbers above, SIFT_CONTRAST, BRISK_THRESHOLD and HSV_BINS they were chosen on
-ten seeded crops of the first 20 products of GroZi-120 each (200 of its queries) and
-three training photographs of each of GroceryStore's.  On eight crops of its products 1
-to 60 each and the same photographs nothing was better for SIFT on both: 256 pixels, as
-many keypoints of packshots, equalised contrast (CLAHE), no enlarging, half the
-contrast."""
+All of these numbers were chosen on ten seeded crops of the first 20 products of
+GroZi-120 each (200 of its queries) and three training photographs of each of
+GroceryStore's.  On eight crops of its products 1 to 60 each and the same photographs
+nothing was better for SIFT on both: 256 pixels, as many keypoints of packshots,
+equalised contrast (CLAHE), no enlarging, half the contrast."""
 SIFT_CONTRAST = 0.02
 """Half of OpenCV's default: shop video is dark."""
 BRISK_THRESHOLD = 20
@@ -48,46 +44,6 @@ TURN, GROWTH = 21, 12
 """Matches agree up to 30 degrees and three quarters of an octave (A)."""
 
 
-def evaluate(
-    catalogue: Catalogue,
-    method: str = "sift",
-    rule: str = "first",
-    seed: int = 0,
-    workers: int = 2,
-    progress: bool = False,
-) -> pd.DataFrame:
-    """Classify a set's queries against one packshot per product; an outcome frame.
-
-    Queries and packshots are those of `evaluation.evaluate`.  similarity: the winner's
-    votes (no upper bound), or of `hsv` the intersection in 0..1.  Equal scores go to
-    the earlier product: an image without keypoints has similarity 0 and gets the
-    gallery's first.
-    """
-    methods = {
-        "sift": (partial(sift, most=PACKSHOT), sift, sift_scores),
-        "brisk": (partial(brisk, most=PACKSHOT), brisk, brisk_scores),
-        "hsv": (hsv_histogram, hsv_histogram, intersections),
-    }
-    if method not in methods:
-        raise ValueError(f"keypoints: method must be one of {', '.join(methods)}, got {method!r}")
-    look_at_packshot, look, compare = methods[method]
-    packshots, asked = catalogue.pick(rule, seed)
-    names = packshots["product"].to_numpy(object)
-    with threads(workers) as pool:
-        seen = pool.map(lambda file: look_at_packshot(read(file)), packshots.files)
-        scores_of = compare(list(seen))
-
-        def answer(file: Path) -> tuple[list[str], np.ndarray]:
-            scores = scores_of(look(read(file)))
-            best = np.argsort(-scores, kind="stable")[:5]
-            return names[best].tolist(), scores[best]
-
-        found = pool.map(answer, asked.files)
-        found = list(tqdm(found, method, len(asked), disable=not progress))
-    products, scores = zip(*found, strict=True)
-    return outcomes.frame(asked, products, np.array(scores))
-
-
 def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]:
     """Keypoints of packshots as `sift` gives them, at most PACKSHOT of an image."""
     with threads(workers) as pool:
@@ -97,10 +53,6 @@ def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]
 @contextmanager
 def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """A pool in which OpenCV and BLAS keep to one thread each, lest pools compete."""
-    if not isinstance(workers, int) or workers < 1:
-        raise ValueError(
-            f"keypoints: workers must be a whole number of at least 1, got {workers!r}"
-        )
     before = cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)
@@ -136,10 +88,16 @@ def sift(image: np.ndarray, most: int = QUERY) -> np.ndarray:
     return rows[:most].astype(np.uint8)  # equals may exceed most
 
 
-def root_sift(descriptors: np.ndarray) -> np.ndarray:
-    """RootSIFT (Arandjelovic & Zisserman 2012): float32 rows of length 1, or all 0."""
-    total = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
-    return np.sqrt(descriptors / np.where(total > 0, total, 1))
+@cache
+def _brisk() -> cv2.Feature2D:
+    """The detector, made once: its table of sampling patterns takes longer than an image."""
+    extra = getattr(cv2, "xfeatures2d", cv2)
+    if not hasattr(extra, "BRISK_create"):
+        raise ImportError(
+            f"keypoints: this OpenCV {cv2.__version__} has no BRISK (since 5.0 among the extra modules); "
+            "install opencv-contrib-python-headless in place of opencv-python-headless"
+        )
+    return extra.BRISK_create(BRISK_THRESHOLD)
 
 
 def brisk(image: np.ndarray, most: int = QUERY) -> np.ndarray:
@@ -152,57 +110,28 @@ def brisk(image: np.ndarray, most: int = QUERY) -> np.ndarray:
 
 def hsv_histogram(image: np.ndarray) -> np.ndarray:
     """Shares of an RGB image's pixels by quarter, hue, saturation and value: (4 * bins,)."""
-    height, width = image.shape[:2]
-    cell = (2 * np.arange(height) // height)[:, None] * 2 + 2 * np.arange(width) // width
-    channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.intp))
-    for channel, bins, below in zip(channels, HSV_BINS, (180, 256, 256), strict=True):
-        cell = cell * bins + channel * bins // below
-    return np.bincount(cell.ravel(), minlength=4 * int(np.prod(HSV_BINS))) / cell.size
-
-
-def vote(
-    distances: np.ndarray,
-    farthest: float,
-    turns: np.ndarray | None = None,
-    growths: np.ndarray | None = None,
-) -> np.ndarray:
-    """Weight of each product (P,): every descriptor votes for its nearest product.
-
-    A vote weighs its margin to the second, which is `farthest` away if there is one
-    product.  distances, turns and growths (N, P) are those of each product's nearest
-    descriptor.  With the last two only matches that agree in both count, those with one
-    of them as the middle that are worth most (weak geometric consistency, Jegou et al.
-    2008): a package is seen from one side, at one distance.
-    """
-    two = np.column_stack([distances, np.full(len(distances), farthest)])
-    near, second = np.partition(two, 1, axis=1)[:, :2].T
-    # A matrix product rounds equal columns differently; equal packshots have no margin.
-    margin = np.where(second**2 - near**2 < TIE, 0, second - near)
-    winner = distances.argmin(axis=1)
-    if turns is None or growths is None:
-        return np.bincount(winner, margin, distances.shape[1])
-    votes = np.zeros(distances.shape[1])
-    for product in np.unique(winner):
-        own = winner == product
-        turn, growth = turns[own, product], growths[own, product]
-        turned = np.abs((turn[:, None] - turn + 128) % 256 - 128)  # a circle has 256
-        grown = np.abs(growth[:, None] - growth)
-        agree = (turned <= TURN) & (grown <= GROWTH)  # row by row, with each as the middle
-        votes[product] = (agree @ margin[own]).max()
-    return votes
+    pixels, counts = cv2.cvtColor(image, cv2.COLOR_RGB2HSV), []
+    for half in np.array_split(pixels, 2):
+        for quarter in np.array_split(half, 2, axis=1):
+            rows = quarter.reshape(-1, 3)
+            counts.append(np.histogramdd(rows, HSV_BINS, ((0, 180), (0, 256), (0, 256)))[0])
+    return np.ravel(counts) / (pixels.size // 3)
 
 
 class Print(NamedTuple):
     """The keypoints of an image, ready to be compared."""
 
-    roots: np.ndarray  # RootSIFT, (N, 128) float32
+    roots: np.ndarray  # (N, 128) float32
     angles: np.ndarray  # (N,) int16
     sizes: np.ndarray
 
 
 def prepared(rows: np.ndarray) -> Print:
-    """Rows of `sift` as a Print."""
-    return Print(root_sift(rows[:, :-2]), *rows[:, -2:].T.astype(np.int16))
+    """Rows of `sift` as a Print; RootSIFT (Arandjelovic & Zisserman 2012): of length 1, or all 0."""
+    descriptors = rows[:, :-2]
+    total = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
+    roots = np.sqrt(descriptors / np.where(total > 0, total, 1))
+    return Print(roots, *rows[:, -2:].T.astype(np.int16))
 
 
 def match(query: Print, packshot: Print) -> np.ndarray:
@@ -217,53 +146,89 @@ def match(query: Print, packshot: Print) -> np.ndarray:
     return np.stack([distance, turns, growths])
 
 
-def agreed(matches: Sequence[np.ndarray]) -> np.ndarray:
-    """Votes (P,) of the matches (3, N) of one query with each of P products."""
-    distances, turns, growths = np.stack(matches, axis=2)
-    return vote(distances, SIFT_FARTHEST, turns, growths)
+def vote(matches: np.ndarray, farthest: float = SIFT_FARTHEST) -> np.ndarray:
+    """Weight of each product (P,): every descriptor votes for its nearest product.
 
-
-def sift_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a query's rows of `sift` to the votes (P,); gallery: rows per product."""
-    prints = [prepared(rows) for rows in gallery]
-
-    def scores(rows: np.ndarray) -> np.ndarray:
-        query = prepared(rows)
-        return agreed([match(query, own) for own in prints])
-
-    return scores
-
-
-def brisk_scores(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a query's descriptors (N, 64) to the votes (P,), by Hamming distance."""
-
-    def scores(query: np.ndarray) -> np.ndarray:
-        distances = np.full((len(query), len(gallery)), BRISK_FARTHEST)
-        for product, rows in enumerate(gallery):
-            if len(query) and len(rows):
-                hamming = {"normType": cv2.NORM_HAMMING, "K": 1}
-                nearest, _ = cv2.batchDistance(query, rows, cv2.CV_32S, **hamming)
-                distances[:, product] = nearest[:, 0]
-        return vote(distances, BRISK_FARTHEST)
-
-    return scores
-
-
-def intersections(gallery: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a histogram to its intersection with each packshot's (P,): Swain &
-    Ballard 1991.
+    matches (3, N, P): distance, turn and growth to each product's nearest descriptor.
+    A vote weighs its margin to the second product, which is `farthest` away if there is
+    one product.  Only matches that agree in turn and growth count, those with one of
+    them as the middle that are worth most (weak geometric consistency, Jegou et al.
+    2008): a package is seen from one side, at one distance.
     """
-    every = np.stack(gallery)
-    return lambda query: np.minimum(every, query).sum(axis=1)
+    distances, turns, growths = matches
+    two = np.column_stack([distances, np.full(len(distances), farthest)])
+    near, second = np.partition(two, 1, axis=1)[:, :2].T
+    # A matrix product rounds equal columns differently; equal packshots have no margin.
+    margin = np.where(second**2 - near**2 < TIE, 0, second - near)
+    winner = distances.argmin(axis=1)
+    votes = np.zeros(distances.shape[1])
+    for product in np.unique(winner):
+        own = winner == product
+        turn, growth = turns[own, product], growths[own, product]
+        turned = np.abs((turn[:, None] - turn + 128) % 256 - 128)  # a circle has 256
+        grown = np.abs(growth[:, None] - growth)
+        agree = (turned <= TURN) & (grown <= GROWTH)  # row by row, with each as the middle
+        votes[product] = (agree @ margin[own]).max()
+    return votes
 
 
-@cache
-def _brisk() -> cv2.Feature2D:
-    """The detector, made once: its table of sampling patterns takes longer than an image."""
-    extra = getattr(cv2, "xfeatures2d", cv2)
-    if not hasattr(extra, "BRISK_create"):
-        raise ImportError(
-            f"keypoints: this OpenCV {cv2.__version__} has no BRISK (since 5.0 among the extra modules); "
-            "install opencv-contrib-python-headless in place of opencv-python-headless"
-        )
-    return extra.BRISK_create(BRISK_THRESHOLD)
+def sift_votes(query: Print, packshots: Sequence[Print]) -> np.ndarray:
+    """Votes (P,) of a query's keypoints among P packshots."""
+    return vote(np.stack([match(query, own) for own in packshots], axis=2))
+
+
+def brisk_votes(query: np.ndarray, packshots: Sequence[np.ndarray]) -> np.ndarray:
+    """Votes (P,) of a query's descriptors (N, 64), by Hamming distance."""
+    matches = np.zeros((3, len(query), len(packshots)))  # nothing is known of turns
+    matches[0] = BRISK_FARTHEST
+    for product, rows in enumerate(packshots):
+        if len(query) and len(rows):
+            nearest, _ = cv2.batchDistance(query, rows, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
+            matches[0, :, product] = nearest[:, 0]
+    return vote(matches, BRISK_FARTHEST)
+
+
+def intersections(query: np.ndarray, packshots: Sequence[np.ndarray]) -> np.ndarray:
+    """Common shares (P,) of a histogram and each packshot's (Swain & Ballard 1991)."""
+    return np.minimum(packshots, query).sum(axis=1)
+
+
+METHODS = {
+    "sift": (lambda image, most: prepared(sift(image, most)), sift_votes),
+    "brisk": (brisk, brisk_votes),
+    "hsv": (lambda image, _most: hsv_histogram(image), intersections),
+}
+"""What is seen of an image, and how a query is compared with the packshots."""
+
+
+def evaluate(
+    catalogue: Catalogue,
+    method: str = "sift",
+    *,
+    rule: str = "first",
+    seed: int = 0,
+    workers: int = 2,
+) -> pd.DataFrame:
+    """Classify a set's queries against one packshot per product; an outcome frame.
+
+    Queries and packshots are those of `evaluation.evaluate`.  similarity: the winner's
+    votes (no upper bound), or of `hsv` the intersection in 0..1.  Equal scores go to
+    the earlier product: an image without keypoints has similarity 0 and gets the
+    gallery's first.
+    """
+    if method not in METHODS:
+        raise ValueError(f"keypoints: method must be one of {', '.join(METHODS)}, got {method!r}")
+    look, compare = METHODS[method]
+    packshots, asked = catalogue.pick(rule, seed)
+    with threads(workers) as pool:
+        seen = list(pool.map(lambda file: look(read(file), PACKSHOT), packshots.files))
+
+        def best_of(file: Path) -> tuple[np.ndarray, np.ndarray]:
+            """Places of the first five packshots, and their scores."""
+            scores = compare(look(read(file), QUERY), seen)
+            best = np.argsort(-scores, kind="stable")[:5]
+            return best, scores[best]
+
+        places, scores = map(np.array, zip(*pool.map(best_of, asked.files), strict=True))
+    products = packshots["product"].to_numpy(object)[places]  # (Q, up to 5)
+    return outcomes.frame(asked, products, scores=scores)

@@ -12,13 +12,12 @@ from typing import Any
 
 import open_clip
 import pandas as pd
-import torch
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from klip.data.catalogue import Catalogue
-from klip.model import encoder, hub
+from klip.model import hub
 from klip.model.encoder import Encoder
 from klip.recognise import evaluation
 from klip.recognise.gallery import Gallery
@@ -76,7 +75,8 @@ def load(model: str) -> tuple[nn.Module, Any]:
     arch, _, tag = model.partition(":")
     if not tag or arch == "timm":
         raise ValueError(
-            f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of open_clip"
+            f"prompts: {model} has no text tower at hand; accepted are nano and ARCH:TAG of "
+            "open_clip"
         )
     if arch in ("hf-hub", "local-dir"):
         made = open_clip.create_model(model, require_pretrained=True)
@@ -87,22 +87,21 @@ def load(model: str) -> tuple[nn.Module, Any]:
     return open_clip.create_model(arch, file, force_quick_gelu=quick).eval(), tokenizer(arch)
 
 
-@torch.no_grad()
-def embed(model: nn.Module, tokenize: Any, products: list[str]) -> Tensor:
-    """Unit rows (P, D): the mean of each product's prompts."""
-    rows = []
-    for product in products:
-        tokens = tokenize([template.format(words(product)) for template in TEMPLATES])  # (T, L)
-        rows.append(nn.functional.normalize(model.encode_text(tokens).float(), dim=1).mean(dim=0))
-    return nn.functional.normalize(torch.stack(rows), dim=1)
+def embed(model: str, products: list[str]) -> Tensor:
+    """Unit rows (P, D): the mean of each product's prompts, by the text tower of `model`."""
+    names = [words(product) for product in products]
+    # A name at a time, so that its row does not depend on its neighbours.
+    rows = open_clip.build_zero_shot_classifier(*load(model), names, TEMPLATES, 1)  # (D, P)
+    return rows.T.contiguous()
 
 
 def evaluate(
     tower: Encoder,
     model: str,
+    *,
     catalogue: Catalogue,
     embeddings: Tensor | None = None,
-    **options: Any,
+    **reading: Any,
 ) -> pd.DataFrame:
     """Outcome frame of a set by its product names; `tower` is the image tower of `model`.
 
@@ -112,9 +111,7 @@ def evaluate(
     if reason:
         raise ValueError(f"prompts: {catalogue.name} cannot be asked by name: {reason}")
     _, asked = catalogue.pick()
-    evaluation.check_rows(embeddings, asked)
-    if embeddings is None:
-        embeddings = encoder.embed(tower, asked, **options)
     products = sorted(set(asked["product"]))
-    gallery = Gallery(embed(*load(model), products), products, products, {})
-    return evaluation.outcome(gallery, asked, embeddings)
+    meta = {"precision": "auto"}
+    gallery = Gallery(embed(model, products), products, products, meta, tower, reading=reading)
+    return evaluation.outcome(gallery, asked, embeddings=embeddings)

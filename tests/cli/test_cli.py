@@ -229,7 +229,7 @@ def test_gallery_from_build_to_classify(work):
     assert [row["product"] for row in rows if row["rank"] == 1] == ["tea", "soup", "soup", "soup"]
     assert set(rows[0]) == {"query", "rank", "product", "similarity", "packshot", "unknown"}
     assert not any(row["unknown"] for row in rows)  # no threshold was chosen
-    table = done("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--k", 3)
+    table = done("gallery", "classify", "g.safetensors", "shop/tea/2.png", "--top", 1)
     assert "tea/2.png" in table and "1.000" in table and table.count("\n") == 2
 
     assert "3 products, 18 rows" in done("gallery", "remove", "g.safetensors", "tea")
@@ -481,9 +481,12 @@ BAD = {
     "weight without re-ranking": ((*EVALUATE, "--weight", "1"), "--weight and --first want it"),
     "weight below 0": (
         (*RERANK, "keypoints", "--weight", "-1"),
-        "weight must be a number of at least 0",
+        "weight must be greater than or equal to 0",
     ),
-    "no first": ((*RERANK, "keypoints", "--first", "0"), "first must be a whole number"),
+    "no first": (
+        (*RERANK, "keypoints", "--first", "0"),
+        "first must be greater than or equal to 1",
+    ),
     "missing folder": (("evaluate", "--set", "./nowhere"), "nowhere is missing"),
     "missing set": (("evaluate", "--set", "grozi-120", "--json", "o.json"), "inVitro"),
     "unknown set": (("evaluate", "--set", "grozi-121"), "grozi-120"),
@@ -556,7 +559,7 @@ def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
         (("add", "g", "new", "void"), "holds no image"),
         (("remove", "g", "te"), "did you mean 'tea'"),
         (("classify", "g", "bad.png"), "bad.png"),
-        (("classify", "g", "shop/tea/1.png", "--k", "99"), "k must be between 1 and its 12 rows"),
+        (("classify", "g", "shop/tea/1.png", "--top", "0"), "greater than or equal to 1"),
         (("classify", "g", "shop/tea/1.png", "--unknown-below", "95"), "between -2 and 2, got 95"),
         (("classify", "g", "shop/tea/1.png", "--score", "margin"), "no threshold for it"),
         (("calibrate", "g", "few"), "at least 4 products with a packshot and queries, got 3"),

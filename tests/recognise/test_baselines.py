@@ -68,16 +68,14 @@ def towers():
 
 def fit(row, towers, shelf, budget=16, **more):
     tower = towers["clip" if ROWS[row].tower == "clip" else "resnext"]
-    return baselines.fit(
-        ROWS[row], tower, shelf, budget, progress=False, cache=False, **QUICK | more
-    )
+    return baselines.fit(ROWS[row], tower, catalogue=shelf, budget=budget, **QUICK | more)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_recipe_trains_and_answers_all_queries(row, towers, shelf):
     run = fit(row, towers, shelf, budget=4)
-    frame = baselines.answer(ROWS[row], run, shelf, views=1, precision="fp32")
-    assert frame["image"].tolist() == shelf.loc[shelf["split"] == "query", "image"].tolist()
+    frame = baselines.answer(run, shelf, views=1, precision="fp32")
+    assert frame["image"].tolist() == shelf.queries()["image"].tolist()
     assert {"predicted", "top1", "top5", "similarity"} <= set(frame) and frame["top5"].all()
     assert run.history["images"].iloc[-1] == 16 and run.config.images == 16
 
@@ -98,7 +96,7 @@ def test_packshots_alone_are_trained_on_or_the_whole_training_split(shelf):
     assert len(whole) == 12 and not whole["image"].str.startswith("query").any()
     assert set(packshots["split"]) == set(whole["split"]) == {"train"}
     assert baselines.missing(ROWS["ResNet on the full training split"], shelf) == ""
-    poor = shelf[shelf["split"] != "train"]
+    poor = shelf.split("gallery", "query")
     assert (
         baselines.missing(ROWS["ResNet on the full training split"], poor)
         == "the set has no training images"
@@ -176,7 +174,7 @@ def test_a_row_is_labelled_by_what_it_stands_on(towers, name, arch, row, shown):
         towers["resnext"].tower, towers["resnext"].preprocess, name=name, arch=arch, config=TIMM
     )
     assert baselines.label(row, {"resnext": tower, "semi": tower, "clip": towers["clip"]}) == shown
-    found = baselines.place("capg-like", row, {"resnext": tower, "semi": tower})
+    found = baselines.place("capg-like", row, backbone={"resnext": tower, "semi": tower})
     assert found == ("capg-like" if row == shown else f"capg-like on {name}")
 
 
@@ -213,15 +211,13 @@ def test_rows_under_their_own_frozen_backbone():
 def test_a_classifier_learns_four_colours(towers, shelf):
     row = "ResNeXt, full fine-tuning"
     run = fit(row, towers, shelf, budget=160)
-    assert baselines.answer(ROWS[row], run, shelf, precision="fp32")["top1"].all()
+    assert baselines.answer(run, shelf, precision="fp32")["top1"].all()
 
 
 def test_the_answer_is_the_most_probable_product_of_the_head(towers, shelf):
     run = fit("ResNeXt + MaxEnt", towers, shelf, budget=4)
-    queries = shelf[shelf["split"] == "query"].reset_index(drop=True)
-    queries.attrs = shelf.attrs
-    frame = baselines.classify(run, queries, precision="fp32")
-    rows = encoder.embed(run.encoder, queries, precision="fp32", unit=False)
+    frame = baselines.answer(run, shelf, precision="fp32")
+    rows = encoder.embed(run.encoder, shelf.queries(), precision="fp32", unit=False)
     for row, found in zip(rows, frame.itertuples(), strict=True):
         logits = [
             float(w @ row + b)
@@ -242,11 +238,3 @@ def test_lca_changes_no_feature_at_the_start_and_leaves_the_tower_alone(towers):
     assert towers["resnext"].tower.lca is None
     with pytest.raises(ValueError, match="LCA: wants the last map of a timm tower, got tiny"):
         baselines.with_lca(towers["clip"])
-
-
-def test_only_a_softmax_head_classifies(towers, shelf):
-    run = fit("hierarchical triplets, store-like augmentation", towers, shelf, budget=4)
-    with pytest.raises(
-        ValueError, match="only a softmax head classifies by itself, got triplet; use evaluation"
-    ):
-        baselines.classify(run, shelf)

@@ -1,5 +1,7 @@
 """Budgets of the trained baselines: the rule on made-up curves, and the products that it is applied to."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,11 +22,11 @@ def made_up(monkeypatch):
     def pretend(*means):
         tried = []
 
-        def fit(recipe, tower, held, budget, **given):
+        def fit(recipe, tower, *, catalogue, budget, **given):
             tried.append(budget)
             return budget
 
-        def answer(recipe, run, held, **options):
+        def answer(run, held, **options):
             right = round(100 * means[len(tried) - 1])
             return pd.DataFrame(
                 {
@@ -36,7 +38,7 @@ def made_up(monkeypatch):
 
         monkeypatch.setattr(baselines, "fit", fit)
         monkeypatch.setattr(baselines, "answer", answer)
-        monkeypatch.setattr(baselines, "embed", lambda *given: None)
+        monkeypatch.setattr(baselines, "embed", lambda *given, how: None)
         return tried
 
     return pretend
@@ -51,7 +53,7 @@ def held(products):
         ],
         columns=["image", "product", "split"],
     )
-    return Catalogue(frame, "", "held")
+    return Catalogue(frame, name="held")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def held(products):
     ],
 )
 def test_the_budget_is_where_a_curve_stops_rising(made_up, means, most, tried, chosen, rising):
-    found, table = made_up(*means), budgets.curve(WHOLE, None, held(10), most)
+    found, table = made_up(*means), budgets.curve(WHOLE, None, held=held(10), most=most)
     assert found == table["budget"].tolist() == tried
     assert table["mean"].tolist() == pytest.approx(means[: len(tried)])
     assert table["images"].tolist() == [10 * budget for budget in tried]
@@ -90,46 +92,43 @@ def test_the_budget_is_where_a_curve_stops_rising(made_up, means, most, tried, c
 
 def test_a_linear_layer_is_not_held_back_by_the_images_of_a_run(made_up):
     tried = made_up(*np.linspace(0.1, 0.9, 20))
-    table = budgets.curve(LINEAR, None, held(10), 20)
+    table = budgets.curve(LINEAR, None, held=held(10), most=20)
     assert tried == [2, 4, 8, 16, 32, 64, 128, 256, 512] and table["rising"].all()
 
 
 def test_validation_products_have_a_packshot_and_unseen_photographs():
     rows = [(f"{n}_{k}", f"p{n}", "val" if k > 3 else "train") for n in range(9) for k in range(6)]
     rows += [("lonely", "p9", "train")]
-    finetuning = pd.DataFrame(rows, columns=["image", "product", "split"])
-    finetuning.attrs.update(root="here", name="range")
+    frame = pd.DataFrame(rows, columns=["image", "product", "split"])
+    finetuning = Catalogue(frame, Path("here"), "range")
     found = budgets.validation(finetuning, products=5)
     assert found["product"].nunique() == 5 and "p9" not in set(found["product"])
     assert not found["image"].duplicated().any()
-    sizes = found.groupby(["product", "split"]).size().unstack()
+    sizes = found.frame.groupby(["product", "split"]).size().unstack()
     assert sizes[["gallery", "query", "train"]].to_numpy().tolist() == [[1, 2, 3]] * 5
-    asked = set(found.loc[found["split"] == "query", "image"])
-    assert (
-        asked <= set(finetuning.loc[finetuning["split"] == "val", "image"]) and found.root == "here"
-    )
-    assert (
-        budgets.validation(finetuning, 5).equals(found)
-        and len(budgets.validation(finetuning)) == 9 * 6
-    )
-    assert not budgets.validation(finetuning, 5, seed=1).equals(found)
+    asked = set(found.split("query")["image"])
+    assert asked <= set(finetuning.split("val")["image"]) and found.root == Path("here")
+    assert budgets.validation(finetuning, 5).frame.equals(found.frame)
+    assert len(budgets.validation(finetuning)) == 9 * 6
+    assert not budgets.validation(finetuning, 5, seed=1).frame.equals(found.frame)
     with pytest.raises(ValueError, match="no image of split val; load it with validation=2"):
-        budgets.validation(finetuning[finetuning["split"] == "train"])
+        budgets.validation(finetuning.split("train"))
 
 
 def test_a_curve_of_real_runs(tmp_path, picture, one_thread):
-    frame = held(3)
+    few = held(3)
     for number, colour in enumerate([(220, 30, 30), (30, 200, 40), (30, 40, 220)]):
         for split in ("gallery", "query"):
             picture(tmp_path / f"{split}{number}.png", colour, (32, 32))
-    frame["image"] += ".png"
-    frame.root = str(tmp_path)
+    few = Catalogue(few.frame.assign(image=few["image"] + ".png"), tmp_path)
     vit = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
     tower = encoder.build(
         {"embed_dim": 16, "vision_cfg": vit},
         Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3),
         name="tiny",
     )
-    table = budgets.curve(LINEAR, tower, frame, 6, workers=0, precision="fp32", batch_size=4)
+    table = budgets.curve(
+        LINEAR, tower, held=few, most=6, workers=0, precision="fp32", batch_size=4
+    )
     assert table["budget"].tolist()[:3] == [2, 4, 8] and table["mean"].between(0, 1).all()
     assert table["chosen"].sum() == 1 and set(table["row"]) == {LINEAR.row}

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from klip.data.catalogue import Catalogue
 from klip.model import encoder
 from klip.recognise import prompts
 
@@ -36,7 +37,7 @@ def test_products_with_numbers_only_have_a_reason():
 
 def test_a_product_is_the_mean_of_its_prompts():
     model, tokenize = prompts.load("nano")
-    rows = prompts.embed(model, tokenize, ["red-box", "tea"])
+    rows = prompts.embed("nano", ["red-box", "tea"])
     with torch.no_grad():
         each = [
             model.encode_text(tokenize([template.format("red box")]))[0]
@@ -59,9 +60,11 @@ def test_photographs_are_named_by_the_nearest_text():
     asked = pd.concat(
         [asked, asked.tail(1).assign(product="blue-soap", image="b2")], ignore_index=True
     )
-    asked.attrs.update(root="", name="shelf")
-    texts = prompts.embed(*prompts.load("nano"), ["blue-soap", "red-tea"])
-    frame = prompts.evaluate(tower, "nano", asked, embeddings=torch.stack([texts[1], texts[1]]))
+    asked = Catalogue(asked, name="shelf")
+    texts = prompts.embed("nano", ["blue-soap", "red-tea"])
+    frame = prompts.evaluate(
+        tower, "nano", catalogue=asked, embeddings=torch.stack([texts[1], texts[1]])
+    )
     assert frame["predicted"].tolist() == ["red-tea", "red-tea"] and frame["top1"].tolist() == [
         True,
         False,
@@ -76,8 +79,8 @@ def test_what_has_no_text_is_one_sentence(tmp_path):
     ):
         prompts.load(str(tmp_path / "mine.safetensors"))
     numbers = pd.DataFrame({"image": ["a"], "product": ["1"], "split": ["query"]})
-    numbers.name = "grozi-120"
+    numbers = Catalogue(numbers, name="grozi-120")
     with pytest.raises(
         ValueError, match="grozi-120 cannot be asked by name: its products have numbers"
     ):
-        prompts.evaluate(encoder.load("nano"), "nano", numbers)
+        prompts.evaluate(encoder.load("nano"), "nano", catalogue=numbers)

@@ -1,5 +1,7 @@
 """Re-ranking against plain loops over its definition, and galleries that keep descriptors."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -60,6 +62,11 @@ def shop(tmp_path):
     return Catalogue(frame, tmp_path, "shop")
 
 
+def reranked(shop, frame, how):
+    voted = rerank.votes([frame], [how.first], root=shop.root)
+    return rerank.reranked([frame], voted, how=how)[0]
+
+
 def by_loops(image, ranked, cosines, packshots, how, votes_by_loop):
     """(product, packshot, similarity) of all kept products, best first, from the definition in plain Python."""
     first = range(min(how.first, len(ranked)))
@@ -73,11 +80,18 @@ def by_loops(image, ranked, cosines, packshots, how, votes_by_loop):
 
 
 @pytest.mark.parametrize(
-    "how", [Rerank(0.3, 4), Rerank(1.0, 50), Rerank(0.5, 1), Rerank(0.0, 5)], ids=str
+    "how",
+    [
+        Rerank(weight=0.3, first=4),
+        Rerank(weight=1.0, first=50),
+        Rerank(weight=0.5, first=1),
+        Rerank(weight=0.0, first=5),
+    ],
+    ids=str,
 )
 def test_frames_and_galleries_follow_the_definition(shop, tmp_path, how, agreeing_votes_by_loop):
     frame = evaluation.evaluate(COLOURS, shop, views=2, keep=how.first)
-    (found,) = rerank.evaluate([frame], how)
+    found = reranked(shop, frame, how)
     gallery = Gallery.build(COLOURS, shop.packshots(), views=2, keypoints=True)
     told = gallery.classify([tmp_path / image for image in frame["image"]], top=3, rerank=how)
     for row, own, (_, best) in zip(
@@ -97,39 +111,39 @@ def test_frames_and_galleries_follow_the_definition(shop, tmp_path, how, agreein
             [score for _, _, score in expected[:3]], abs=1e-3
         )
     assert found.columns.tolist() == evaluation.evaluate(COLOURS, shop, views=2).columns.tolist()
-    assert found.attrs["keypoints_ms"] > 0 and found.attrs["votes_ms"] > 0
 
 
 def test_weight_0_is_cosine_alone_and_the_first_alone_stays_first(shop):
     frame = evaluation.evaluate(COLOURS, shop, views=1, keep=6)
-    (plain,) = rerank.evaluate([frame], Rerank(0, 6))
+    plain = reranked(shop, frame, Rerank(weight=0, first=6))
     pd.testing.assert_frame_equal(
         plain.astype({"similarity": "float32"}), frame[plain.columns.tolist()]
     )
-    (alone,) = rerank.evaluate([frame], Rerank(5, 1))
+    alone = reranked(shop, frame, Rerank(weight=5, first=1))
     assert alone["predicted"].tolist() == frame["predicted"].tolist()
 
 
 def test_print_is_read_where_colours_are_equal(shop, tmp_path):
     """Every query is tinted alike, so that the encoder sees little and the keypoints nearly everything."""
-    for row in shop[shop["split"] == "query"].itertuples():
+    for row in shop.split("query").frame.itertuples():
         image = cv2.imread(str(tmp_path / row.image), cv2.IMREAD_GRAYSCALE)
         Image.fromarray(image).save(tmp_path / row.image)
     frame = evaluation.evaluate(COLOURS, shop, views=1, keep=7)
-    (found,) = rerank.evaluate([frame], Rerank(3, 7))
+    found = reranked(shop, frame, Rerank(weight=3, first=7))
     assert found["top1"].sum() >= 12 > frame["top1"].sum()  # of 14; one shows nothing
 
 
 def test_a_query_without_keypoints_keeps_the_order_of_cosine(shop, tmp_path):
     frame = evaluation.evaluate(COLOURS, shop, views=1, keep=7)
-    voted = rerank.votes([frame], [7, 2])
+    voted = rerank.votes([frame], [7, 2], root=shop.root)
     grey = frame.index[frame["image"] == "p3_query0.5.png"][0]
     for first in (2, 7):
         assert (
-            voted.shares[0][first].shape == (14, first) and not voted.shares[0][first][grey].any()
+            voted.shares[0, first].shape == (14, first) and not voted.shares[0, first][grey].any()
         )
-        assert np.delete(voted.shares[0][first], grey, 0).sum(axis=1) == pytest.approx(1)
-    found = rerank.outcome(frame, voted.shares[0][7], 1.0)
+        assert np.delete(voted.shares[0, first], grey, 0).sum(axis=1) == pytest.approx(1)
+    assert voted.keypoints_ms > 0 and voted.votes_ms > 0
+    (found,) = rerank.reranked([frame], voted, how=Rerank(weight=1, first=7))
     assert found.loc[grey, "predicted"] == frame.loc[grey, "predicted"]
     assert found.loc[grey, "similarity"] == pytest.approx(frame.loc[grey, "similarity"])
 
@@ -142,7 +156,9 @@ def test_identical_packshots_share_nothing_and_the_first_of_them_wins(shop, tmp_
         {"p4", "p5", "p6"}
     )
     queries = [tmp_path / "p0_query0.7.png", tmp_path / "p6_query0.7.png"]
-    plain, found = (gallery.classify(queries, rerank=how) for how in (None, Rerank(1, 4)))
+    plain, found = (
+        gallery.classify(queries, rerank=how) for how in (None, Rerank(weight=1, first=4))
+    )
     assert found["product"].tolist() == plain["product"].tolist() == ["p0", "p1", "p2", "p3"] * 2
     assert np.allclose(found["similarity"], plain["similarity"], atol=1e-6)
 
@@ -168,7 +184,7 @@ def test_identical_packshots_share_nothing_and_the_first_of_them_wins(shop, tmp_
     ],
 )
 def test_order(cosine, shares, weight, expected):
-    places, scores = rerank.order(np.array([cosine]), np.array([shares]), weight)
+    places, scores = rerank.order(np.array([cosine]), np.array([shares]), weight=weight)
     assert places.tolist() == [expected]
     full = [c + weight * s for c, s in zip(cosine, [*shares, 0, 0], strict=False)]
     assert scores[0].tolist() == pytest.approx([full[i] for i in expected])
@@ -181,28 +197,30 @@ def test_one_pass_serves_several_encoders_and_numbers(shop):
     other.tower.gain.data[:6] = 0
     frames = [evaluation.evaluate(one, shop, views=1, keep=6) for one in (COLOURS, other)]
     assert frames[0]["products"].tolist() != frames[1]["products"].tolist()
-    together = rerank.votes(frames, [2, 6, 4], workers=3)
-    for frame, shares in zip(frames, together.shares, strict=True):
-        assert sorted(shares) == [2, 4, 6]
-        for first in shares:
-            assert shares[first] == pytest.approx(
-                rerank.votes([frame], [first], 1).shares[0][first], abs=1e-4
-            )
+    together = rerank.votes(frames, [2, 6, 4], root=shop.root, workers=3)
+    assert sorted(together.shares) == [(n, first) for n in (0, 1) for first in (2, 4, 6)]
+    for (number, first), shares in together.shares.items():
+        alone = rerank.votes([frames[number]], [first], root=shop.root, workers=1).shares[0, first]
+        assert shares == pytest.approx(alone, abs=1e-4)
 
 
 def test_sensitivity_and_choice(shop):
     frames = [evaluation.evaluate(COLOURS, shop, views=views, keep=6) for views in (1, 3)]
-    voted = rerank.votes(frames, [1, 3, 6])
-    curve = rerank.sensitivity(frames, voted, [1, 0, 0.5])
+    voted = rerank.votes(frames, [1, 3, 6], root=shop.root)
+    curve = rerank.sensitivity(frames, voted, weights=[1, 0, 0.5])
     assert curve[["weight", "first"]].to_numpy().tolist() == [
         [w, f] for w in (0, 0.5, 1) for f in (1, 3, 6)
     ]
     for row in curve.itertuples():
-        right = [
-            rerank.outcome(frame, own[row.first], row.weight)["top1"].mean()
-            for frame, own in zip(frames, voted.shares, strict=True)
-        ]
+        how = Rerank(weight=row.weight, first=row.first)
+        right = [frame["top1"].mean() for frame in rerank.reranked(frames, voted, how=how)]
         assert row.top1 == pytest.approx(np.mean(right)) and row.low <= row.top1 <= row.high
+    first_alone = rerank.sensitivity(frames[:1], voted, weights=[1])
+    assert first_alone.equals(
+        rerank.sensitivity(
+            frames[:1], rerank.votes(frames[:1], [1, 3, 6], root=shop.root), weights=[1]
+        )
+    )
     best = rerank.choose(curve)
     assert curve.loc[
         (curve["weight"] == best.weight) & (curve["first"] == best.first), "top1"
@@ -213,26 +231,26 @@ def test_equal_choices_go_to_the_lowest_weight_then_to_the_fewest_products():
     curve = pd.DataFrame(
         {"weight": [1, 0.5, 0.5, 0], "first": [5, 20, 10, 5], "top1": [0.7, 0.7, 0.7, 0.6]}
     )
-    assert rerank.choose(curve) == Rerank(0.5, 10)
+    assert rerank.choose(curve) == Rerank(weight=0.5, first=10)
 
 
 @pytest.mark.parametrize(
     "change, word",
     [
-        (lambda frame: rerank.Rerank(-1), "weight must be a number of at least 0"),
-        (lambda frame: rerank.Rerank(float("nan")), "got nan"),
-        (lambda frame: rerank.Rerank(1, 0), "first must be a whole number"),
+        (lambda frame: rerank.Rerank(weight=-1), "weight must be greater than or equal to 0"),
+        (lambda frame: rerank.Rerank(weight=float("nan")), "got nan"),
         (
-            lambda frame: rerank.votes([frame], [8]),
+            lambda frame: rerank.Rerank(weight=1, first=0),
+            "first must be greater than or equal to 1",
+        ),
+        (
+            lambda frame: rerank.votes([frame], [8], root=Path()),
             r"they keep 5; make them by evaluation.evaluate\(..., keep=8\)",
         ),
         (
-            lambda frame: rerank.votes([frame, frame.iloc[::-1]], [5]),
+            lambda frame: rerank.votes([frame, frame.iloc[::-1]], [5], root=Path()),
             "the same queries in the same order",
         ),
-        (lambda frame: rerank.votes([], [5]), "at least one frame"),
-        (lambda frame: rerank.votes([frame], [5, 0]), r"got 1 frames and \[5, 0\]"),
-        (lambda frame: rerank.votes([frame], [5], workers=0), "workers must be a whole number"),
     ],
 )
 def test_what_is_refused(shop, change, word):
@@ -264,7 +282,7 @@ def test_descriptors_come_and_go_with_their_products(shop, tmp_path):
     again.add(
         "p2", [tmp_path / "p2_query0.5.png"]
     )  # two packshots of one product vote for it together
-    found = again.classify([tmp_path / "p2_query0.5.png"], rerank=Rerank(1, 3))
+    found = again.classify([tmp_path / "p2_query0.5.png"], rerank=Rerank(weight=1, first=3))
     assert found["product"][0] == "p2" and found["packshot"][0].endswith("p2_query0.5.png")
     few = again.without({"p0", "p1", "p3", "p4", "p5", "p6"})
     assert len(few.descriptors) == 2 and few.classify(queries[:1], rerank=Rerank())[
@@ -279,7 +297,10 @@ def test_a_packshot_without_keypoints_is_kept_and_gets_no_vote(shop, tmp_path):
     gallery = Gallery.load(gallery.save(tmp_path / "g"), COLOURS)
     assert [len(rows) > 0 for rows in gallery.descriptors] == [True, False] + [True] * 5
     assert (
-        gallery.classify([tmp_path / "p4_query0.7.png"], rerank=Rerank(1, 7))["product"][0] == "p4"
+        gallery.classify([tmp_path / "p4_query0.7.png"], rerank=Rerank(weight=1, first=7))[
+            "product"
+        ][0]
+        == "p4"
     )
 
 
@@ -298,8 +319,7 @@ def test_unknown_goes_by_the_cosine(shop, tmp_path):
     "keep, arguments, word",
     [
         (False, {}, "keeps no keypoints to re-rank by; build it anew with keypoints"),
-        (True, {"k": 3}, "wants k = 1 and the images themselves, got k=3"),
-        (True, {"images": torch.zeros(2, 12)}, "got embeddings"),
+        (True, {"images": torch.zeros(2, 12)}, "wants the images themselves, got embeddings"),
     ],
 )
 def test_a_gallery_that_cannot_re_rank_says_so(shop, tmp_path, keep, arguments, word):
