@@ -7,6 +7,8 @@ packshot each.
     finetune         fine-tuning with ArcFace and block-wise rates (paper 4.1)
     Gallery          embedded packshots; recognises photographs by nearest neighbour (paper 4.2)
     evaluate         how many queries of a catalogue are recognised
+    embed            images as rows of numbers, of which near ones look alike
+    sweep            many runs of one fine-tuning, here or as jobs
 
 All else lives in the rooms, see docs/house.md.
 """
@@ -22,6 +24,8 @@ _FACE = {
     "finetune": ("klip.finetuning.loop", "finetune"),
     "Gallery": ("klip.recognise.gallery", "Gallery"),
     "evaluate": ("klip.recognise.evaluation", "evaluate"),
+    "embed": ("klip.model.encoder", "embed"),
+    "sweep": ("klip.finetuning.sweep", "sweep"),
 }
 __all__ = list(_FACE)
 

@@ -169,6 +169,8 @@ def test_the_public_face():
         "finetune",
         "Gallery",
         "evaluate",
+        "embed",
+        "sweep",
     }
     for name in klip.__all__:
         thing = getattr(klip, name)

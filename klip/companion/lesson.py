@@ -1,13 +1,14 @@
 """What every notebook begins with: its settings, and the sets that they name."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from klip.data import fetch
 from klip.data.catalogue import Catalogue
 from klip.data.loading import load_catalogue
-from klip.settings import config
+from klip.settings import config, paths
 from klip.settings.config import Settings
 
 
@@ -22,6 +23,16 @@ def settings(namespace: Mapping[str, Any]) -> Settings:
 def finetuning_set(given: Settings) -> Catalogue:
     """The set to fine-tune on; two images of each product are kept for validation (§4.1.3)."""
     return load_catalogue(given.finetune_set, given.finetune_folder, validation=2)
+
+
+def relative(files: Sequence[Path]) -> list[str]:
+    """Files of the cache as metrics name them: the cache may move."""
+    return [file.relative_to(paths.CACHE).as_posix() for file in files]
+
+
+def cached(files: Sequence[str]) -> list[Path]:
+    """Files of encoders that another notebook keeps, by what its metrics say."""
+    return [paths.CACHE / file for file in files]
 
 
 def evaluation_sets(given: Settings) -> tuple[dict[str, Catalogue], str]:

@@ -15,6 +15,10 @@ from klip.data.words import named, natural
 
 SHOPS = ("shop", "grozi-like", "capg-like", "rp2k-like")
 """The rendered sets."""
+HEAD, TAIL = 100, 20
+"""Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot",
+Liu et al. 2019)."""
+PARTS = ("head", "middle", "tail")
 RULES = ("first", "web1", "largest", "random", "index")
 
 
@@ -88,6 +92,12 @@ class Catalogue:
         """What a gallery can be chosen from: split gallery, or train if that is empty."""
         return self.split("gallery" if self.frame["split"].eq("gallery").any() else "train")
 
+    def rules(self) -> dict[str, range]:
+        """The rules that tell the packshots of this set apart, and the seeds to try of each."""
+        if self.split("gallery")["product"].duplicated().any():
+            return {"web1": range(1), "largest": range(1), "random": range(5)}
+        return {"first": range(1)}
+
     def queries(self) -> Catalogue:
         """The images that are asked about, the same for every gallery rule."""
         if not self.frame["split"].eq("query").any():
@@ -138,6 +148,21 @@ class Catalogue:
                 stacklevel=3,
             )
         return self if self.counted else self.where(known)
+
+    def counts(self, split: str = "train") -> pd.Series:
+        """Images per product of one split, most first, ties by name."""
+        rows = self.frame[self.frame["split"] == split]
+        if rows.empty:
+            have = sorted(set(self.frame["split"]))
+            raise ValueError(f"counts: no image has split {split!r}; the catalogue has {have}")
+        sizes = rows.groupby(rows["product"].astype(str)).size()
+        return sizes.sort_values(ascending=False, kind="stable").rename("images")
+
+    def parts(self) -> pd.Series:
+        """head, middle or tail for each product that is trained with, in the order of `counts`."""
+        sizes = self.counts()
+        names = np.select([sizes >= HEAD, sizes >= TAIL], PARTS[:2], PARTS[2])
+        return pd.Series(names, index=sizes.index, name="part", dtype=object)
 
     def first(self, most: int) -> Catalogue:
         """The first images of each product, `most` of them at most."""

@@ -11,36 +11,19 @@ import numpy as np
 import pandas as pd
 
 from klip.data import images
-from klip.data.catalogue import Catalogue
+from klip.data.catalogue import PARTS, Catalogue
 
-HEAD, TAIL = 100, 20
-"""Head: at least 100 images; tail: under 20; middle between ("many / medium / few-shot",
-Liu et al. 2019).
-"""
-PARTS = ("head", "middle", "tail")
 BLOCK = 256
 """Images of the first catalogue compared at a time: memory is BLOCK x the second's images."""
 
 
-def counts(catalogue: Catalogue, split: str = "train") -> pd.Series:
-    """Images per product of one split, most first, ties by name."""
-    rows = catalogue.frame[catalogue["split"] == split]
-    if rows.empty:
-        have = sorted(set(catalogue["split"]))
-        raise ValueError(f"counts: no image has split {split!r}; the catalogue has {have}")
-    sizes = rows.groupby(rows["product"].astype(str)).size()
-    return sizes.sort_values(ascending=False, kind="stable").rename("images")
-
-
-def parts(sizes: pd.Series) -> pd.Series:
-    """head, middle or tail for each product of `counts`, in its order."""
-    names = np.select([sizes >= HEAD, sizes >= TAIL], PARTS[:2], PARTS[2])
-    return pd.Series(names, index=sizes.index, name="part", dtype=object)
-
-
-def summary(sizes: pd.Series) -> pd.DataFrame:
-    """Products, images, fewest and most images of a product; 0 in an empty part."""
-    table = sizes.groupby(parts(sizes)).agg(products="size", images="sum", fewest="min", most="max")
+def summary(catalogue: Catalogue) -> pd.DataFrame:
+    """Products, images, fewest and most images of a product in each part; 0 in an empty one."""
+    table = (
+        catalogue.counts()
+        .groupby(catalogue.parts())
+        .agg(products="size", images="sum", fewest="min", most="max")
+    )
     return table.reindex(list(PARTS), fill_value=0).astype(int).rename_axis("part").reset_index()
 
 

@@ -36,6 +36,23 @@ class Run:
     path: Path | None
     average: Encoder | None = None
 
+    def keep(self, frozen: Encoder, *, wise: float = 1.0) -> Path:
+        """The file of what is kept of a cached run: last weights, mixed with the frozen ones.
+
+        wise: share of the fine-tuned weights (WiSE-FT, Wortsman et al. 2022); 1: no mixing.
+        ValueError: a run that was not cached, another architecture.
+        """
+        if self.path is None:
+            raise ValueError(
+                "fine-tuning: only a run with a folder can be kept; call finetune with cache=True"
+            )
+        if wise == 1:
+            return self.path / "encoder.safetensors"
+        mixed = encoders.interpolate(frozen, self.encoder, alpha=wise)
+        file = self.path / f"encoder_wise_{wise:g}.safetensors"
+        config = self.config.model_dump(mode="json")
+        return save(mixed, file, wise=wise, config=config, seconds=self.seconds)
+
 
 def write(run: Run, precision: str) -> None:
     """Keep a run in its folder; it counts from the moment run.json is there."""
@@ -75,21 +92,3 @@ def averaged(encoder: Encoder, tower: nn.Module) -> Encoder:
     title = f"{encoder.name}, averaged weights"
     kept = {"arch": encoder.arch, "config": encoder.config}
     return Encoder(tower, encoder.preprocess, name=title, **kept)
-
-
-def keep(run: Run, frozen: Encoder, *, wise: float = 1.0) -> Path:
-    """The file of what is kept of a cached run: last weights, mixed with the frozen ones.
-
-    wise: share of the fine-tuned weights (WiSE-FT, Wortsman et al. 2022); 1 mixes nothing.
-    ValueError: a run that was not cached, another architecture, a share outside 0 to 1.
-    """
-    if run.path is None:
-        raise ValueError(
-            "fine-tuning: only a run with a folder can be kept; call finetune with cache=True"
-        )
-    if wise == 1:
-        return run.path / "encoder.safetensors"
-    mixed = encoders.interpolate(frozen, run.encoder, alpha=wise)
-    file = run.path / f"encoder_wise_{wise:g}.safetensors"
-    config = run.config.model_dump(mode="json")
-    return save(mixed, file, wise=wise, config=config, seconds=run.seconds)

@@ -212,6 +212,12 @@ def write(
     write_tensors(Path(out), tensors, facts=told)
 
 
+def file(arch: str, *, ship: bool = False) -> Path:
+    """Where weights are written: those that klip ships, or trial weights in the cache."""
+    folder = paths.WEIGHTS if ship else paths.CACHE / "nano"
+    return folder / f"{arch}.safetensors"
+
+
 def judges() -> dict[str, Catalogue]:
     """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA
     has them: GroZi-120 with at most 10 seeded crops of each product, and 500 of

@@ -66,6 +66,7 @@ class Recipe:
 TABLES = "paper, Tables 1 and 2"
 OURS = "our reading of Srivastava 2020"
 TONIONI = "in the spirit of Tonioni & Di Stefano 2019, without their GAN"
+WHOLE_SPLIT = "ResNet on the full training split"
 RP2K = "RP2K's own protocol, Peng et al. 2020"
 RECIPES = (
     Recipe("ResNeXt, full fine-tuning", "resnext", WHOLE, source=TABLES),
@@ -75,7 +76,7 @@ RECIPES = (
     Recipe("semi-supervised ResNeXt + linear layer", "semi", FROZEN, source=TABLES),
     Recipe("frozen CLIP tower + linear layer", "clip", FROZEN),
     Recipe("hierarchical triplets, store-like augmentation", "clip", TRIPLETS, source=TONIONI),
-    Recipe("ResNet on the full training split", "resnext", WHOLE, split="train", source=RP2K),
+    Recipe(WHOLE_SPLIT, "resnext", WHOLE, split="train", source=RP2K),
 )
 """Rows by the names of the claims (`published`); `label` says what they stand on in a run."""
 

@@ -5,6 +5,7 @@ Axes: Q queries, D numbers per embedding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -35,6 +36,19 @@ def evaluate(
     chosen, asked = catalogue.pick(rule, seed)
     gallery = Gallery.build(encoder, chosen, seed=seed, **build)
     return outcome(gallery, asked, embeddings=embeddings, keep=keep)
+
+
+def by_rule(
+    encoders: Sequence[Encoder], catalogue: Catalogue, *, embeddings: Sequence[Tensor], **how: Any
+) -> dict[str, list[pd.DataFrame]]:
+    """Outcome frames of `evaluate` under each of `Catalogue.rules`: of each encoder one for
+    every seed of the rule.  embeddings: of each encoder (Q, D) of `catalogue.queries()`."""
+    found = {rule: [] for rule in catalogue.rules()}
+    for encoder, rows in zip(encoders, embeddings, strict=True):
+        for rule, seeds in catalogue.rules().items():
+            asked = {"rule": rule, "embeddings": rows, **how}
+            found[rule] += [evaluate(encoder, catalogue, seed=seed, **asked) for seed in seeds]
+    return found
 
 
 def outcome(

@@ -38,7 +38,6 @@ PLACES = RNG.normal(size=(9, 2))
 ALL = {
     "rank_frequency": lambda: plots.rank_frequency(COUNTS, PARTS, exponent=1.5),
     "sheet": lambda: grids.sheet({"packshot": PICTURES, "in store": PICTURES[:2]}),
-    "confusions": lambda: grids.confusions([tuple(PICTURES)] * 2),
     "depth": lambda: plots.curve(DEPTHS, "depth", points=SEEDS),
     "alpha": lambda: plots.curve(DEPTHS.assign(alpha=[0.0, 0.5, 1.0]), "alpha"),
     "breadth": lambda: plots.curve(DEPTHS.assign(products=[40, 80, 160]), "products"),
@@ -201,6 +200,21 @@ def test_sheet_has_a_cell_per_column_and_leaves_gaps_empty():
     assert axes[0].images[0].get_array().shape == (96, 96, 3)
 
 
+def test_the_surest_mistakes_one_of_a_product_beside_what_was_right(shop):
+    gallery, queries = shop.pick()
+    nearest = dict(zip(gallery["product"], gallery["image"], strict=True))
+    wrong = queries.frame.assign(similarity=np.linspace(0.9, 0.1, len(queries)))
+    others = {"apple": "bread", "bread": "cocoa", "cocoa": "dates", "dates": "apple"}
+    frame = wrong.assign(top1=False, packshot=wrong["product"].map(others).map(nearest))
+    frame.loc[frame["product"] == "dates", "top1"] = True
+    figure = grids.mistakes(frame, shop)
+    assert len(figure.axes) == 9  # query, neighbour and packshot of three products
+    shown = [np.asarray(ax.images[0].get_array()).mean(axis=(0, 1)) for ax in figure.axes]
+    for column, product in enumerate(("apple", "bread", "cocoa")):
+        query, neighbour, right = shown[column], shown[3 + column], shown[6 + column]
+        assert np.abs(query - right).max() < 10 < np.abs(neighbour - right).max(), product
+
+
 def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
     figure = ALL["sheet"]()
     png, jpeg = canvas.show(figure).data, canvas.show(figure, images=True).data
@@ -211,7 +225,6 @@ def test_show_gives_png_for_plots_and_smaller_jpeg_for_pictures():
     "draw",
     [
         lambda: grids.sheet({}),
-        lambda: grids.confusions([]),
         lambda: plots.rank_frequency(COUNTS.iloc[:0], PARTS, exponent=1.5),
         lambda: plots.curve(DEPTHS.iloc[:0], "depth"),
         lambda: bars.rate_bars({}),

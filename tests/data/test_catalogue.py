@@ -456,3 +456,17 @@ def test_natural_order():
         "9",
         "10",
     ]
+
+
+def test_counts_splits_and_rules(grozi, shop_root):
+    catalogue = load_catalogue("grozi-120", grozi)
+    assert catalogue.counts("query").to_dict() == {"1": 3, "2": 3, "10": 3}
+    assert {rule: len(seeds) for rule, seeds in catalogue.rules().items()} == {
+        "web1": 1,
+        "largest": 1,
+        "random": 5,
+    }
+    assert list(load_catalogue("folder", shop_root).rules()) == ["first"]
+    two = catalogue.first(2)
+    assert by_split(two.split("gallery")) == {"gallery": 5} and two.root == catalogue.root
+    assert catalogue.photographs and catalogue.files[0] == grozi / catalogue["image"][0]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from klip.data.catalogue import Catalogue
-from klip.data.longtail import counts, leak_audit, parts, phashes, summary, suspects, zipf_exponent
+from klip.data.longtail import leak_audit, phashes, summary, suspects, zipf_exponent
 
 
 def catalogue(sizes: dict[str, int], split: str = "train") -> Catalogue:
@@ -18,31 +18,31 @@ def catalogue(sizes: dict[str, int], split: str = "train") -> Catalogue:
 
 
 def test_counts_are_sorted_ties_by_name():
-    sizes = counts(catalogue({"b": 2, "c": 5, "a": 2, "10": 2}))
+    sizes = catalogue({"b": 2, "c": 5, "a": 2, "10": 2}).counts()
     assert list(sizes.items()) == [("c", 5), ("10", 2), ("a", 2), ("b", 2)]
 
 
 def test_counts_take_one_split():
     train, val = catalogue({"a": 3}), catalogue({"a": 1, "b": 4}, "val")
     both = train.of(pd.concat([train.frame, val.frame]))
-    assert counts(both).to_dict() == {"a": 3}
-    assert counts(both, "val").to_dict() == {"a": 1, "b": 4}
+    assert both.counts().to_dict() == {"a": 3}
+    assert both.counts("val").to_dict() == {"a": 1, "b": 4}
     with pytest.raises(
         ValueError, match=r"no image has split 'test'; the catalogue has \['train', 'val'\]"
     ):
-        counts(both, "test")
+        both.counts("test")
 
 
 def test_parts_at_their_edges():
-    sizes = counts(catalogue({"h": 100, "m2": 99, "m1": 20, "t2": 19, "t1": 1}))
-    assert parts(sizes).to_dict() == {
+    shop = catalogue({"h": 100, "m2": 99, "m1": 20, "t2": 19, "t1": 1})
+    assert shop.parts().to_dict() == {
         "h": "head",
         "m2": "middle",
         "m1": "middle",
         "t2": "tail",
         "t1": "tail",
     }
-    assert summary(sizes).to_dict("list") == {
+    assert summary(shop).to_dict("list") == {
         "part": ["head", "middle", "tail"],
         "products": [1, 2, 2],
         "images": [100, 119, 20],
@@ -52,7 +52,7 @@ def test_parts_at_their_edges():
 
 
 def test_summary_keeps_empty_parts():
-    table = summary(counts(catalogue({"only": 3})))
+    table = summary(catalogue({"only": 3}))
     assert table["products"].tolist() == [0, 0, 1] and table["most"].tolist() == [0, 0, 3]
 
 

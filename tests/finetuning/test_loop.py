@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from klip.data.catalogue import Catalogue
-from klip.finetuning import finished, loop, run_cache
+from klip.finetuning import loop, run_cache
 from klip.finetuning.validation import top1
 from klip.model import augment, blocks, encoder, heads
 from klip.model.augment import Preprocess
@@ -264,15 +264,15 @@ def test_what_is_kept_lies_between_frozen_and_last_weights(config, shop):
         quiet(config.changed(ema=0.8), shop, cache=True),
         encoder.load(config.model, "squash"),
     )
-    assert same_tower(encoder.load(finished.keep(run, frozen)), run.encoder)
-    file = finished.keep(run, frozen, wise=0.25)
+    assert same_tower(encoder.load(run.keep(frozen)), run.encoder)
+    file = run.keep(frozen, wise=0.25)
     mixed, start = encoder.load(file).tower.state_dict(), frozen.tower.state_dict()
     for name, value in run.encoder.tower.state_dict().items():
         torch.testing.assert_close(mixed[name], 0.75 * start[name] + 0.25 * value)
-    assert file.parent == run.path and file == finished.keep(run, frozen, wise=0.25)
-    assert same_tower(encoder.load(finished.keep(run, frozen, wise=0.0)), frozen)
+    assert file.parent == run.path and file == run.keep(frozen, wise=0.25)
+    assert same_tower(encoder.load(run.keep(frozen, wise=0.0)), frozen)
     with pytest.raises(ValueError, match="cache=True"):
-        finished.keep(quiet(config, shop), frozen)
+        quiet(config, shop).keep(frozen)
 
 
 @pytest.mark.parametrize("most", [0, 1, 3, 99])

@@ -227,7 +227,7 @@ def test_a_gallery_without_products_says_so():
 
 def test_an_encoder_that_broke_is_noticed(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
-        Gallery.build(colours(gain=float("nan")), evaluation.packshots(shop(tmp_path)))
+        Gallery.build(colours(gain=float("nan")), shop(tmp_path).packshots())
 
 
 def test_identical_packshots_give_100_percent_and_permuted_owners_0(tmp_path):
