@@ -1,6 +1,4 @@
-"""The command line `klip`: every command is a few calls of the package; heavy imports wait
-until one is run.
-"""
+"""The command line `klip`: a command is a few calls of the package, imported when it is run."""
 
 from klip.cli import gallery, run, sets  # noqa: F401  (they add their commands)
 from klip.cli.options import app

@@ -1,12 +1,12 @@
-"""What the commands share: the app, the options' words, and how a word becomes a set, an
-encoder or a gallery.
+"""What the commands share: the app, the options, and how their words become a set or a
+gallery.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -14,13 +14,12 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from klip.data.catalogue import Catalogue
-    from klip.model.encoder import Encoder
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
 
 
 class OneSentence(TyperGroup):
-    """What the user got wrong is one sentence and exit code 2; other errors stay tracebacks."""
+    """A user's mistake is one sentence and exit code 2; other errors stay tracebacks."""
 
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():
@@ -28,7 +27,7 @@ class OneSentence(TyperGroup):
             try:
                 return super().invoke(ctx)
             except typer.BadParameter as error:
-                say(error.format_message())
+                say(error.format_message().replace("Value error, ", ""))  # pydantic's
             except (ValueError, OSError) as error:
                 say(str(error))
             raise typer.Exit(2)
@@ -43,56 +42,57 @@ def group(**options: Any) -> typer.Typer:
     return typer.Typer(no_args_is_help=True, **plain, **options)
 
 
+def writable(path: Path | None) -> Path | None:
+    """The file to write: complain before the work, not after it."""
+    if path and path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+    if path and not path.absolute().parent.is_dir():
+        raise ValueError(f"cannot write {path}: its folder is missing")
+    return path
+
+
 ABOUT = "RetailKLIP: fine-tune an image tower, recognise products zero-shot."
 app = group(cls=OneSentence, help=ABOUT)
 
-Source = Annotated[
-    str, Argument(help="Folder with a folder per product, manifest .csv or .parquet, or set name.")
-]
-File = Annotated[Path, Argument(help="The gallery file.")]
+SOURCE = "Folder with a folder per product, manifest .csv or .parquet, or set name."
 MODELS = (
     "nano, nano-vit, imagenet, a FILE of klip, timm:NAME, ARCH:TAG, ARCH:FILE, "
     "hf-hub:ORG/NAME, local-dir:PATH."
 )
+LOAD = "How to load a set: test_only=drop, others=true, boxes=FILE."
+WEIGHT = "With --rerank: what all votes are worth, in units of cosine."
+FIRST = "With --rerank: products, the best by cosine, that are re-ranked."
+PRINT = "keypoints: re-rank the first products by what is printed."
+
+Source = Annotated[str, Argument(help=SOURCE)]
+Root = Annotated[str, Option(help="Folder of the set; empty: KLIP_DATA/<set>.")]
+Pairs = list[str] | None
+Load = Annotated[Pairs, Option("--load", metavar="NAME=VALUE", help=LOAD)]
+Broken = Literal["fail", "skip"]
+Unreadable = Annotated[Broken, Option(help="Damaged images, empty products; skip: with a note.")]
 Model = Annotated[str, Option(help=MODELS)]
-Moved = Annotated[str, Option(help="Needed only when the model file has moved since the build.")]
 Resize = Annotated[str, Option(help="squash, pad or crop; empty: as stored with the model.")]
 Pixels = Annotated[
-    int, Option(help="Sides of the images the model sees; 0: as stored with the model.")
+    int, Option(min=0, help="Sides of the images seen; 0: as stored with the model.")
 ]
-Also = Annotated[
-    int, Option(help="Sides of a second view whose embedding is averaged with it; 0: none.")
-]
-Views = Annotated[
-    int, Option(help="Augmented views kept of each packshot, the plain one included.")
-]
-Seed = Annotated[int, Option(help="Seed of everything drawn at random.")]
-Root = Annotated[str, Option(help="Folder of the set; empty: KLIP_DATA/<set>.")]
-Workers = Annotated[int, Option(help="Processes that read images; 0: none beside this one.")]
-Unreadable = Annotated[
-    str, Option(help="Damaged images, empty products: fail, or skip with a note.")
-]
-Pairs = list[str] | None
-Values = Annotated[Pairs, Option("--set", metavar="NAME=VALUE", help="Any other setting.")]
-HOW = "How to load a set: test_only=drop, others=true, boxes=FILE."
-Load = Annotated[Pairs, Option("--load", metavar="NAME=VALUE", help=HOW)]
-Print = Annotated[
-    str, Option("--rerank", help="keypoints: re-rank the first products by what is printed.")
-]
-Weight = Annotated[
-    float | None, Option(help="With --rerank: what all votes are worth, in units of cosine.")
-]
-First = Annotated[
-    int | None, Option(help="With --rerank: products, the best by cosine, that are re-ranked.")
-]
+Also = Annotated[int, Option(min=0, help="Sides of a second view, averaged with it; 0: none.")]
+File = Annotated[Path, Argument(help="The gallery file.")]
+Moved = Annotated[str, Option(help="Needed only when the model file has moved.")]
+Views = Annotated[int, Option(help="Views kept of each packshot: the plain one, augmented ones.")]
 Score = Annotated[str, Option(help="similarity, or margin between first and second product.")]
-Json = Annotated[bool, Option("--json", help="Print JSON, for programs.")]
+Method = Annotated[Literal["keypoints"] | None, Option(help=PRINT)]
+Weight = Annotated[float | None, Option(help=WEIGHT)]
+First = Annotated[int | None, Option(help=FIRST)]
+Seed = Annotated[int, Option(help="Seed of everything drawn at random.")]
+Workers = Annotated[int, Option(help="Processes that read images; 0: none beside this one.")]
+Values = Annotated[Pairs, Option("--set", metavar="NAME=VALUE", help="Any other setting.")]
 Precision = Annotated[str, Option(help="auto, fp32, bf16 or fp16.")]
 Profile = Annotated[str, Option(help="nano, real, shelf or paper.")]
+Json = Annotated[bool, Option("--json", help="Print JSON, for programs.")]
 
 
 def pairs_of(values: Pairs, option: str = "--set") -> dict[str, str]:
-    """{"depth": "8"} of ["depth=8"]; the types are checked by the settings they go to."""
+    """{"depth": "8"} of ["depth=8"]; the settings they go to check the types."""
     pairs = {}
     for given in values or []:
         name, equals, value = given.partition("=")
@@ -102,10 +102,8 @@ def pairs_of(values: Pairs, option: str = "--set") -> dict[str, str]:
     return pairs
 
 
-def catalogue_of(
-    source: str, root: str = "", seed: int = 0, unreadable: str = "fail", options: Pairs = None
-) -> Catalogue:
-    """Catalogue of a set known by name, else of a folder or a manifest."""
+def catalogue_of(source: str, root: str = "", *, load: Pairs = None, **how: Any) -> Catalogue:
+    """Catalogue of a set by name, else of a folder or manifest; how: seed, unreadable."""
     from klip.data.catalogue import SHOPS
     from klip.data.loading import load_catalogue
     from klip.data.sources import SOURCES
@@ -122,51 +120,52 @@ def catalogue_of(
             )
         source, root = "manifest" if listed else "folder", source
     truth = {"true": True, "false": False}
-    given = {name: truth.get(value, value) for name, value in pairs_of(options, "--load").items()}
-    return load_catalogue(source, root, seed=seed, unreadable=unreadable, **given)
+    given = {name: truth.get(value, value) for name, value in pairs_of(load, "--load").items()}
+    return load_catalogue(source, root, **how, **given)
 
 
-def encoder_of(model: str, resize: str, pixels: int = 0, also: int = 0) -> Encoder:
-    from klip.model import encoder
-
-    if min(pixels, also) < 0:
-        raise ValueError(
-            "--pixels and --also must be at least 1, or 0 for the size stored with the model and "
-            f"for no second view, got {pixels} and {also}"
-        )
-    return encoder.load(model, resize or None, pixels=pixels, also=also)
+def size_of(catalogue: Catalogue) -> str:
+    return f"{len(catalogue)} images of {catalogue['product'].nunique()} products"
 
 
 def gallery_of(file: Path, model: str) -> Gallery:
     """A gallery with the encoder that made it; another encoder is refused."""
+    from klip.model import encoder
     from klip.recognise.gallery import Gallery
 
     meta = Gallery.load(file).meta
-    sizes = meta.get("pixels", 0), meta.get("also", 0)
-    return Gallery.load(file, encoder_of(model or meta["model"], meta["resize"], *sizes))
+    sizes = {name: meta.get(name, 0) for name in ("pixels", "also")}
+    return Gallery.load(file, encoder.load(model or meta["model"], meta["resize"], **sizes))
 
 
-def rerank_of(
-    word: str, weight: float | None, first: int | None, stored: dict[str, Any]
-) -> Rerank | None:
-    """The settings of --rerank: those given, else the stored, else the defaults; None without it."""
-    given = {"weight": weight, "first": first}
+def save_gallery(gallery: Gallery, file: Path) -> None:
+    """Write it, and tell its size."""
+    size, part = gallery.save(file).stat().st_size, ""
+    if gallery.descriptors is not None:
+        own = sum(rows.nbytes for rows in gallery.descriptors)
+        part = f", {100 * own / size:.0f} % of it descriptors"
+    rows = f"{len(gallery.products)} products, {len(gallery)} rows"
+    typer.echo(f"{file}: {rows}, {size / 1e6:.2f} MB{part}")
+
+
+def rerank_of(method: str | None, stored: dict[str, Any], **given: float | None) -> Rerank | None:
+    """The settings given, else the stored, else the defaults; None without --rerank."""
     given = {name: value for name, value in given.items() if value is not None}
-    if word not in ("", "keypoints") or (given and not word):
-        raise ValueError(
-            f"--rerank must be keypoints, and --weight and --first want it, got {word!r}"
-        )
+    if given and not method:
+        raise ValueError(f"--weight and --first want --rerank keypoints, got {given} alone")
     from klip.recognise.rerank import Rerank
 
-    return Rerank(**stored | given) if word else None
+    return Rerank(**stored | given) if method else None
 
 
-def images_of(paths: list[Path], unreadable: str) -> list[str]:
-    """The files given, and the images of the folders given, sorted; `skip` leaves out damaged ones."""
+def images_of(paths: list[Path], unreadable: Broken) -> list[str]:
+    """The files given, and the folders' images, sorted; skip: those that can be read."""
+    import pandas as pd
+
+    from klip.data import damage
+    from klip.data.catalogue import Catalogue
     from klip.data.images import IMAGES
 
-    if unreadable not in ("fail", "skip"):
-        raise ValueError(f"--unreadable must be fail or skip, got {unreadable!r}")
     found: list[str] = []
     for path in paths:
         if not path.exists():
@@ -177,26 +176,7 @@ def images_of(paths: list[Path], unreadable: str) -> list[str]:
         if not images:
             raise ValueError(f"folder {path} holds no image ({', '.join(sorted(IMAGES))})")
         found += map(str, images)
-    return _sound(found) if unreadable == "skip" else found
-
-
-def _sound(images: list[str]) -> list[str]:
-    """Those that can be read, with a note on the others."""
-    import pandas as pd
-
-    from klip.data import damage
-    from klip.data.catalogue import Catalogue
-
-    frame = pd.DataFrame({"image": images, "product": ""})
-    damaged = damage.check(Catalogue(frame))["image"].tolist()
-    if damaged:
-        warnings.warn(f"{len(damaged)} images left out: {', '.join(damaged)}", stacklevel=2)
-    return [image for image in images if image not in damaged]
-
-
-def writable(path: Path) -> None:
-    """Complain before the work, not after it."""
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"cannot write {path}: its folder is missing")
+    if unreadable == "fail":  # a damaged one is named when it is read
+        return found
+    listed = Catalogue(pd.DataFrame({"image": found, "product": ""}), name="images")
+    return damage.left_out(listed)["image"].tolist()

@@ -1,8 +1,4 @@
-"""klip reproduce, report, finetune, evaluate; klip plan, bench: what fits a GPU, and how
-fast it is.
-"""
-
-from __future__ import annotations
+"""klip reproduce, report, finetune, evaluate, plan, bench."""
 
 import json
 from pathlib import Path
@@ -12,17 +8,19 @@ import typer
 from typer import Option
 
 from klip.cli import options, scores
-from klip.cli.options import app, catalogue_of, encoder_of, pairs_of, rerank_of, writable
+from klip.cli.options import app, catalogue_of, pairs_of, rerank_of, writable
 
-PRETRAINED = "For --model ARCH: a TAG of open_clip, its checkpoint FILE (.safetensors, .pt), or none: random."
+PRETRAINED = "For --model ARCH: TAG of open_clip, FILE (.safetensors, .pt), none: random."
+JSON = "Also write the figures there."
+RULE = "Packshot taken: web1 (= first), largest, random, index."
+TOWER = "ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip."
+FROZEN = "Low blocks that are not trained, the stem with them."
 
 
 @app.command()
 def reproduce(
     profile: options.Profile = "nano",
-    only: Annotated[
-        list[str] | None, Option(help="A notebook's number, e.g. 02; repeatable.")
-    ] = None,
+    only: Annotated[list[str] | None, Option(help="A notebook's number; repeatable.")] = None,
     appendix: Annotated[bool, Option(help="Also the appendix notebooks (long).")] = False,
     values: options.Values = None,
 ) -> None:
@@ -34,7 +32,7 @@ def reproduce(
 
 @app.command()
 def report(profile: options.Profile = "nano") -> None:
-    """Judge the paper's claims by the stored results; writes claims.csv, claims.md and report.md."""
+    """Judge the paper's claims by stored results: claims.csv, claims.md, report.md."""
     from klip.companion import overview, report as writer
 
     typer.echo(f"{writer.save_claims(profile)}\n{overview.write_report(profile)}")
@@ -43,7 +41,7 @@ def report(profile: options.Profile = "nano") -> None:
 @app.command()
 def finetune(
     source: options.Source,
-    out: Annotated[Path, Option(help="The checkpoint to write, FILE.safetensors.")],
+    out: Annotated[Path, Option(callback=writable, help="Checkpoint to write, FILE.safetensors.")],
     model: options.Model = "nano",
     pretrained: Annotated[str, Option(help=PRETRAINED)] = "",
     images: Annotated[int, Option(help="Images seen in all.")] = 6000,
@@ -55,20 +53,18 @@ def finetune(
     load: options.Load = None,
     values: options.Values = None,
 ) -> None:
-    """Fine-tune with ArcFace and block-wise rates (paper 4.1); --set takes fields of
-    FinetuneConfig.
+    """Fine-tune with ArcFace, block-wise rates (4.1); --set: fields of FinetuneConfig.
 
     On several GPUs: torchrun --standalone --nproc-per-node N -m klip finetune ...
     """
-    writable(out)
     from klip.settings.config import FinetuneConfig
 
     name = f"{model}:{pretrained}" if pretrained else model
     given = {"model": name, "images": images, "depth": depth, "pixels": pixels, "seed": seed}
     config = FinetuneConfig(**given | pairs_of(values))
-    catalogue = catalogue_of(source, root, seed, unreadable, load)
+    catalogue = catalogue_of(source, root, seed=seed, unreadable=unreadable, load=load)
     from klip.finetuning import loop
-    from klip.model.weights import save as save_encoder
+    from klip.model import weights
     from klip.scale import distributed
 
     with distributed.joined() as kind:
@@ -76,7 +72,7 @@ def finetune(
         run = loop.finetune(config, catalogue, progress=first, loop=kind)
     if not first:  # one of the processes writes and speaks
         return
-    save_encoder(run.average or run.encoder, out, config=config.model_dump(), set=source)
+    weights.save(run.average or run.encoder, out, config=config.model_dump(), set=source)
     loss = run.history["loss"]
     seen = f"{config.images} images of {catalogue['product'].nunique()} products"
     fell = f"loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}"
@@ -88,9 +84,7 @@ def evaluate(
     set_name: Annotated[str, Option("--set", help="Name of a set.")],
     root: options.Root = "",
     model: options.Model = "nano",
-    gallery: Annotated[
-        str, Option(help="Packshot taken: web1 (= first), largest, random, index.")
-    ] = "web1",
+    gallery: Annotated[str, Option(help=RULE)] = "web1",
     resize: options.Resize = "",
     pixels: options.Pixels = 0,
     also: options.Also = 0,
@@ -99,34 +93,30 @@ def evaluate(
     workers: options.Workers = 0,
     unreadable: options.Unreadable = "fail",
     load: options.Load = None,
-    rerank: options.Print = "",
+    rerank: options.Method = None,
     weight: options.Weight = None,
     first: options.First = None,
-    json_file: Annotated[
-        Path | None, Option("--json", help="Also write the figures there.")
-    ] = None,
+    json_file: Annotated[Path | None, Option("--json", callback=writable, help=JSON)] = None,
 ) -> None:
-    """Zero-shot accuracy on a set: one packshot per product, nearest neighbour (paper 4.2)."""
-    if json_file:
-        writable(json_file)
-    how = rerank_of(rerank, weight, first, {})
-    catalogue = catalogue_of(set_name, root, seed, unreadable, load)
-    encoder = encoder_of(model, resize, pixels, also)
-    from klip.model.encoder import fingerprint
+    """Zero-shot accuracy on a set: one packshot a product, nearest neighbour (paper 4.2)."""
+    how = rerank_of(rerank, {}, weight=weight, first=first)
+    catalogue = catalogue_of(set_name, root, seed=seed, unreadable=unreadable, load=load)
+    from klip.model import encoder
     from klip.recognise import evaluation
     from klip.settings.files import atomic
 
+    tower = encoder.load(model, resize, pixels=pixels, also=also)
     asked = {"rule": gallery, "views": views, "seed": seed, "keep": how.first if how else 0}
-    asked |= {"workers": workers, "progress": True}
-    frame = evaluation.evaluate(encoder, catalogue, **asked)
+    frame = evaluation.evaluate(tower, catalogue, workers=workers, progress=True, **asked)
     figures = scores.figures_of(frame, seed)
     figures |= {"set": set_name, "gallery": gallery, "views": views, "seed": seed, "model": model}
-    figures["model_fingerprint"] = fingerprint(encoder)
-    figures["preprocess"] = encoder.preprocess.to_dict()
+    figures["model_fingerprint"] = encoder.fingerprint(tower)
+    figures["preprocess"] = tower.preprocess.to_dict()
     if also:
         figures["also"] = also
     if how:
-        figures["rerank"] = scores.reranked(encoder, catalogue, frame, how, workers, seed)
+        more = {"root": catalogue.root, "workers": workers, "seed": seed}
+        figures["rerank"] = scores.reranked(tower, frame, how=how, **more)
     if json_file:
         atomic(json_file, lambda part: part.write_text(json.dumps(figures, indent=2) + "\n"))
     scores.tell(figures)
@@ -134,46 +124,30 @@ def evaluate(
 
 @app.command()
 def plan(
-    model: Annotated[
-        str, Option(help="ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip.")
-    ],
+    ctx: typer.Context,
+    model: Annotated[str, Option(help=TOWER)],
     gpu_gb: Annotated[float, Option(help="Memory of the GPU, GiB.")] = 11.0,
     images: Annotated[int, Option(help="Images seen in all.")] = 325_000,
     batch: Annotated[int, Option(help="Images of an optimiser step.")] = 64,
     precision: options.Precision = "auto",
     products: Annotated[int, Option(help="Products of the ArcFace head (paper: 6,500).")] = 6500,
-    frozen_blocks: Annotated[
-        int, Option(help="Low blocks that are not trained, the stem with them.")
-    ] = 0,
+    frozen_blocks: Annotated[int, Option(help=FROZEN)] = 0,
     ema: Annotated[bool, Option(help="Keep averaged weights too.")] = False,
-    reserve_gb: Annotated[
-        float, Option(help="Kept free for CUDA itself and fragments, GiB.")
-    ] = 0.75,
+    reserve_gb: Annotated[float, Option(help="Kept free for CUDA and fragments, GiB.")] = 0.75,
 ) -> None:
-    """Peak memory of fine-tuning by parts, the settings that fit a GPU, and hours where
-    there is one.
-    """
+    """Peak memory of fine-tuning by parts, settings that fit a GPU, hours if one is here."""
     import torch
 
     from klip.scale import bench, memory
 
-    made = memory.plan(
-        model,
-        gpu_gb=gpu_gb,
-        images=images,
-        batch=batch,
-        precision=precision,
-        products=products,
-        frozen_blocks=frozen_blocks,
-        ema=ema,
-        reserve_gb=reserve_gb,
-    )
+    made = memory.plan(**ctx.params)  # all options above, by their names
     typer.echo(memory.text(made))
     typer.echo(memory.speed_text(made, bench.probe(made) if torch.cuda.is_available() else None))
 
 
 @app.command()
 def bench(
+    ctx: typer.Context,
     model: options.Model = "ViT-L-14",
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     steps: Annotated[int, Option(help="Optimiser steps of each series.")] = 10,
@@ -187,24 +161,13 @@ def bench(
     save: Annotated[str, Option(help="Also write results/gpu/NAME.json.")] = "",
     as_json: options.Json = False,
 ) -> None:
-    """Measure klip's training step here, with random weights, and PML's own trainer beside it."""
+    """Measure klip's training step here, with random weights, beside PML's own trainer."""
     from klip.companion import report as writer
     from klip.scale import bench as measure
     from klip.scale.watch import Asked
 
-    asked = Asked(
-        model=model,
-        device=device,
-        steps=steps,
-        batch=batch,
-        accumulate=accumulate,
-        checkpointing=checkpointing,
-        precision=precision,
-        products=products,
-        workers=workers,
-        rounds=rounds,
-    )
-    found = measure.bench(asked)
+    # The settings are the options above of the same names.
+    found = measure.bench(Asked(**{name: ctx.params[name] for name in Asked.model_fields}))
     if save:
         writer.save_gpu(save, found)
     typer.echo(json.dumps(found, indent=1) if as_json else measure.text(found))

@@ -1,25 +1,23 @@
 """klip data and klip shop: sets of images."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, ClassVar
 
 import typer
 from typer import Argument, Option
 
 from klip.cli import options
-from klip.cli.options import app, catalogue_of, encoder_of, group, pairs_of
-
-if TYPE_CHECKING:
-    from klip.data.catalogue import Catalogue
-    from klip.shop.plan import ShopPlan
+from klip.cli.options import app, catalogue_of, group, pairs_of, size_of
 
 data_app, shop_app = group(), group()
 app.add_typer(data_app, name="data", help="Fetch, check and list image sets.")
 app.add_typer(shop_app, name="shop", help="The rendered shop.")
+
+TUNED = "The set fine-tuned on: folder, manifest .csv, or set name."
+NEIGHBOURS = "Encoder whose neighbours are suspected too; none: no encoder."
+KEPT = "Where it is generated and kept; default: klip's cache."
 
 
 @data_app.command()
@@ -27,7 +25,7 @@ def fetch(
     name: Annotated[str, Argument(help="Name of the set, e.g. grocery-store.")],
     root: options.Root = "",
 ) -> None:
-    """Download a set that may be downloaded, and check its fingerprint; else say what to put where."""
+    """Download a set that may be, and check its fingerprint; else say what to put where."""
     from klip.data import fetch as fetcher
 
     typer.echo(str(fetcher.fetch(name, root)))
@@ -37,10 +35,10 @@ def fetch(
 def check(source: options.Source, root: options.Root = "", load: options.Load = None) -> None:
     """Count a set, read every image and list the damage; exit code 1 if there is any.
 
-    Says images and products per split, what the loader left out, and products that are only
-    in training or test.
+    Says images and products per split, what the loader left out, and products that are
+    only in training or test.
     """
-    catalogue = catalogue_of(source, root, 0, "keep", load)
+    catalogue = catalogue_of(source, root, unreadable="keep", load=load)
     from klip.data import damage
     from klip.data.loading import summary
 
@@ -57,41 +55,34 @@ def check(source: options.Source, root: options.Root = "", load: options.Load = 
         typer.echo(problems.to_string(index=False))
     missing = int(problems["problem"].eq("missing").sum())
     told = f"{len(problems)} damaged" + (f" ({missing} missing)" if missing else "")
-    typer.echo(f"{source}: {_size(catalogue)}, {told}")
+    typer.echo(f"{source}: {size_of(catalogue)}, {told}")
     raise typer.Exit(1 if len(problems) else 0)
 
 
 @data_app.command()
 def leaks(
-    tuned: Annotated[
-        str, Argument(help="The set fine-tuned on: folder, manifest .csv, or set name.")
-    ],
+    tuned: Annotated[str, Argument(help=TUNED)],
     evaluated: Annotated[str, Argument(help="The set evaluated on.")],
-    model: Annotated[
-        str, Option(help="Encoder whose neighbours are suspected too; none: no encoder.")
-    ] = "nano",
+    model: Annotated[str, Option(help=NEIGHBOURS)] = "nano",
     images: Annotated[int, Option(help="Images of each product that take part; 0: all.")] = 2,
     workers: options.Workers = 2,
 ) -> None:
-    """Products that two sets seem to share, by perceptual hash and by embedding; exit code
-    1 if there are any.
-    """
+    """Products two sets seem to share, by perceptual hash and embedding; exit code 1 if any."""
+    few = [catalogue_of(source) for source in (tuned, evaluated)]
     from klip.data import longtail
 
-    few = [catalogue_of(source) for source in (tuned, evaluated)]
     if images:
         few = [rows.first(images) for rows in few]
     places = None
     if model != "none":
         from klip.model import encoder
 
-        tower, how = encoder_of(model, ""), {"workers": workers, "progress": True}
+        tower, how = encoder.load(model), {"workers": workers, "progress": True}
         places = tuple(encoder.embed(tower, rows, **how).numpy() for rows in few)
-    pairs = longtail.leak_audit(*few, embeddings=places, workers=workers)
-    found = longtail.suspects(pairs)
-    names = sorted({*few[0]["product"]} & {*few[1]["product"]})
+    found = longtail.suspects(longtail.leak_audit(*few, embeddings=places, workers=workers))
     if len(found):
         typer.echo(found.to_string(index=False, float_format="{:.3f}".format))
+    names = sorted({*few[0]["product"]} & {*few[1]["product"]})
     common = f"{len(names)} names in common" + (f": {', '.join(names[:5])}" if names else "")
     typer.echo(f"{tuned} and {evaluated}: {len(found)} pairs of products suspected, {common}")
     raise typer.Exit(1 if len(found) or names else 0)
@@ -106,17 +97,17 @@ def pack(
     seed: options.Seed = 0,
     load: options.Load = None,
 ) -> None:
-    """Pack a set into tar files (WebDataset's convention), which klip reads like a folder."""
+    """Pack a set into tar files (as WebDataset), which klip reads like a folder."""
     from klip.scale import shards
 
-    catalogue = catalogue_of(source, root, seed, "fail", load)
+    catalogue = catalogue_of(source, root, seed=seed, load=load)
     shards.pack(catalogue, out, per_shard=per_shard, seed=seed, progress=True)
-    typer.echo(f"{out}: {_size(catalogue)} in {len(list(out.glob('*.tar')))} tar files")
+    typer.echo(f"{out}: {size_of(catalogue)} in {len(list(out.glob('*.tar')))} tar files")
 
 
 @data_app.command()
 def index(folder: Annotated[Path, Argument(help="A folder of tar files.")]) -> None:
-    """Write the manifest.csv of tar files that others packed (WebDataset's convention)."""
+    """Write the manifest.csv of tar files that others packed (as WebDataset)."""
     from klip.scale import shards
 
     typer.echo(str(shards.index(folder)))
@@ -124,7 +115,7 @@ def index(folder: Annotated[Path, Argument(help="A folder of tar files.")]) -> N
 
 @data_app.command(name="list")
 def list_sets() -> None:
-    """Every set of real photographs: what it holds, where to put it, licence and citation."""
+    """Every set of photographs: what it holds, where to put it, licence and citation."""
     from klip.data.sources import SOURCES
     from klip.settings import paths
 
@@ -141,11 +132,9 @@ def list_sets() -> None:
 def measure_scale(
     rows: Annotated[int, Option(help="Images of the generated manifest.")] = 1_000_000,
     products: Annotated[int, Option(help="Its products.")] = 6_500,
-    folder: Annotated[
-        Path | None, Option(help="Where it is generated and kept; default: klip's cache.")
-    ] = None,
+    folder: Annotated[Path | None, Option(help=KEPT)] = None,
 ) -> None:
-    """Seconds and peak memory of loading a large manifest, planning and drawing the first batch."""
+    """Seconds and peak memory of loading a large manifest, planning, a first batch."""
     from klip.scale import measure
     from klip.settings import paths
 
@@ -159,35 +148,19 @@ def render(
     workers: options.Workers = 2,
     values: options.Values = None,
 ) -> None:
-    """Draw the shop: a fine-tuning range and three evaluation sets; --set takes fields of ShopPlan."""
-    from klip.settings import paths
-    from klip.shop import sets
+    """Draw the shop: fine-tuning range, three evaluation sets; --set: fields of ShopPlan."""
+    from pydantic import create_model
 
-    plan = _shop_plan(pairs_of(values))
+    from klip.settings import checked, paths
+    from klip.shop import sets
+    from klip.shop.plan import ShopPlan
+
+    # Names and types are checked like other settings; ShopPlan checks the values.
+    kinds = {field.name: (type(field.default), field.default) for field in fields(ShopPlan)}
+    called = (ClassVar[str], "shop plan")
+    given = create_model("Asked", __base__=checked.Checked, called=called, **kinds)
+    plan = ShopPlan(**given(**pairs_of(values)).model_dump())
     made = sets.render(plan, root or paths.CACHE / "shop", workers=workers, progress=True)
     for name, catalogue in made.items():
         products = catalogue["product"].nunique()
         typer.echo(f"{name:<14}{len(catalogue):>7} images of {products:>5} products")
-
-
-def _size(catalogue: Catalogue) -> str:
-    return f"{len(catalogue)} images of {catalogue['product'].nunique()} products"
-
-
-def _shop_plan(pairs: dict[str, str]) -> ShopPlan:
-    """The plan with the fields given, each in the type of its default."""
-    from klip.shop.plan import ShopPlan
-
-    kinds = {field.name: type(field.default) for field in fields(ShopPlan)}
-    given: dict[str, Any] = {}
-    for name, value in pairs.items():
-        if name not in kinds:
-            known = ", ".join(kinds)
-            raise ValueError(f"shop plan: no field is called {name!r}; there are {known}")
-        kind = kinds[name]
-        try:
-            given[name] = kind(value)
-        except ValueError:
-            wanted = f"{name} must be of type {kind.__name__}"
-            raise ValueError(f"shop plan: {wanted}, got {value!r}") from None
-    return ShopPlan(**given)

@@ -30,20 +30,12 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     preprocess = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     for seed in (0, 1):
-        tiny = encoder.build(
-            {"embed_dim": 16, "vision_cfg": VISION}, preprocess, name="tiny", seed=seed
-        )
+        config = {"embed_dim": 16, "vision_cfg": VISION}
+        tiny = encoder.build(config, preprocess, name="tiny", seed=seed)
         save(tiny, folder / f"tiny{seed}.safetensors")
-    config = {"embed_dim": 16, "vision_cfg": {**VISION, "width": 48}}
-    save_file(
-        load_file(folder / "tiny0.safetensors"),
-        folder / "other.safetensors",
-        {
-            "arch": "wide",
-            "config": json.dumps(config),
-            "preprocess": json.dumps(preprocess.to_dict()),
-        },
-    )
+    config = json.dumps({"embed_dim": 16, "vision_cfg": {**VISION, "width": 48}})
+    facts = {"arch": "wide", "config": config, "preprocess": json.dumps(preprocess.to_dict())}
+    save_file(load_file(folder / "tiny0.safetensors"), folder / "other.safetensors", facts)
     return folder
 
 
@@ -79,6 +71,22 @@ def done(*words):
     return result.stdout
 
 
+def refused(part, *words):
+    """One sentence on stderr with this part, and exit code 2."""
+    result = klip(*words)
+    assert result.exit_code == 2 and part in result.stderr and not result.stdout
+    assert result.stderr.startswith("klip: ") and result.stderr.count("\n") == 1
+
+
+def classified(*words):
+    return json.loads(done("gallery", "classify", *words, "--json"))
+
+
+SMALL = ("--model", "tiny0.safetensors", "--views", 1)
+ON_SHOP = ("evaluate", "--set", "./shop", *SMALL)
+BUILD_G = ("gallery", "build", "g", "./shop", *SMALL)
+
+
 # ------------------------------------------------------------------------------------------------ evaluate
 
 
@@ -95,27 +103,17 @@ def test_evaluate_prints_a_table_and_writes_json(work):
         assert found[name] == 1.0 and found[f"{name}_interval"] == [1.0, 1.0]
     loaded = encoder.load("tiny0.safetensors", resize="pad")
     assert found["model_fingerprint"] == encoder.fingerprint(loaded)
-    assert (
-        found["preprocess"] == loaded.preprocess.to_dict()
-        and found["preprocess"]["resize"] == "pad"
-    )
-    assert (found["set"], found["gallery"], found["seed"], found["views"]) == (
-        "folder",
-        "web1",
-        3,
-        2,
-    )
-    assert found["model"] == "tiny0.safetensors"
+    assert found["preprocess"] == loaded.preprocess.to_dict()
+    assert found["preprocess"]["resize"] == "pad"
+    told = {"set": "folder", "gallery": "web1", "seed": 3, "views": 2}
+    assert found.items() >= (told | {"model": "tiny0.safetensors"}).items()
 
 
 def test_pixels_are_those_of_the_command(work):
-    more = ("--model", "tiny0.safetensors", "--views", 1, "--pixels", 48)
-    done("evaluate", "--set", "./shop", *more, "--json", "figures.json")
+    done(*ON_SHOP, "--pixels", 48, "--json", "figures.json")
     assert json.loads((work / "figures.json").read_text())["preprocess"]["size"] == 48
-    done("gallery", "build", "g", "./shop", *more)
-    assert (
-        classified("g", "shop/tea/2.png")[0]["product"] == "tea"
-    )  # at 48 pixels, as the fingerprint checks
+    done(*BUILD_G, "--pixels", 48)  # to be classified at 48 pixels, as the fingerprint checks
+    assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"
     words = (
         "finetune ./shop --out wide.safetensors --model tiny0.safetensors --images "
         "4 --depth 1 --pixels 48"
@@ -124,55 +122,31 @@ def test_pixels_are_those_of_the_command(work):
     assert encoder.load("wide.safetensors").preprocess.size == 48
     done(*"gallery build g ./shop --model nano --views 1 --pixels 64 --also 32".split())
     assert classified("g", "shop/tea/2.png")[0]["product"] == "tea"
-    refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--also", 16)
-    assert refused.exit_code == 2 and "has a table of positions and sees one size" in refused.stderr
-    refused = klip("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--pixels", -1)
-    assert (
-        refused.exit_code == 2 and "--pixels and --also must be at least 1, or 0" in refused.stderr
-    )
+    refused("has a table of positions and sees one size", *ON_SHOP, "--also", 16)
+    for option in ("--pixels", "--also"):
+        refused(f"'{option}': Input should be greater than or equal to 0", *ON_SHOP, option, -1)
 
 
 @pytest.mark.parametrize("gallery", ["web1", "largest", "random"])
 def test_evaluate_takes_a_folder_and_a_manifest(work, gallery):
-    (work / "list.csv").write_text(
-        "image,product\n"
-        + "".join(
-            f"shop/{product}/{n}.png,{product}\n" for product in ("cola", "tea") for n in (1, 2)
-        )
-    )
-    model = ("--model", "tiny0.safetensors", "--gallery", gallery, "--views", 1)
+    rows = [f"shop/{product}/{n}.png,{product}" for product in ("cola", "tea") for n in (1, 2)]
+    (work / "list.csv").write_text("\n".join(["image,product", *rows]))
+    model = (*SMALL, "--gallery", gallery)
     assert "8 queries, 4 products" in done("evaluate", "--set", "shop/", *model)
     assert "2 queries, 2 products" in done("evaluate", "--set", "list.csv", *model)
 
 
 def test_evaluate_re_ranks_beside_cosine_alone(work):
-    words = (
-        "evaluate",
-        "--set",
-        "./shop",
-        "--model",
-        "tiny0.safetensors",
-        "--views",
-        1,
-        "--json",
-        "o.json",
-    )
+    words = (*ON_SHOP, "--json", "o.json")
     done(*words)
     plain = json.loads((work / "o.json").read_text())
     printed = done(*words, "--rerank", "keypoints", "--weight", 0.5, "--first", 3)
     found = json.loads((work / "o.json").read_text())
     told = found.pop("rerank")
-    assert (
-        found == plain
-        and "re-ranked by keypoints (weight 0.5, first 3)" in printed
-        and "difference" in printed
-    )
-    assert (told["method"], told["weight"], told["first"], told["queries"]) == (
-        "keypoints",
-        0.5,
-        3,
-        8,
-    )
+    assert found == plain and "difference" in printed
+    assert "re-ranked by keypoints (weight 0.5, first 3)" in printed
+    asked = {"method": "keypoints", "weight": 0.5, "first": 3, "queries": 8}
+    assert told.items() >= asked.items()
     assert set(told["milliseconds"]) == {"keypoints", "votes", "embedding"}
     for name in ("top1", "top1_per_product", "top5"):
         low, high = told[f"{name}_interval"]
@@ -188,25 +162,13 @@ def test_evaluate_re_ranks_beside_cosine_alone(work):
 
 
 def test_a_gallery_with_keypoints_re_ranks(work):
-    words = (
-        "gallery",
-        "build",
-        "g.safetensors",
-        "./shop",
-        "--model",
-        "tiny0.safetensors",
-        "--views",
-        2,
-    )
+    words = (*BUILD_G, "--views", 2)
     assert "MB" in done(*words) and "descriptors" not in done(*words)
-    refused = klip(
-        "gallery", "classify", "g.safetensors", "shop/tea/2.png", "--rerank", "keypoints"
-    )
-    assert refused.exit_code == 2 and "--keypoints" in refused.stderr
+    refused("--keypoints", "gallery", "classify", "g", "shop/tea/2.png", "--rerank", "keypoints")
     assert "% of it descriptors" in done(*words, "--keypoints")
-    done("gallery", "remove", "g.safetensors", "cola")
-    done("gallery", "add", "g.safetensors", "cola", "shop/cola")
-    image = ("g.safetensors", "shop/soup/2.png", "--top", 4)
+    done("gallery", "remove", "g", "cola")
+    done("gallery", "add", "g", "cola", "shop/cola")
+    image = ("g", "shop/soup/2.png", "--top", 4)
     plain, zero = classified(*image), classified(*image, "--rerank", "keypoints", "--weight", 0)
     stored, same = (
         classified(*image, "--rerank", "keypoints", *more)
@@ -214,10 +176,6 @@ def test_a_gallery_with_keypoints_re_ranks(work):
     )
     assert zero == plain and stored == same and stored[0]["product"] == "soup"
     assert stored[0]["similarity"] >= plain[0]["similarity"]
-
-
-def classified(*words):
-    return json.loads(done("gallery", "classify", *words, "--json"))
 
 
 def test_gallery_from_build_to_classify(work):
@@ -242,10 +200,10 @@ def test_a_gallery_remembers_model_and_resize_and_takes_no_other(work, monkeypat
     done(*"gallery build g ./shop --model tiny0.safetensors --views 1 --resize pad".split())
     monkeypatch.chdir(work / "shop")  # the model is found from another folder
     assert classified("../g", "tea/2.png")[0]["product"] == "tea"
-    refused = klip("gallery", "classify", "../g", "tea/2.png", "--model", "../tiny1.safetensors")
-    assert refused.exit_code == 2 and "was made by tiny0.safetensors" in refused.stderr
+    words = ("gallery", "classify", "../g", "tea/2.png")
+    refused("was made by tiny0.safetensors", *words, "--model", "../tiny1.safetensors")
     (work / "tiny0.safetensors").rename(work / "moved.safetensors")
-    assert klip("gallery", "classify", "../g", "tea/2.png").exit_code == 2
+    assert klip(*words).exit_code == 2
     assert classified("../g", "tea/2.png", "--model", "../moved.safetensors")[0]["product"] == "tea"
 
 
@@ -253,7 +211,7 @@ def test_a_gallery_remembers_model_and_resize_and_takes_no_other(work, monkeypat
 def test_calibrate_stores_a_threshold_that_classify_uses(work, score):
     from klip.recognise.gallery import Gallery
 
-    done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1)
+    done(*BUILD_G)
     done("gallery", "remove", "g", "tea")
     printed = done("gallery", "calibrate", "g", "./shop", "--accepts", 0.9, "--score", score)
     unknown = Gallery.load("g").meta["unknown"]
@@ -277,12 +235,8 @@ def test_calibrate_stores_a_threshold_that_classify_uses(work, score):
         soup, tea = done(*table).splitlines()[1:]
         assert "unknown" not in soup and f"unknown (nearest: {rows[2]['product']})" in tea
     assert "unknown" not in done(*table, "--unknown-below", -2)
-    assert (
-        done(*table, "--unknown-below", 1.5, "--score", "similarity", "--top", 2).count(
-            "unknown (nearest"
-        )
-        == 2
-    )
+    printed = done(*table, "--unknown-below", 1.5, "--score", "similarity", "--top", 2)
+    assert printed.count("unknown (nearest") == 2
     assert done(*table, "--unknown-below", 1.5, "--json").count('"unknown":true') == 2
 
 
@@ -290,20 +244,13 @@ def test_calibrate_stores_a_threshold_that_classify_uses(work, score):
 def test_damaged_images_are_skipped_by_choice(work):
     (work / "shop" / "tea" / "0.png").write_bytes(b"no image")
     (work / "shop" / "empty").mkdir()
-    for words in (
-        ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--views", "1"),
-        ("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", "1"),
-    ):
+    for words in (ON_SHOP, BUILD_G):
         assert klip(*words).exit_code == 2
         result = klip(*words, "--unreadable", "skip")
         assert result.exit_code == 0 and "4 products" in result.stdout
-        assert (
-            "note:" in result.stderr and "tea/0.png" in result.stderr and "empty" in result.stderr
-        )
+        assert all(part in result.stderr for part in ("note:", "tea/0.png", "empty"))
     result = klip("gallery", "classify", "g", "shop/tea", "--unreadable", "skip", "--json")
-    assert (
-        len(json.loads(result.stdout)) == 3 and "1 images left out: shop/tea/0.png" in result.stderr
-    )
+    assert len(json.loads(result.stdout)) == 3 and "1 left out: shop/tea/0.png" in result.stderr
 
 
 # ------------------------------------------------------------------------------------------------ finetune
@@ -319,9 +266,7 @@ def test_finetune_writes_a_checkpoint_that_evaluate_takes(work):
     assert "8 images of 4 products" in printed and "loss" in printed
     first, tuned = encoder.load("tiny0.safetensors"), encoder.load("tuned.safetensors")
     assert encoder.fingerprint(first) != encoder.fingerprint(tuned)
-    assert "queries" in done(
-        "evaluate", "--set", "./shop", "--model", "tuned.safetensors", "--views", 1
-    )
+    assert "queries" in done(*ON_SHOP, "--model", "tuned.safetensors")
 
 
 def test_finetune_takes_an_architecture_and_its_pretraining(work, monkeypatch):
@@ -344,36 +289,15 @@ def test_finetune_takes_an_architecture_and_its_pretraining(work, monkeypatch):
 
 
 def test_reproduce_hands_everything_on(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(
-        reproduce,
-        "run",
-        lambda profile, parameters, only, appendix: seen.update(
-            profile=profile, parameters=parameters, only=only, appendix=appendix
-        ),
-    )
+    seen = []
+    monkeypatch.setattr(reproduce, "run", lambda *words, **more: seen.append((words, more)))
     done("reproduce")
-    assert seen == {"profile": "nano", "parameters": {}, "only": None, "appendix": False}
-    done(
-        "reproduce",
-        "--profile",
-        "real",
-        "--only",
-        "02",
-        "--only",
-        "03",
-        "--appendix",
-        "--set",
-        "seeds=1",
-        "--set",
-        "depths=1 2",
-    )
-    assert seen == {
-        "profile": "real",
-        "parameters": {"seeds": "1", "depths": "1 2"},
-        "only": ["02", "03"],
-        "appendix": True,
-    }
+    words = "--profile real --only 02 --only 03 --appendix --set seeds=1"
+    done("reproduce", *words.split(), "--set", "depths=1 2")
+    assert seen == [
+        (("nano", {}), {"only": None, "appendix": False}),
+        (("real", {"seeds": "1", "depths": "1 2"}), {"only": ["02", "03"], "appendix": True}),
+    ]
 
 
 def test_data_check_lists_damage(work):
@@ -387,13 +311,8 @@ def test_data_check_lists_damage(work):
 
 def test_data_check_counts_and_reports(work):
     photo = min((work / "shop/tea").iterdir())
-    for image in (
-        "train/tea/1.png",
-        "train/tea/2.png",
-        "train/cake/1.png",
-        "test/tea/1.png",
-        "test/jam/1.png",
-    ):
+    for name in ("train/tea/1", "train/tea/2", "train/cake/1", "test/tea/1", "test/jam/1"):
+        image = f"{name}.png"
         (work / "rp2k/all" / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, work / "rp2k/all" / image)
     (work / "rp2k/all/train/others").mkdir()
@@ -411,9 +330,8 @@ def test_data_check_counts_and_reports(work):
         f"image,product\nshop/tea/{photo.name},tea\nshop/tea/none.png,tea\n"
     )
     result = klip("data", "check", "list.csv")
-    assert (
-        result.exit_code == 1 and "2 images of 1 products, 1 damaged (1 missing)" in result.stdout
-    )
+    assert result.exit_code == 1
+    assert "2 images of 1 products, 1 damaged (1 missing)" in result.stdout
 
 
 def test_data_list_says_where_licence_and_citation(work):
@@ -421,17 +339,8 @@ def test_data_list_says_where_licence_and_citation(work):
 
     printed = done("data", "list")
     for name, source in SOURCES.items():
-        assert all(
-            fact in printed
-            for fact in (
-                f"{name}: ",
-                str(work / "data" / name),
-                source.place,
-                source.licence,
-                source.url,
-                source.citation,
-            )
-        )
+        facts = [f"{name}: ", str(work / "data" / name), source.place, source.licence]
+        assert all(fact in printed for fact in (*facts, source.url, source.citation))
 
 
 def test_data_measure_prints_figures():
@@ -441,31 +350,19 @@ def test_data_measure_prints_figures():
 
 
 def test_data_fetch_says_where_things_belong(work):
-    result = klip("data", "fetch", "grozi-120")
-    assert (
-        result.exit_code == 2 and "inVitro" in result.stderr and str(work / "data") in result.stderr
-    )
+    for part in ("inVitro", str(work / "data")):
+        refused(part, "data", "fetch", "grozi-120")
     (work / "data" / "grozi-120").mkdir(parents=True)
     assert str(work / "data" / "grozi-120") in done("data", "fetch", "grozi-120")
 
 
 def test_shop_render(work):
     values = (
-        "breadth=2",
-        "max_images=2",
-        "min_images=1",
-        "val_images=1",
-        "grozi_products=2",
-        "grozi_queries=1",
-        "grozi_strength=0.5",
-        "capg_lines=1",
-        "capg_flavours=2",
-        "capg_queries=1",
-        "rp2k_products=2",
-        "rp2k_queries=1",
-        "size=64",
+        "breadth=2 max_images=2 min_images=1 val_images=1 grozi_products=2 grozi_queries=1 "
+        "grozi_strength=0.5 capg_lines=1 capg_flavours=2 capg_queries=1 rp2k_products=2 "
+        "rp2k_queries=1 size=64"
     )
-    words = [word for value in values for word in ("--set", value)]
+    words = [word for value in values.split() for word in ("--set", value)]
     printed = done("shop", "render", "--root", "drawn", "--workers", 1, *words)
     assert printed.count("2 products") == 4 and (work / "drawn" / "plan.json").is_file()
 
@@ -477,8 +374,11 @@ RERANK = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--rera
 EVALUATE = ("evaluate", "--set", "./shop", "--model", "tiny0.safetensors", "--json", "o.json")
 BUILD = ("gallery", "build", "o.gallery", "./shop", "--model", "tiny0.safetensors")
 BAD = {
-    "unknown re-ranking": ((*RERANK, "sift"), "--rerank must be keypoints"),
-    "weight without re-ranking": ((*EVALUATE, "--weight", "1"), "--weight and --first want it"),
+    "unknown re-ranking": ((*RERANK, "sift"), "'--rerank': 'sift' is not one of 'keypoints'"),
+    "weight without re-ranking": (
+        (*EVALUATE, "--weight", "1"),
+        "--weight and --first want --rerank keypoints",
+    ),
     "weight below 0": (
         (*RERANK, "keypoints", "--weight", "-1"),
         "weight must be greater than or equal to 0",
@@ -492,7 +392,7 @@ BAD = {
     "unknown set": (("evaluate", "--set", "grozi-121"), "grozi-120"),
     "unknown gallery": ((*EVALUATE, "--gallery", "web2"), "web1, largest"),
     "unknown resize": ((*EVALUATE, "--resize", "bend"), "'squash', 'pad' or 'crop'"),
-    "unknown unreadable": ((*EVALUATE, "--unreadable", "maybe"), "fail, skip"),
+    "unknown unreadable": ((*EVALUATE, "--unreadable", "maybe"), "'--unreadable': 'maybe' is not"),
     "no views": ((*EVALUATE, "--views", "0"), "at least one packshot"),
     "unknown model": (("evaluate", "--set", "./shop", "--model", "mega"), "nano, nano-vit"),
     "missing model": (("evaluate", "--set", "./shop", "--model", "x.safetensors"), "klip finetune"),
@@ -519,7 +419,10 @@ BAD = {
     "torn gallery": (("gallery", "remove", "shop/tea/1.png", "tea"), "not a whole safetensors"),
     "unknown fetch": (("data", "fetch", "imagenet"), "grocery-store"),
     "unknown plan": (("shop", "render", "--root", "o", "--set", "brands=3"), "breadth"),
-    "wrong plan": (("shop", "render", "--root", "o", "--set", "breadth=x"), "must be of type int"),
+    "wrong plan": (
+        ("shop", "render", "--root", "o", "--set", "breadth=x"),
+        "breadth must be a valid integer",
+    ),
     "wrong option": ((*TUNE, "--depth", "many"), "valid integer"),
 }
 
@@ -527,9 +430,7 @@ BAD = {
 @pytest.mark.parametrize("words, part", BAD.values(), ids=BAD)
 def test_bad_input_is_one_sentence_and_writes_nothing(work, words, part):
     before = sorted(work.rglob("*"))
-    result = klip(*words)
-    assert result.exit_code == 2 and part in result.stderr and not result.stdout
-    assert result.stderr.startswith("klip: ") and result.stderr.count("\n") == 1
+    refused(part, *words)
     assert sorted(work.rglob("*")) == before
 
 
@@ -544,9 +445,8 @@ def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
         for number in (1, 2, 3):
             (work / "shop" / "tea" / f"{number}.png").write_bytes(b"no image")
     result = klip(*words)
-    assert (
-        result.exit_code == 2 and ("void" if damage == "empty product" else "tea") in result.stderr
-    )
+    assert result.exit_code == 2
+    assert ("void" if damage == "empty product" else "tea") in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("klip: ")
     assert not list(work.glob("o.*")) and not list(work.glob(".*part"))
 
@@ -569,13 +469,12 @@ def test_a_damaged_folder_is_named_and_writes_nothing(work, words, damage):
     ],
 )
 def test_a_refused_change_keeps_the_gallery(work, words, part):
-    done("gallery", "build", "g", "./shop", "--model", "tiny0.safetensors", "--views", 1)
+    done(*BUILD_G)
     (work / "void").mkdir()
     (work / "bad.png").write_bytes(b"no image")
     shutil.copytree(work / "shop", work / "few", ignore=shutil.ignore_patterns("tea"))
     before = (work / "g").read_bytes()
-    result = klip("gallery", *words)
-    assert result.exit_code == 2 and part in result.stderr and result.stderr.count("\n") == 1
+    refused(part, "gallery", *words)
     assert (work / "g").read_bytes() == before
 
 
@@ -589,8 +488,7 @@ def test_unknown_profile(tmp_path, monkeypatch):
         (("--set", "seedz=1"), "did you mean seeds"),
         (("--only", "77"), "'77'"),
     ):
-        result = klip("reproduce", *words)
-        assert result.exit_code == 2 and part in result.stderr and result.stderr.count("\n") == 1
+        refused(part, "reproduce", *words)
 
 
 # ------------------------------------------------------------------------------------------------ start
@@ -601,27 +499,19 @@ def test_help_lists_the_commands():
     assert all(f"  {name} " in told for name in ("reproduce", "finetune", "evaluate", "gallery"))
 
 
+COMMANDS = {
+    "": "reproduce report finetune evaluate plan bench",
+    "gallery": "build add remove classify calibrate",
+    "data": "fetch check leaks pack index list measure",
+    "shop": "render",
+}
+
+
 @pytest.mark.parametrize(
-    "words",
-    [
-        "reproduce",
-        "finetune",
-        "evaluate",
-        "gallery",
-        "gallery build",
-        "gallery add",
-        "gallery remove",
-        "gallery classify",
-        "gallery calibrate",
-        "data fetch",
-        "data check",
-        "data list",
-        "data measure",
-        "shop render",
-    ],
+    "words", [(group, name) for group, names in COMMANDS.items() for name in names.split()]
 )
 def test_every_command_has_help(words):
-    assert "Usage: " in done(*words.split(), "--help")
+    assert "Usage: " in done(*filter(None, words), "--help")
 
 
 def test_leaks_names_the_products_that_two_sets_share(work):
@@ -642,14 +532,9 @@ def test_leaks_names_the_products_that_two_sets_share(work):
 
 @pytest.mark.filterwarnings("default")  # the note on a product without a packshot is a warning
 def test_load_passes_a_sets_own_options(work):
-    for split, product in (
-        ("train", "tea"),
-        ("train", "others"),
-        ("test", "tea"),
-        ("test", "soup"),
-    ):
-        (work / "data/rp2k/all" / split / product).mkdir(parents=True)
-        shutil.copy(work / "shop/tea/1.png", work / "data/rp2k/all" / split / product / "1.png")
+    for folder in ("train/tea", "train/others", "test/tea", "test/soup"):
+        (work / "data/rp2k/all" / folder).mkdir(parents=True)
+        shutil.copy(work / "shop/tea/1.png", work / "data/rp2k/all" / folder / "1.png")
     assert "3 images of 2 products" in klip("data", "check", "rp2k").stdout
     assert "4 images of 3 products" in klip("data", "check", "rp2k", "--load", "others=true").stdout
     words = ("evaluate", "--set", "rp2k", "--model", "tiny0.safetensors", "--views", 1)
@@ -658,8 +543,7 @@ def test_load_passes_a_sets_own_options(work):
         ("colour=red", "rp2k has no option 'colour'; there are test_only, others"),
         ("others", "--load takes NAME=VALUE, got 'others'"),
     ):
-        wrong = klip("data", "check", "rp2k", "--load", option)
-        assert wrong.exit_code == 2 and sentence in wrong.stderr
+        refused(sentence, "data", "check", "rp2k", "--load", option)
 
 
 def test_a_packed_folder_is_a_source_like_any_other(work):
@@ -668,7 +552,6 @@ def test_a_packed_folder_is_a_source_like_any_other(work):
     )
     assert "12 images of 4 products, 0 damaged" in done("data", "check", "./packed")
     (work / "packed" / "manifest.csv").unlink()
-    wrong = klip("data", "check", "./packed")
-    assert wrong.exit_code == 2 and "run `klip data index ./packed`" in wrong.stderr
+    refused("run `klip data index ./packed`", "data", "check", "./packed")
     assert "packed/manifest.csv" in done("data", "index", "./packed")
     assert "12 images of 4 products, 0 damaged" in done("data", "check", "./packed")
