@@ -87,17 +87,16 @@ def folder_of(name: str, root: str | Path) -> Path:
     """Where a set lies: `root`, else in its place; FileNotFoundError with what to do if it
     does not.
     """
-    what = "a folder of products"
+    hint = "it has to be a folder of products"
     if name == "manifest":
-        what = "a CSV or Parquet file with columns image, product[, split]"
-    if not root and name not in SOURCES:
-        raise ValueError(f"{name}: no root was given; it is {what}")
-    folder = Path(root).expanduser() if root else paths.data_root() / name
-    if folder.is_dir() or (name == "manifest" and folder.exists()):
-        return folder
-    hint = f"it has to be {what}"
-    if name in SOURCES:
+        hint = "it has to be a CSV or Parquet file with columns image, product[, split]"
+    elif name in SOURCES:
         hint = f"{SOURCES[name].place}: {SOURCES[name].holds}"
     if name == "grocery-store":
         hint = f"run `klip data fetch grocery-store`, or {hint}"
+    if not root and name not in SOURCES:
+        raise ValueError(f"{name}: no root was given; {hint}")
+    folder = Path(root).expanduser() if root else paths.data_root() / name
+    if folder.is_dir() or (name == "manifest" and folder.exists()):
+        return folder
     raise FileNotFoundError(f"{name}: {folder} is missing; {hint}")
