@@ -57,7 +57,7 @@ def load_catalogue(
     FileNotFoundError: the set is not there; the sentence says how it gets there.
     """
     _check(name, options)
-    _one_of(("fail", "skip", "keep"), unreadable=unreadable)
+    _one_of("unreadable", unreadable, accepted=("fail", "skip", "keep"))
     catalogue = _parsed(name, root, **options)
     if unreadable == "fail":
         damage.refuse(catalogue)
@@ -84,18 +84,17 @@ def _check(name: str, options: dict[str, Any]) -> None:
             )
 
 
-def _one_of(accepted: tuple[str, ...], **given: str) -> None:
-    for name, value in given.items():
-        if value not in accepted:
-            wanted = " or ".join([", ".join(accepted[:-1]), accepted[-1]])
-            raise ValueError(f"data: {name} must be {wanted}, got {value!r}")
+def _one_of(name: str, value: str, *, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        wanted = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
+        raise ValueError(f"data: {name} must be {wanted}, got {value!r}")
 
 
 def _parsed(name: str, root: str | Path, *, test_only: str = "", **options: Any) -> Catalogue:
     """What the parser of the set finds on disk, or the part of it that was asked for."""
     base, _, part = name.partition(":")
     test_only = test_only or ("count" if base == "rp2k" else "drop")
-    _one_of(("count", "drop"), test_only=test_only)
+    _one_of("test_only", test_only, accepted=("count", "drop"))
     if base not in SHOPS:
         folder = sources.folder_of(base, root)
     else:  # rendered where it is not yet

@@ -80,11 +80,12 @@ def products_10k(name: str, root: Path) -> Catalogue:
     Without a labelled test list there are training images only.  `group` is the set's
     own, where it has one.
     """
-    tables, notes = [_classes(name, root, "train")], ()
-    if (root / "test_kaggletest.csv").is_file():
-        tables.append(_classes(name, root, "test"))
+    tables, notes = [_classes(name, root / "train.csv", split="train")], ()
+    test = root / "test_kaggletest.csv"
+    if test.is_file():
+        tables.append(_classes(name, test, split="query"))
     else:
-        notes = ("test_kaggletest.csv is missing: no queries",)
+        notes = (f"{test.name} is missing: no queries",)
     table = pd.concat(tables, ignore_index=True)
     # The test list may have no groups: a product's is that of its first row with one.
     first = table[table["group"] != ""].drop_duplicates("product").set_index("product")
@@ -95,12 +96,10 @@ def products_10k(name: str, root: Path) -> Catalogue:
     return Catalogue(table, root, name, notes=notes)
 
 
-def _classes(name: str, root: Path, folder: str) -> pd.DataFrame:
+def _classes(name: str, path: Path, *, split: str) -> pd.DataFrame:
     """One list of Products-10K: image, product, split, group."""
-    file, split = "train.csv", "train"
-    if folder == "test":
-        file, split = "test_kaggletest.csv", "query"
-    found = lists.read(name, root / file, needs=("name", "class"), may="group", root=root)
+    folder = "train" if split == "train" else "test"
+    found = lists.read(name, path, needs=("name", "class"), may="group", root=path.parent)
     table = found.table
     found.refuse({"lacks its name or class": table["name"].eq("") | table["class"].eq("")})
     table = table.assign(image=f"{folder}/" + table["name"], product=table["class"], split=split)

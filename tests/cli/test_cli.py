@@ -445,7 +445,7 @@ def test_data_fetch_says_where_things_belong(work):
     assert (
         result.exit_code == 2 and "inVitro" in result.stderr and str(work / "data") in result.stderr
     )
-    (work / "data" / "grozi-120").mkdir(parents=True)
+    (work / "data" / "grozi-120" / "inVitro").mkdir(parents=True)
     assert str(work / "data" / "grozi-120") in done("data", "fetch", "grozi-120")
 
 
