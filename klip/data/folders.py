@@ -77,8 +77,8 @@ def grozi(name: str, root: Path) -> Catalogue:
     Index/<product>.* (where that folder lies in the official archive could not be
     confirmed).
     """
-    webs = _numbered(name, root, "inVitro/*/web/JPEG/web*")
-    videos = _numbered(name, root, "inSitu/*/video/video*")
+    webs = _numbered(name, root, pattern="inVitro/*/web/JPEG/web*")
+    videos = _numbered(name, root, pattern="inSitu/*/video/video*")
     rows = [(path, product, "gallery", number) for product, number, path in webs]
     rows += [(path, product, "query", 0) for product, _, path in videos]
     index = [(path, path.parent.parent.name) for path in root.glob("inVitro/*/Index/*")]
@@ -91,7 +91,7 @@ def grozi(name: str, root: Path) -> Catalogue:
     return Catalogue(table, root, name)
 
 
-def _numbered(name: str, root: Path, pattern: str) -> list[tuple[int, int, Path]]:
+def _numbered(name: str, root: Path, *, pattern: str) -> list[tuple[int, int, Path]]:
     """Product, number and path of web<number> or video<number>, sorted by the numbers."""
     found = {}
     # .png comes after .jpg: of two copies the lossless one counts.
@@ -109,7 +109,7 @@ def folders(name: str, root: Path, *, tops: list[Path] | None = None) -> Catalog
     """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
     (test = query).  tops: the folders of splits, where others lie beside them."""
     found = _listed(root, inner(root) if tops is None else tops)
-    catalogue = _of_folders(name, root, found)
+    catalogue = _of_folders(name, root, found=found)
     products = found["product"].drop_duplicates()
     return replace(catalogue, empty=tuple(products[~products.isin(catalogue["product"])]))
 
@@ -137,10 +137,10 @@ def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
     twice = names.index[names > 1]
     if len(twice):
         notes.append(f"{len(twice)} products have folders of several names: {named(twice)}")
-    return replace(_of_folders(name, top, found), notes=tuple(notes))
+    return replace(_of_folders(name, top, found=found), notes=tuple(notes))
 
 
-def _of_folders(name: str, root: Path, found: pd.DataFrame) -> Catalogue:
+def _of_folders(name: str, root: Path, *, found: pd.DataFrame) -> Catalogue:
     images = found[found["file"] != ""]
     if images.empty:
         raise ValueError(
