@@ -60,7 +60,7 @@ class Plan:
 
     def draws(self, images: int, together: bool = False) -> Iterator[tuple[int, int, int, int]]:
         """`images` draws: (epoch, index in it, place in the catalogue, repeat from 0)."""
-        _whole("images", images, 1)
+        _whole(images, "images", least=1)
         for start in range(0, images, len(self)):
             number = start // len(self)
             draws = self.epoch(number, together)[: images - start]
@@ -77,9 +77,9 @@ def plan(
     the paper builds one balanced set).  For one seed a deeper or broader plan contains
     the others.  balanced=False keeps all images of the products.
     """
-    _whole("depth", depth, 1, " image per product")
-    _whole("breadth", breadth, 0, " (0: all products)")
-    _whole("seed", seed, 0)
+    _whole(depth, "depth", least=1, unit=" image per product")
+    _whole(breadth, "breadth", unit=" (0: all products)")
+    _whole(seed, "seed")
     row = np.flatnonzero(catalogue["split"] == "train")
     training = catalogue.frame[["image", "product"]].iloc[row]
     if training.empty:
@@ -129,9 +129,8 @@ def _rank(groups: np.ndarray) -> np.ndarray:
     return pd.Series(groups).groupby(groups).cumcount().to_numpy()
 
 
-def _whole(name: str, value: int, least: int, unit: str = "") -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(
-            f"balance plan: {name} must be a whole number >= {least}{unit}, got {value!r}"
-        )
+def _whole(value: int, name: str, *, least: int = 0, unit: str = "") -> None:
+    # True is an int, too
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        wanted = f"{name} must be a whole number >= {least}{unit}"
+        raise ValueError(f"balance plan: {wanted}, got {value!r}")

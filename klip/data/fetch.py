@@ -50,13 +50,10 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
     for name in dict.fromkeys(full.partition(":")[0] for full in names):
         if name not in SOURCES or _filled(folder / name):
             continue
-        if name != "grocery-store":
-            lost[name] = "not at hand"
-            continue
         try:
             fetch(name, folder / name, timeout=10)
         except FileNotFoundError:
-            lost[name] = "cannot be downloaded"
+            lost[name] = "cannot be downloaded" if name == "grocery-store" else "not at hand"
     found = [full for full in names if full.partition(":")[0] not in lost]
     line = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
     if not found:
@@ -67,7 +64,7 @@ def at_hand(names: Sequence[str], root: str | Path = "") -> tuple[list[str], str
     return found, f"left out: {line}; `klip data list` says where it comes from" if lost else ""
 
 
-def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
+def fetch(name: str, root: str | Path = "", *, timeout: float = 60) -> Path:
     """The folder of a set, downloaded if it is not there yet (about 120 MB; a progress bar
     on stderr).
 
@@ -79,30 +76,26 @@ def fetch(name: str, root: str | Path = "", timeout: float = 60) -> Path:
         raise ValueError(f"fetch: no set is called {name!r}; there are {', '.join(SOURCES)}")
     target = Path(root).expanduser() if root else paths.data_root() / name
     hint = f"{SOURCES[name].place} (the folder is {target})"
-    if name != "grocery-store":
-        if target.is_dir():
-            return target
-        raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint}")
     if _filled(target):
-        _verify(target, f"fetch: {target}", "move it away and fetch again")
+        if name == "grocery-store":
+            _verify(target, what=str(target), remedy="move it away and fetch again")
         return target
+    if name != "grocery-store":
+        raise FileNotFoundError(f"fetch: {name} has to be got by hand: {hint}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
         try:
-            _unpack(Path(work), timeout)
+            found = _unpacked(Path(work), timeout)
         except (OSError, HTTPException, zipfile.BadZipFile, zlib.error) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise FileNotFoundError(
                 f"fetch: {name} cannot be downloaded from {URL} ({reason}); check the network, "
                 f"or {hint}"
             ) from None
-        found = [path for path in Path(work).glob("*/dataset") if path.is_dir()]
-        if len(found) != 1:
-            raise ValueError(f"fetch: {URL} wants one folder */dataset/ inside, found {len(found)}")
-        _verify(found[0], f"fetch: what came from {URL}", "nothing was kept; try again later")
+        _verify(found, what=f"what came from {URL}", remedy="nothing was kept; try again later")
         if target.is_dir():  # empty, see above: Windows cannot rename over it
             target.rmdir()
-        os.replace(found[0], target)
+        os.replace(found, target)
     return target
 
 
@@ -110,27 +103,29 @@ def _filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _unpack(folder: Path, timeout: float) -> None:
-    """Download the archive and unpack its folder */dataset/; timeout in seconds."""
-    archive = folder / "archive.zip"
+def _unpacked(work: Path, timeout: float) -> Path:
+    """The folder dataset/ of the archive, downloaded and unpacked; timeout in seconds."""
+    archive = work / "archive.zip"
     with urlopen(URL, timeout=timeout) as response, archive.open("wb") as file:
-        size = response.headers["Content-Length"]  # GitHub gives none
-        total = int(size) if size else None
-        with tqdm.wrapattr(file, "write", total=total, desc="download") as bar:
+        # GitHub tells no length, so the bar only counts.
+        with tqdm.wrapattr(file, "write", desc="download") as bar:
             shutil.copyfileobj(response, bar)
     with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
-            if member.filename.partition("/")[2].startswith("dataset/"):
-                packed.extract(member, folder)  # it drops `..` and leading slashes
+        names = packed.namelist()
+        wanted = [name for name in names if name.partition("/")[2].startswith("dataset/")]
+        packed.extractall(work, wanted)  # it drops `..` and leading slashes
+    if not wanted:
+        raise zipfile.BadZipFile("it has no folder */dataset/")
+    return work / wanted[0].partition("/")[0] / "dataset"
 
 
-def _verify(folder: Path, what: str, remedy: str) -> None:
+def _verify(folder: Path, *, what: str, remedy: str) -> None:
     """Raise unless the lists and images below a folder are those of the pinned commit."""
     catalogue = load_catalogue("grocery-store", folder)
     lists = ["classes.csv", "train.txt", "val.txt", "test.txt"]
     found = fingerprint(catalogue.root, [*lists, *catalogue["image"]])
     if found != CONTENT:
         raise ValueError(
-            f"{what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, wanted "
-            f"{CONTENT[:16]}; {remedy}"
+            f"fetch: {what} is not GroceryStoreDataset {COMMIT[:7]}: fingerprint {found[:16]}, "
+            f"wanted {CONTENT[:16]}; {remedy}"
         )

@@ -6,14 +6,13 @@ Every parser takes the set's name and its folder and returns a `Catalogue`.
 
 import re
 import unicodedata
-from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
+from klip.data import lists
 from klip.data.catalogue import Catalogue
 from klip.data.images import IMAGES, files_in
 from klip.data.sources import SOURCES
@@ -24,7 +23,7 @@ SPLITS = ("train", "val", "test", "gallery", "query")
 COLUMNS = ["image", "product", "split"]
 
 
-def shop(name: str, root: Path, *, workers: int = 2, progress: bool = True) -> Catalogue:
+def shop(name: str, root: Path) -> Catalogue:
     """The default shop, rendered if need be; or the shop that is in a folder of one's own."""
     from klip.shop import sets
     from klip.shop.plan import ShopPlan
@@ -32,7 +31,7 @@ def shop(name: str, root: Path, *, workers: int = 2, progress: bool = True) -> C
     if root != paths.CACHE / "shop" and (root / "plan.json").is_file():
         found = sets.catalogues(root)
     else:
-        found = sets.render(ShopPlan(), root, workers=workers, progress=progress)
+        found = sets.render(ShopPlan(), root)
     frame = found["finetune" if name == "shop" else name.replace("-", "_")]
     return Catalogue(frame, root, name).assign(group=frame["product"].map(_shelf))
 
@@ -42,44 +41,32 @@ def _shelf(product: str) -> str:
     from klip.shop.goods import CATEGORIES
 
     brand, number, _, kind, *_ = product.split("-")
-    shelf = "produce"
     for category, (_, kinds) in CATEGORIES.items():
         if kind.replace("_", " ") in kinds.split("|"):
-            shelf = category
-            break
-    return f"{shelf}/{kind}/{brand}-{number}"
+            return f"{category}/{kind}/{brand}-{number}"
+    return f"produce/{kind}/{brand}-{number}"
 
 
-def grocery_store(name: str, root: Path, *, packaged: bool = False) -> Catalogue:
+def grocery_store(name: str, root: Path) -> Catalogue:
     """GroceryStore: iconic packshots are the gallery, test photos the queries."""
     root = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
-    lists = [root / "classes.csv", *(root / f"{split}.txt" for split in ("train", "val", "test"))]
-    for path in lists:
-        if not path.is_file():
-            raise FileNotFoundError(f"{name}: {path} is missing; {SOURCES[name].place}")
-    classes = pd.read_csv(lists[0], dtype=str, skipinitialspace=True, keep_default_na=False)
-    classes = classes.map(str.strip)
-    names, numbers, groups, _, icons = (classes.iloc[:, column] for column in range(5))
-    products = dict(zip(numbers, names, strict=True))
-    rows = [(icon, product, "gallery") for icon, product in zip(icons, names, strict=True)]
-    for path in lists[1:]:
-        split = path.stem.replace("test", "query")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
-                continue
-            image, product = [*map(str.strip, line.split(",")), ""][:2]
-            if product not in products:
-                raise ValueError(
-                    f"{name}: line {number} of {path} wants `path, id, coarse id` with an id of "
-                    f"classes.csv, got {line!r}"
-                )
-            rows.append((image, products[product], split))
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    classes = lists.read(name, root / "classes.csv", needs=(), root=root).table.iloc[:, :5]
+    classes.columns = ["product", "id", "group", "coarse id", "image"]
+    tables = [classes.assign(split="gallery")]
+    for split in ("train", "val", "test"):
+        needs = ("image", "id", "coarse id")
+        found = lists.read(name, root / f"{split}.txt", needs=needs, root=root, names=needs)
+        wanted = "wants `path, id, coarse id` with an id of classes.csv"
+        unknown = ~found.table["id"].isin(classes["id"])
+        found.refuse({wanted + ", got '{image}, {id}, {coarse id}'": unknown})
+        tables.append(found.table.assign(split=split.replace("test", "query")))
+    table = pd.concat(tables, ignore_index=True)
+    of_id = classes.set_index("id")
+    table["product"] = table["id"].map(of_id["product"])
+    table["group"] = table["id"].map(of_id["group"])
     table["image"] = table["image"].str.lstrip("/")
     table["packaged"] = table["image"].str.contains("/Packages/")
-    table["group"] = table["product"].map(dict(zip(names, groups, strict=True)))
-    catalogue = Catalogue(table, root, name)
-    return catalogue.part("packaged") if packaged else catalogue
+    return Catalogue(table[[*COLUMNS, "packaged", "group"]], root, name)
 
 
 def grozi(name: str, root: Path) -> Catalogue:
@@ -90,8 +77,8 @@ def grozi(name: str, root: Path) -> Catalogue:
     Index/<product>.* (where that folder lies in the official archive could not be
     confirmed).
     """
-    webs = _numbered(name, root, "inVitro/*/web/JPEG/web*")
-    videos = _numbered(name, root, "inSitu/*/video/video*")
+    webs = _numbered(name, root, pattern="inVitro/*/web/JPEG/web*")
+    videos = _numbered(name, root, pattern="inSitu/*/video/video*")
     rows = [(path, product, "gallery", number) for product, number, path in webs]
     rows += [(path, product, "query", 0) for product, _, path in videos]
     index = [(path, path.parent.parent.name) for path in root.glob("inVitro/*/Index/*")]
@@ -104,7 +91,7 @@ def grozi(name: str, root: Path) -> Catalogue:
     return Catalogue(table, root, name)
 
 
-def _numbered(name: str, root: Path, pattern: str) -> list[tuple[int, int, Path]]:
+def _numbered(name: str, root: Path, *, pattern: str) -> list[tuple[int, int, Path]]:
     """Product, number and path of web<number> or video<number>, sorted by the numbers."""
     found = {}
     # .png comes after .jpg: of two copies the lossless one counts.
@@ -118,24 +105,13 @@ def _numbered(name: str, root: Path, pattern: str) -> list[tuple[int, int, Path]
     return sorted((product, number, path) for (product, number), path in found.items())
 
 
-class ProductFolder(NamedTuple):
-    """A folder of one product's images."""
-
-    within: str
-    """Its posix path below the root."""
-    product: str
-    split: str
-    files: list[str]
-
-
 def folders(name: str, root: Path, *, tops: list[Path] | None = None) -> Catalogue:
     """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
     (test = query).  tops: the folders of splits, where others lie beside them."""
-    found = _product_folders(root, inner(root) if tops is None else tops)
-    catalogue = _of_folders(name, root, found)
-    shown = set(catalogue["product"])
-    empty = dict.fromkeys(one.product for one in found if one.product not in shown)
-    return replace(catalogue, empty=tuple(empty))
+    found = _listed(root, inner(root) if tops is None else tops)
+    catalogue = _of_folders(name, root, found=found)
+    products = found["product"].drop_duplicates()
+    return replace(catalogue, empty=tuple(products[~products.isin(catalogue["product"])]))
 
 
 def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
@@ -146,51 +122,50 @@ def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
     """
     inside = (root / "rp2k_dataset" / "all", root / "all", root)
     top = next(path for path in inside if path.is_dir())
-    found = _product_folders(top, inner(top))
-    found = [one._replace(product=decoded(one.product)) for one in found]
+    found = _listed(top, inner(top))
+    found["product"] = found["product"].map(decoded)
     notes = []
-    if not others:
-        dropped = [len(one.files) for one in found if one.product == "others"]
-        found = [one for one in found if one.product != "others"]
-        if dropped:
-            notes.append(f"others/ left out, {sum(dropped)} images")
-    empty = [f"{one.within}/" for one in found if not one.files]
-    if empty:
+    rest = found["product"] == "others"
+    if rest.any() and not others:
+        notes.append(f"others/ left out, {found['file'][rest].ne('').sum()} images")
+        found = found[~rest]
+    empty = found["folder"][found["file"] == ""] + "/"
+    if len(empty):
         notes.append(f"{len(empty)} folders are empty: {named(empty)}")
-    names_of = defaultdict[str, set[str]](set)
-    for one in found:
-        names_of[one.product].add(one.within.rpartition("/")[2])
-    twice = [product for product, names in names_of.items() if len(names) > 1]
-    if twice:
+    last = found["folder"].str.rpartition("/")[2]  # without the split
+    names = last.groupby(found["product"], sort=False).nunique()
+    twice = names.index[names > 1]
+    if len(twice):
         notes.append(f"{len(twice)} products have folders of several names: {named(twice)}")
-    return replace(_of_folders(name, top, found), notes=tuple(notes))
+    return replace(_of_folders(name, top, found=found), notes=tuple(notes))
 
 
-def _of_folders(name: str, root: Path, found: list[ProductFolder]) -> Catalogue:
-    rows = []
-    for one in found:
-        rows += [(f"{one.within}/{file}", one.product, one.split) for file in one.files]
-    if not rows:
+def _of_folders(name: str, root: Path, *, found: pd.DataFrame) -> Catalogue:
+    images = found[found["file"] != ""]
+    if images.empty:
         raise ValueError(
             f"{name}: {root} must hold one folder of images per product, found "
-            f"{len({one.product for one in found})} product folders and no image in them"
+            f"{found['product'].nunique()} product folders and no image in them"
         )
-    return Catalogue(pd.DataFrame(rows, columns=COLUMNS), root, name)
+    table = images.assign(image=images["folder"] + "/" + images["file"])
+    return Catalogue(table[COLUMNS].reset_index(drop=True), root, name)
 
 
-def _product_folders(root: Path, tops: list[Path]) -> list[ProductFolder]:
-    """The folders of products in the folders of splits, or in `root` itself."""
+def _listed(root: Path, tops: list[Path]) -> pd.DataFrame:
+    """The images in the folders of products, which lie in folders of splits or in `root`
+    itself: folder (posix, below `root`), file, product, split; of an empty folder one row
+    with file ""."""
     places = [(root, "train")]
     if tops and all(top.name.lower() in SPLITS for top in tops):
         places = [(top, top.name.lower().replace("test", "query")) for top in tops]
-    found = []
+    rows = []
     for place, split in places:
         for folder in inner(place):
             product = unicodedata.normalize("NFC", folder.name)  # macOS writes accents otherwise
-            files = sorted(filter(_is_image, files_in(folder)), key=natural)
             within = folder.relative_to(root).as_posix()
-            found.append(ProductFolder(within, product, split, files))
-    return found
+            files = sorted(filter(_is_image, files_in(folder)), key=natural)
+            rows += [(within, file, product, split) for file in files or [""]]
+    return pd.DataFrame(rows, columns=["folder", "file", "product", "split"], dtype=str)
 
 
 def _is_image(file: str) -> bool:

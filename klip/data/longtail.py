@@ -1,6 +1,5 @@
 """How many images a product has, which products are the tail, and whether two sets share
 pictures (paper §3).
-
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -57,23 +56,22 @@ def leak_audit(
             f"{len(embeddings[0])} and {len(embeddings[1])} rows for {len(a)} and {len(b)} images"
         )
     hashes, others = phashes(a, workers), phashes(b, workers)
-    names_a, names_b = (own.frame[["image", "product"]].to_numpy() for own in (a, b))
-    found = []
+    names, found = ["image", "product"], []
     for start in range(0, len(a), BLOCK):
         part = slice(start, start + BLOCK)
-        distance = np.bitwise_count(hashes[part, None] ^ others).astype(int)  # (BLOCK, len(b))
+        distance = np.bitwise_count(hashes[part, None] ^ others)  # (BLOCK, len(b))
         cosine = np.full(distance.shape, np.nan)
         if embeddings:
             cosine = embeddings[0][part] @ embeddings[1].T
-        near, alike = distance <= max_distance, cosine >= min_cosine
-        for i, j in np.argwhere(near | alike):
-            reason = "pHash" if near[i, j] else "embedding"
-            if near[i, j] and alike[i, j]:
-                reason = "both"
-            facts = int(distance[i, j]), float(cosine[i, j]), reason
-            found.append((*names_a[start + i], *names_b[j], *facts))
-    columns = ["image_a", "product_a", "image_b", "product_b", "distance", "cosine", "reason"]
-    return _sorted(pd.DataFrame(found, columns=columns), "image_a", "image_b")
+        i, j = np.nonzero((distance <= max_distance) | (cosine >= min_cosine))
+        left = a.frame[names].iloc[start + i].add_suffix("_a").reset_index(drop=True)
+        right = b.frame[names].iloc[j].add_suffix("_b").reset_index(drop=True)
+        pairs = pd.concat([left, right], axis=1)
+        found.append(pairs.assign(distance=distance[i, j], cosine=cosine[i, j]))
+    pairs = pd.concat(found, ignore_index=True)
+    near, alike = pairs["distance"] <= max_distance, pairs["cosine"] >= min_cosine
+    pairs["reason"] = np.select([near & alike, near], ["both", "pHash"], "embedding")
+    return _sorted(pairs.astype({"distance": int, "cosine": float}), "image_a", "image_b")
 
 
 def suspects(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -352,7 +352,7 @@ def test_data_measure_prints_figures():
 def test_data_fetch_says_where_things_belong(work):
     for part in ("inVitro", str(work / "data")):
         refused(part, "data", "fetch", "grozi-120")
-    (work / "data" / "grozi-120").mkdir(parents=True)
+    (work / "data" / "grozi-120" / "inVitro").mkdir(parents=True)
     assert str(work / "data" / "grozi-120") in done("data", "fetch", "grozi-120")
 
 

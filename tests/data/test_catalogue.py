@@ -79,10 +79,8 @@ def test_grocery_store(grocery):
     assert catalogue.root == grocery and catalogue.name == "grocery-store"
     leek = catalogue.split("query").frame.query("product == 'Leek'")
     assert leek["image"].tolist() == [f"test/Vegetables/Leek/Leek_00{n}.jpg" for n in (0, 1)]
-    packaged = load_catalogue("grocery-store", grocery, packaged=True)
+    packaged = load_catalogue("grocery-store:packaged", grocery)
     assert set(packaged["product"]) == {"Oatly-Oat-Milk"} and len(packaged) == 7
-    part = load_catalogue("grocery-store:packaged", grocery)
-    pd.testing.assert_frame_equal(packaged.frame, part.frame)
     assert damage.check(catalogue).empty
 
 
@@ -108,7 +106,7 @@ def test_grocery_store_damage(grocery):
     assert kept[["product", "problem"]].values.tolist() == [["Leek", "missing"]]
     with (grocery / "val.txt").open("a") as lines:
         lines.write("val/x.jpg, 99, 4\n")
-    with pytest.raises(ValueError, match="line 4 of .*val.txt wants .* got 'val/x.jpg, 99, 4'"):
+    with pytest.raises(ValueError, match="row 4 of .*val.txt wants .* got 'val/x.jpg, 99, 4'"):
         load_catalogue("grocery-store", grocery)
     (grocery / "val.txt").unlink()
     with pytest.raises(FileNotFoundError, match="val.txt is missing; put the contents of dataset/"):
@@ -383,16 +381,14 @@ def test_shop_is_rendered_by_its_plan(monkeypatch, tmp_path):
     calls = []
     sets = types.SimpleNamespace(
         catalogues=catalogues,
-        render=lambda plan, root, workers, progress: (
-            calls.append((plan, root, workers)) or catalogues(root)
-        ),
+        render=lambda plan, root: calls.append((plan, root)) or catalogues(root),
     )
     monkeypatch.setitem(sys.modules, "klip.shop.sets", sets)
     monkeypatch.setattr("klip.shop.sets", sets, raising=False)
-    shop = load_catalogue("shop", workers=1)
+    shop = load_catalogue("shop")
     assert shop.root == paths.CACHE / "shop" and shop.name == "shop" and not shop.photographs
     load_catalogue("grozi-like", tmp_path)
-    assert calls == [(ShopPlan(), paths.CACHE / "shop", 1), (ShopPlan(), tmp_path, 2)]
+    assert calls == [(ShopPlan(), paths.CACHE / "shop"), (ShopPlan(), tmp_path)]
     (tmp_path / "plan.json").write_text("another plan")
     load_catalogue("grozi-like", tmp_path)
     assert len(calls) == 2

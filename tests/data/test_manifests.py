@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from klip.data import damage, images, manifests
+from klip.data import damage, images
 from klip.data.loading import load_catalogue
 
 HEADER = "image_id class_id super_class_id path\n"
@@ -43,7 +43,7 @@ def test_products_10k_without_labels_or_groups(products_10k):
     )
     for text, words in (
         ("name,class\n1.jpg,\n", "row 1 of .* lacks its name or class"),
-        ("file,class\n1.jpg,0\n", "wants columns name, class.* got file, class"),
+        ("file,class\n1.jpg,0\n", "wants columns name, class.* got columns file, class"),
         ("name,class\n9.jpg,0\n", r"train/9.jpg \(missing\)"),
     ):
         (products_10k / "train.csv").write_text(text)
@@ -179,14 +179,3 @@ def test_missing_files_are_found_in_small_and_large_folders(tmp_path, count):
     assert images.missing(tmp_path, pd.Series(asked)) == [
         name for name in asked if not (tmp_path / name).is_file()
     ]
-
-
-def test_each_changes_every_value_once():
-    column, seen = pd.Series([" a", "b", " a", ""], index=[3, 1, 2, 0], name="x"), []
-    changed = manifests.each(column, lambda value: seen.append(value) or value.strip())
-    assert (
-        changed.tolist() == ["a", "b", "a", ""]
-        and changed.index.equals(column.index)
-        and len(seen) == 3
-    )
-    assert manifests.each(pd.Series([], dtype=str), str.strip).empty
