@@ -50,8 +50,16 @@ def _shelf(product: str) -> str:
 def grocery_store(name: str, root: Path) -> Catalogue:
     """GroceryStore: iconic packshots are the gallery, test photos the queries."""
     root = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
-    classes = lists.read(name, root / "classes.csv", needs=(), root=root).table.iloc[:, :5]
-    classes.columns = ["product", "id", "group", "coarse id", "image"]
+    listed = lists.read(name, root / "classes.csv", needs=(), root=root)
+    classes, columns = listed.table.iloc[:, :5], ["product", "id", "group", "coarse id", "image"]
+    if classes.shape[1] < len(columns):
+        raise ValueError(
+            f"{name}: {listed.path} wants columns for {', '.join(columns)}, got "
+            f"{', '.join(classes.columns)}"
+        )
+    classes.columns = columns
+    again = classes["id"].duplicated()
+    replace(listed, table=classes).refuse({"has id {id} a second time": again})
     tables = [classes.assign(split="gallery")]
     for split in ("train", "val", "test"):
         needs = ("image", "id", "coarse id")

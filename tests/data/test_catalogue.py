@@ -108,6 +108,14 @@ def test_grocery_store_damage(grocery):
         lines.write("val/x.jpg, 99, 4\n")
     with pytest.raises(ValueError, match="row 4 of .*val.txt wants .* got 'val/x.jpg, 99, 4'"):
         load_catalogue("grocery-store", grocery)
+    whole = (grocery / "classes.csv").read_text()
+    (grocery / "classes.csv").write_text(whole + whole.splitlines()[1] + "\n")
+    with pytest.raises(ValueError, match="row 4 of .*classes.csv has id .* a second time"):
+        load_catalogue("grocery-store", grocery)
+    (grocery / "classes.csv").write_text("name,id\nLeek,3\n")
+    with pytest.raises(ValueError, match="classes.csv wants columns for product, .* got name, id"):
+        load_catalogue("grocery-store", grocery)
+    (grocery / "classes.csv").write_text(whole)
     (grocery / "val.txt").unlink()
     with pytest.raises(FileNotFoundError, match="val.txt is missing; put the contents of dataset/"):
         load_catalogue("grocery-store", grocery)
