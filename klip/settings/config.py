@@ -108,7 +108,7 @@ class Settings(Shared):
     eval_sets: Text = "grozi-like capg-like rp2k-like"
     data_root: str = ""
     """Folder of the real image sets; empty means the environment variable KLIP_DATA.
-    With a finetune_set of one's own (folder, manifest, shards) and no finetune_root it
+    With a finetune_set of one's own (folder, manifest) and no finetune_root it
     is that set's place, and KLIP_DATA holds the others."""
     depths: Text = "1 4 16"  # images per product that notebook 02 tries
     breadths: Text = "0.25 0.5 1"
@@ -171,7 +171,7 @@ class Settings(Shared):
     def sets_folder(self) -> str:
         """Folder of the real image sets; empty for KLIP_DATA, where data_root is the range
         of one's own."""
-        own = self.finetune_set in ("folder", "manifest", "shards") and not self.finetune_root
+        own = self.finetune_set in ("folder", "manifest") and not self.finetune_root
         return "" if own else self.data_root
 
     @property
