@@ -138,7 +138,8 @@ def measure_scale(
     from klip.scale import measure
     from klip.settings import paths
 
-    file = measure.generate(folder or paths.CACHE / "scale" / f"{rows}-{products}", rows, products)
+    folder = folder or paths.CACHE / "scale" / f"{rows}-{products}"
+    file = measure.generate(folder, rows=rows, products=products)
     typer.echo(json.dumps(measure.fresh(file), indent=2))
 
 

@@ -25,18 +25,16 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from klip.data.catalogue import Catalogue
-from klip.data.loading import load_catalogue
 from klip.model import blocks, encoder, hub, imagenet
 from klip.model.device import default_device
 from klip.model.encoder import Encoder
+from klip.pretrain import judging
 from klip.pretrain.corpus import Batches, corpus, preprocess
 from klip.pretrain.learning import Lessons, answered, captioned, contrastive, imitation, learn, seen
-from klip.recognise import evaluation
 from klip.recognise.prompts import build, tokenizer
 from klip.settings import paths
 from klip.settings.files import write_tensors
 from klip.shop.sets import source_hash
-from klip.stats import metrics
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def pretrain(
     Packshots, photographs and captions must find each other.  Then the image tower is
     mixed with what it started as and locked, and the text tower learns to name its
     embeddings (LiT, Zhai et al. 2022).  A pupil of `config.teacher` has an image tower
-    alone.  sets: those of `judges`; what `choices` finds on them is kept in the file.
+    alone.  sets: those of `judging.judges`; what `judging.choices` finds on them is kept in the file.
     """
     model = start(config).to(default_device())
     facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
@@ -107,7 +105,7 @@ def pretrain(
         before = copy.deepcopy(tower)
         history = run.match()
         if sets:
-            chosen = choices(before, tower, sets=sets)
+            chosen = judging.choices(before, tower, sets=sets)
         run.tower = encoder.interpolate(before, tower, alpha=config.wise)
         model.visual = run.tower.tower
         shown = history[-1]["images"]
@@ -216,36 +214,6 @@ def file(arch: str, *, ship: bool = False) -> Path:
     """Where weights are written: those that klip ships, or trial weights in the cache."""
     folder = paths.WEIGHTS if ship else paths.CACHE / "nano"
     return folder / f"{arch}.safetensors"
-
-
-def judges() -> dict[str, Catalogue]:
-    """The real photographs on which resolution and mixing are chosen, as far as KLIP_DATA
-    has them: GroZi-120 with at most 10 seeded crops of each product, and 500 of
-    GroceryStore's *training* photographs."""
-    found = {}
-    if (paths.data_root() / "grozi-120").is_dir():
-        found["grozi-120 web1"] = load_catalogue("grozi-120").few_queries(10)
-    if (paths.data_root() / "grocery-store").is_dir():
-        grocery = load_catalogue("grocery-store")
-        train = grocery.split("train").frame
-        asked = train.sample(min(500, len(train)), random_state=0).assign(split="query")
-        both = pd.concat([grocery.split("gallery").frame, asked])
-        found["grocery-store, training photographs"] = grocery.of(both)
-    return found
-
-
-def choices(before: Encoder, after: Encoder, *, sets: dict[str, Catalogue]) -> list[dict]:
-    """Top-1 (a fraction) of each judge, one packshot, one view, at each resolution and
-    share of the trained weights."""
-    rows = []
-    for share, side in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224)):
-        judge = encoder.interpolate(before, after, alpha=share)
-        judge.preprocess = judge.preprocess.changed(size=side)
-        for name, catalogue in sets.items():
-            answers = evaluation.evaluate(judge, catalogue, views=1, precision="auto")
-            row = {"set": name, "pixels": side, "wise": share}
-            rows.append(row | {"top1": metrics.score(answers).top1})
-    return rows
 
 
 def provenance(arch: str = "nanoclip", file: str | Path = "") -> dict:

@@ -149,7 +149,11 @@ def evidence(sets: Mapping[str, Rows], backbone: Backbone) -> list[dict[str, Any
             if mirrored in claim.sets and {test.a, test.b} <= set(rows.frames):
                 gap = metrics.paired_difference(rows.frames[test.a], rows.frames[test.b])
                 place = baselines.place(name, test.b, backbone=backbone)
-                told = {"place": place, "difference": gap, **_comparable(rows, test.b, backbone)}
+                told = {
+                    "place": place,
+                    "difference": gap,
+                    **_comparable(rows, test.b, backbone=backbone),
+                }
                 found.append(claims.evidence(claim.id, test.name, **told))
     return found
 
@@ -173,14 +177,14 @@ def hardest(sets: Mapping[str, Rows], backbone: Backbone) -> dict[str, tuple[str
         gap = metrics.unpaired_difference(rows.frames[published.OURS], hard)
         place = baselines.place(name, baselines.WHOLE_SPLIT, backbone=backbone)
         told = {"place": place, "difference": gap}
-        told |= _comparable(rows, baselines.WHOLE_SPLIT, backbone)
+        told |= _comparable(rows, baselines.WHOLE_SPLIT, backbone=backbone)
         test = f"{published.OURS} minus {published.HARDEST}"
         words = f"{', '.join(worst)}: {metrics.score(pd.concat(hard))}"
         found[name] = words, claims.evidence("C4", test, **told)
     return found
 
 
-def _comparable(rows: Rows, rival: str, backbone: Backbone) -> dict[str, str]:
+def _comparable(rows: Rows, rival: str, *, backbone: Backbone) -> dict[str, str]:
     """A rival under its own frozen backbone is none."""
     if rival in rows.under(backbone):
         return {"status": "not comparable", "why": baselines.UNDER}

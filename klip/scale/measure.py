@@ -24,7 +24,7 @@ LINKS = 60_000
 """Names that one file may have: ext4 allows 65,000."""
 
 
-def generate(folder: Path, rows: int, products: int, seed: int = 0) -> Path:
+def generate(folder: Path, *, rows: int, products: int, seed: int = 0) -> Path:
     """A manifest of `rows` images in a folder per product, counts falling as 1/rank; its
     file is kept.
 

@@ -89,7 +89,7 @@ def index(folder: str | Path) -> Path:
     return manifest
 
 
-def _write(path: Path, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
+def _write(path: Path, *, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
     with tarfile.open(path, "w") as tar:
         for key, row in rows.filter(COLUMNS).iterrows():
             suffix = PurePosixPath(row["image"].partition(".tar@")[0]).suffix.lower()
