@@ -57,7 +57,7 @@ def leak_audit(
         )
     hashes, others = phashes(a, workers), phashes(b, workers)
     names, found = ["image", "product"], []
-    for start in range(0, len(a), BLOCK):
+    for start in range(0, max(1, len(a)), BLOCK):  # of no image, an empty table
         part = slice(start, start + BLOCK)
         distance = np.bitwise_count(hashes[part, None] ^ others)  # (BLOCK, len(b))
         cosine = np.full(distance.shape, np.nan)

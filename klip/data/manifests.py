@@ -63,11 +63,12 @@ def _splits(found: lists.ListFile, unsaid: str) -> lists.ListFile:
     rooted = table["image"].str.match("/|[A-Za-z]:")
     above = table["image"].str.contains(r"(?:^|/)\.\.(?:/|$)")
     outside = rooted | above | table["image"].eq("")
-    unknown = ~table["split"].isin([*SPLITS, "index"])
+    accepted = (*SPLITS, "index")  # GroZi-120's own, see `Catalogue.pick`
+    unknown = ~table["split"].isin(accepted)
     problems = {
         "has image {image!r}, accepted are paths below {root}": outside,
         "has no product": table["product"].eq(""),
-        "has split {split!r}, accepted are " + ", ".join(SPLITS): unknown,
+        "has split {split!r}, accepted are " + ", ".join(accepted): unknown,
     }
     found.refuse(problems)
     return found

@@ -41,6 +41,8 @@ class Rows:
     frames: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
     runs: dict[str, list[Run]] = field(default_factory=dict)
     empty: dict[str, str] = field(default_factory=dict)
+    bare: dict[str, str] = field(default_factory=dict)
+    """Tower -> its row as it came (`baselines.bare`): trained rows have to be better."""
 
     @property
     def _asked(self) -> dict[str, Any]:
@@ -83,9 +85,10 @@ class Rows:
         self.frames |= {RERANKED: ranked[: len(own)], FROZEN_RERANKED: ranked[len(own) :]}
         return voted
 
-    def bare(self, backbone: Backbone) -> None:
-        """The towers of trained rows as they came, those that are no row yet."""
-        for tower, row in baselines.bare(backbone).items():
+    def as_they_came(self, backbone: Backbone, bare: dict[str, str]) -> None:
+        """The towers of trained rows, those that are no row yet; bare: `baselines.bare`."""
+        self.bare = bare
+        for tower, row in bare.items():
             if row not in self.frames:
                 self.nearest(row, [backbone[tower]])
 
@@ -104,23 +107,28 @@ class Rows:
             baselines.answer(run, self.catalogue, **self._asked) for run in runs
         ]
 
-    def under(self, backbone: Backbone) -> list[str]:
+    def under(self) -> list[str]:
         """Trained rows that ended under their frozen backbone."""
-        return baselines.under_frozen(self.frames, baselines.bare(backbone))
+        return baselines.under_frozen(self.frames, self.bare)
 
 
 def table(sets: Mapping[str, Rows], backbone: Backbone) -> pd.DataFrame:
     """A line per set and row as named by `baselines.label`, chance and empty rows among them:
     set, row, the columns of `metrics.row`, paper (percent), note."""
     filled, chance, empty = [], [], []
+    # Each set has its rows in one order, that of the first set that has a row.
+    order = dict.fromkeys(row for rows in sets.values() for row in rows.frames)
     for name, rows in sets.items():
-        under = rows.under(backbone)
-        for row, frames in rows.frames.items():
+        under = rows.under()
+        for row in order:
+            if row not in rows.frames:
+                continue
             note = baselines.UNDER if row in under else ""
-            told = {"set": name, "row": baselines.label(row, backbone), **metrics.row(frames)}
+            found = metrics.row(rows.frames[row])
+            told = {"set": name, "row": baselines.label(row, backbone), **found}
             filled.append(told | {"paper": published.of_row(name, row), "note": note})
-        products = rows.catalogue.queries()["product"].nunique()
-        chance.append({"set": name, "row": "chance", "top1": 1 / products, "note": ""})
+        # All rows answer the same queries.
+        chance.append({"set": name, "row": "chance", "top1": 1 / found["products"], "note": ""})
         for row, reason in rows.empty.items():
             label = baselines.label(row, backbone)
             empty.append({"set": name, "row": label, "note": f"empty: {reason}"})
@@ -131,7 +139,7 @@ def versus(sets: Mapping[str, Rows], backbone: Backbone) -> pd.DataFrame:
     """RetailKLIP minus every other row: set, the columns of `metrics.compare`, note."""
     found = []
     for name, rows in sets.items():
-        pairs, under = metrics.compare(rows.frames, published.OURS), rows.under(backbone)
+        pairs, under = metrics.compare(rows.frames, published.OURS), rows.under()
         notes = pairs["b"].isin(under).map({True: baselines.UNDER, False: ""})
         labels = [baselines.label(row, backbone) for row in pairs["b"]]
         found.append(pairs.assign(set=name, note=notes, b=labels))
@@ -141,7 +149,7 @@ def versus(sets: Mapping[str, Rows], backbone: Backbone) -> pd.DataFrame:
 
 def evidence(sets: Mapping[str, Rows], backbone: Backbone) -> list[dict[str, Any]]:
     """A row of `claims.evidence` for each test of a claim whose rows a set has."""
-    found = []
+    found, under = [], {name: rows.under() for name, rows in sets.items()}
     tests = [(claim, test) for claim in published.CLAIMS for test in claim.tests]
     for claim, test in tests:
         for name, rows in sets.items():
@@ -149,11 +157,7 @@ def evidence(sets: Mapping[str, Rows], backbone: Backbone) -> list[dict[str, Any
             if mirrored in claim.sets and {test.a, test.b} <= set(rows.frames):
                 gap = metrics.paired_difference(rows.frames[test.a], rows.frames[test.b])
                 place = baselines.place(name, test.b, backbone=backbone)
-                told = {
-                    "place": place,
-                    "difference": gap,
-                    **_comparable(rows, test.b, backbone=backbone),
-                }
+                told = {"place": place, "difference": gap, **_comparable(test.b, under[name])}
                 found.append(claims.evidence(claim.id, test.name, **told))
     return found
 
@@ -177,15 +181,15 @@ def hardest(sets: Mapping[str, Rows], backbone: Backbone) -> dict[str, tuple[str
         gap = metrics.unpaired_difference(rows.frames[published.OURS], hard)
         place = baselines.place(name, baselines.WHOLE_SPLIT, backbone=backbone)
         told = {"place": place, "difference": gap}
-        told |= _comparable(rows, baselines.WHOLE_SPLIT, backbone=backbone)
+        told |= _comparable(baselines.WHOLE_SPLIT, rows.under())
         test = f"{published.OURS} minus {published.HARDEST}"
         words = f"{', '.join(worst)}: {metrics.score(pd.concat(hard))}"
         found[name] = words, claims.evidence("C4", test, **told)
     return found
 
 
-def _comparable(rows: Rows, rival: str, *, backbone: Backbone) -> dict[str, str]:
+def _comparable(rival: str, under: list[str]) -> dict[str, str]:
     """A rival under its own frozen backbone is none."""
-    if rival in rows.under(backbone):
+    if rival in under:
         return {"status": "not comparable", "why": baselines.UNDER}
     return {}

@@ -122,6 +122,7 @@ def test_no_pair_gives_an_empty_table(two_sets):
     a, b = two_sets
     none = leak_audit(a.of(a.frame[:1]), b.of(b.frame[:1]))
     assert none.empty and "reason" in none.columns
+    assert leak_audit(a.of(a.frame[:0]), b).empty
 
 
 def test_an_unreadable_image_is_named(two_sets, tmp_path):

@@ -48,7 +48,7 @@ def backbone():
 
 @pytest.fixture
 def filled(shelf, backbone):
-    own = rows.Rows(shelf, views=2, reading=QUICK)
+    own = rows.Rows(shelf, views=2, reading=QUICK, bare=baselines.bare(backbone))
     keep = {"views": 2, "keep": 4, **QUICK}
     for row, tower in ((published.OURS, backbone["clip"]), (rows.FROZEN, backbone["resnext"])):
         own.frames[row] = [evaluation.evaluate(tower, shelf, **keep)]
@@ -59,7 +59,7 @@ def test_each_method_fills_its_rows(filled, shelf, backbone):
     filled.nearest("averaged", [])
     filled.floors()
     voted = filled.rerank(rerank.Rerank(weight=0.5, first=3))
-    filled.bare(backbone)
+    filled.as_they_came(backbone, baselines.bare(backbone))
     filled.fit(LINEAR, backbone["semi"], budget=4, seeds=2, batch_size=8, **QUICK)
     filled.fit(WHOLE, backbone["resnext"], budget=4, seeds=1, **QUICK)
     assert set(filled.frames) == {
@@ -94,6 +94,15 @@ def test_the_table_has_every_row_chance_and_what_is_empty(filled, backbone):
     assert table.loc[published.OURS, "top1"] == filled.frames[published.OURS][0]["top1"].mean()
     pairs = rows.versus({"rp2k-like": filled}, backbone)
     assert pairs["b"].tolist() == [rows.FROZEN, label] and set(pairs["a"]) == {published.OURS}
+
+
+def test_a_row_that_a_later_set_adds_comes_last_in_every_set(filled, backbone):
+    other = rows.Rows(filled.catalogue, bare=filled.bare)
+    own, frozen = (filled.frames[row] for row in (published.OURS, rows.FROZEN))
+    other.frames = {published.OURS: own, rows.PROMPTS: frozen, rows.FROZEN: frozen}
+    table = rows.table({"grozi-like": filled, "capg-like": other}, backbone)
+    told = table[table["set"] == "capg-like"]["row"].tolist()
+    assert told == [published.OURS, rows.FROZEN, rows.PROMPTS, "chance"]
 
 
 def test_claims_are_decided_by_the_rows_that_a_set_has(filled, backbone):
