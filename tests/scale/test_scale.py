@@ -135,7 +135,7 @@ def test_missing_weights_are_one_sentence_that_says_where_they_belong(shelves, p
         (
             "paper",
             {"eval_sets": "capg-like"},
-            "folder: no root was given; it is a folder of products",
+            "folder: no root was given; it has to be a folder of products",
         ),
     ],
 )
