@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lint lab refresh clean
+.PHONY: help install reproduce test lint lab lab-edit refresh clean
 
 PYTHON ?= python3
 PROFILE ?= nano
@@ -17,7 +17,7 @@ PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxp
 export JUPYTER_PREFER_ENV_PATH := 1
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 install: $(STAMP)  ## make .venv and install klip with its pinned dependencies
 
@@ -42,7 +42,12 @@ lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
 	$(BIN)/ruff format --check .
 	$(STRIP) --verify notebooks/*.ipynb
 
-lab: $(STAMP)  ## open JupyterLab
+lab: $(STAMP)  ## open copies of the notebooks in JupyterLab (folder lab/; delete it for new copies)
+	mkdir -p lab
+	cp -n notebooks/*.ipynb lab/
+	$(BIN)/jupyter lab --notebook-dir=lab
+
+lab-edit: $(STAMP)  ## open the notebooks themselves, to write them
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 refresh: $(STAMP)  ## put the outputs of the nano run into the committed notebooks and README.md

@@ -1,23 +1,96 @@
-"""What every notebook begins with: its settings, and the sets that they name."""
+"""What every notebook begins with: its settings, the sets that they name, and what earlier
+notebooks made."""
 
+import difflib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from klip.companion import notebook, stored
+from klip.companion.notebook import Notebook
 from klip.data import fetch
 from klip.data.catalogue import Catalogue
 from klip.data.loading import load_catalogue
 from klip.settings import config, paths
 from klip.settings.config import Settings
 
+INJECTED = "# Parameters\n"
+"""How papermill begins the cell of the values that it was given."""
 
-def settings(namespace: Mapping[str, Any]) -> Settings:
-    """Checked settings out of a notebook's `globals()`; their folder of sets becomes KLIP_DATA."""
+
+class Lesson(Settings):
+    """The checked settings of a notebook, and where its results belong."""
+
+    place: str = ""
+    """Name of its folder of results, see `Notebook.place`."""
+
+
+def settings(number: str, namespace: Mapping[str, Any]) -> Lesson:
+    """Checked settings out of the `globals()` of a notebook, "03".
+
+    Results of a notebook that is run by hand go to the cache (unless KLIP_RESULTS names
+    a folder): only the runner writes results/.  data_root becomes KLIP_DATA.
+    ValueError for a parameter that the notebook has not.
+    """
+    book = notebook.notebooks()[number]
+    _no_other_names(book, namespace)
     found = config.settings(namespace)
-    if found.sets_folder:
-        os.environ["KLIP_DATA"] = found.sets_folder
-    return found
+    values = {name: namespace.get(name, own) for name, own in book.parameters.items()}
+    values |= found.model_dump(include=set(values) & set(Settings.model_fields))
+    made = Lesson(**found.model_dump(), place=book.place(values))
+    if made.sets_folder:
+        os.environ["KLIP_DATA"] = made.sets_folder
+    if not os.environ.get("KLIP_RESULTS"):
+        paths.RESULTS = paths.CACHE / "results"
+        print(f"run by hand: results go to {_near(paths.RESULTS / made.place)}")
+    changes = book.unlike(values)
+    if changes:
+        words = ", ".join(f"{name}={value}" for name, value in changes.items())
+        print(f"unlike profile {made.profile}: {words}; results go to {made.place}")
+    return made
+
+
+def _near(path: Path) -> Path:
+    """A path as one sees it from the repository."""
+    return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
+
+
+def _no_other_names(book: Notebook, namespace: Mapping[str, Any]) -> None:
+    """ValueError for a name in the parameters cell, or put below it by papermill, that the
+    committed notebook does not have.  `In` holds the cells run so far."""
+    given: set[str] = set()
+    for source in namespace.get("In", ()):
+        names = notebook.literals(source)
+        # The cell as it was run last, and what was injected after that.
+        if "profile" in names and not source.startswith(INJECTED):
+            given = set(names)
+        elif source.startswith(INJECTED):
+            given |= set(names)
+    for name in sorted(given - set(book.parameters)):
+        close = difflib.get_close_matches(name, book.parameters, n=1)
+        hint = f"did you mean {close[0]}" if close else f"it has {', '.join(book.parameters)}"
+        raise ValueError(f"notebook {book.number}: {name} is not a parameter; {hint}")
+
+
+def made_before(name: str, settings: Lesson) -> dict[str, Any]:
+    """The metrics that another notebook makes, `02_depth`, with these very settings.
+
+    They are those of an earlier run, by hand or by the runner, if the files that they
+    name are still in the cache.  Else the notebook runs now, after one sentence.
+    """
+    for root in (paths.RESULTS, paths.ROOT / "results"):
+        file = root / settings.place / "metrics" / f"{name}.json"
+        if file.is_file():
+            found = json.loads(file.read_text())
+            if not stored.lost(found):
+                return found
+    print(f"{name} has not run with these settings here: it runs now, which takes minutes")
+    from klip.companion import reproduce
+
+    reproduce.bring(name.split("_")[0], settings.model_dump())
+    return stored.read_metrics(name, settings.place)
 
 
 def finetuning_set(given: Settings) -> Catalogue:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from klip.companion import report
+from klip.companion import stored
 from klip.settings import config, paths
 
 VOLATILE = ("provenance", "seconds")
@@ -24,6 +22,22 @@ def code_cells(path: Path) -> list[dict[str, Any]]:
     """The code cells of an .ipynb file, their sources as one text each."""
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     return [cell | {"source": "".join(cell["source"])} for cell in cells]
+
+
+def literals(source: str) -> dict[str, Any]:
+    """Name -> value of a cell that does nothing but name literals, as a parameters cell
+    does; empty for any other cell."""
+    try:
+        body = ast.parse(source).body
+        targets = [
+            node.targets[0] if isinstance(node, ast.Assign) else node.target for node in body
+        ]
+        return {
+            ast.unparse(target): ast.literal_eval(node.value)
+            for target, node in zip(targets, body, strict=True)
+        }
+    except (AttributeError, SyntaxError, TypeError, ValueError):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -37,13 +51,13 @@ class Notebook:
     @classmethod
     def read(cls, path: Path) -> Notebook:
         """Its parameters cell has lines `name: type = literal`, as papermill wants them."""
-        values, code = {}, []
+        values: dict[str, Any] = {}
+        code = []
         for cell in code_cells(path):
-            if "parameters" not in cell["metadata"].get("tags", ()):
+            if "parameters" in cell["metadata"].get("tags", ()):
+                values = literals(cell["source"])
+            else:
                 code.append(cell["source"])
-                continue
-            for node in ast.parse(cell["source"]).body:
-                values[ast.unparse(node.target)] = ast.literal_eval(node.value)
         return cls(path, values, code)
 
     @property
@@ -52,16 +66,41 @@ class Notebook:
 
     @property
     def reads(self) -> list[str]:
-        """Names of the metrics that it reads: `report.read_metrics("02_depth", ...)`."""
-        return sorted(set(re.findall(r'\bread_metrics\("(\w+)"', "\n".join(self.code))))
+        """Names of the metrics that it reads: `lesson.made_before("02_depth", ...)`."""
+        return sorted(set(re.findall(r'\bmade_before\("(\w+)"', "\n".join(self.code))))
+
+    def unlike(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of some checked parameters that are not as the profile has them."""
+        usual = self.parameters | config.profile_values(values["profile"])
+        shared = set(usual) & set(config.Settings.model_fields)
+        usual |= config.settings(usual).model_dump(include=shared)
+        return {
+            name: values[name]
+            for name in self.parameters
+            if name in values and values[name] != usual[name]
+        }
+
+    def place(self, values: Mapping[str, Any]) -> str:
+        """Name of the folder under results/ for such parameters.
+
+        The profile's name; with other values than the profile's a name of their own,
+        `nano+images=640+4f2c1a`, so that no try ever overwrites a profile's results.
+        """
+        changes = self.unlike(values)
+        if not changes:
+            return values["profile"]
+        words = "+".join(f"{name}={value}" for name, value in sorted(changes.items()))
+        short = re.sub(r"[^\w.=+-]+", "_", words)[:60]
+        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
+        return f"{values['profile']}+{short}+{digest[:6]}"
 
     def key(self, values: Mapping[str, Any], around: Any) -> str:
         """Hash of all that decides its results; around: what all notebooks share."""
         own = {name: values[name] for name in self.parameters}
-        stored = report.all_metrics(values["profile"])
+        found_before = stored.all_metrics(self.place(values))
         upstream = {}
         for name in self.reads:
-            found = stored.get(name, {})
+            found = found_before.get(name, {})
             upstream[name] = {key: found[key] for key in found if key not in VOLATILE}
         # The parameters cell is not hashed: its values are, whoever gives them.
         content = json.dumps([self.code, own, upstream, around])
@@ -85,11 +124,7 @@ def parameters_of(
 
     ValueError for a name that no notebook has, and for a value that `Settings` refuses.
     """
-    report.folder(profile)  # a wrong word is told
-    changes = {"profile": profile}
-    if profile != "nano":
-        changes |= yaml.safe_load((paths.PROFILES / f"{profile}.yaml").read_text())
-    changes |= given
+    changes = {"profile": profile} | config.profile_values(profile) | dict(given)
     if changes["profile"] != profile:
         raise ValueError(
             f"reproduce: the profile is {profile}, got {changes['profile']!r} as its parameter"
@@ -99,4 +134,7 @@ def parameters_of(
     alone = known - set(config.Settings.model_fields)
     shared = {name: value for name, value in changes.items() if name not in alone}
     changes |= config.Settings(**shared).model_dump(include=set(shared))
-    return {number: book.parameters | changes for number, book in books.items()}
+    return {
+        number: {name: changes.get(name, own) for name, own in book.parameters.items()}
+        for number, book in books.items()
+    }

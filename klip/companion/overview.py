@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from klip.companion import report
+from klip.companion import report, stored
 from klip.settings import paths
 from klip.stats.published import PAPER_SET, of_row
 
@@ -19,9 +19,9 @@ RESULTS_HEAD = """\
 """
 
 
-def _sets(profile: str) -> dict[str, dict[str, Any]]:
+def _sets(place: str) -> dict[str, dict[str, Any]]:
     """`sets` of 04_zero_shot.json: set and gallery rule -> numbers (results/README.md)."""
-    return report.all_metrics(profile).get("04_zero_shot", {}).get("sets", {})
+    return stored.all_metrics(place).get("04_zero_shot", {}).get("sets", {})
 
 
 def _percent(value: float | None, sign: str = "") -> str:
@@ -32,22 +32,22 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"{_percent(row['low'], '+')} to {_percent(row['high'], '+')}"
 
 
-def _how(profile: str) -> str:
-    return f"`make reproduce PROFILE={profile}`"
+def _how(place: str) -> str:
+    return f"`make reproduce PROFILE={place.split('+')[0]}`"
 
 
-def summary(profile: str) -> str:
+def summary(place: str) -> str:
     """The closing table of a run: fine-tuned minus frozen top-1, chosen depth, times."""
     lines = [
-        f"profile {profile}: top-1 accuracy in percent, one packshot per product",
+        f"profile {place}: top-1 accuracy in percent, one packshot per product",
         f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval",
     ]
-    for label, row in _sets(profile).items():
+    for label, row in _sets(place).items():
         frozen, tuned = _percent(row["frozen"]), _percent(row["fine_tuned"])
         numbers = f"{row['queries']:>8}{frozen:>8}{tuned:>8}{_percent(row['difference'], '+'):>8}"
         note = "" if row["low"] is None or row["low"] > 0 else "   not above 0"
         lines.append(f"{label:<28}{numbers}  {_interval(row)}{note}")
-    found = report.all_metrics(profile)
+    found = stored.all_metrics(place)
     if "depth" in found.get("02_depth", {}):
         lines.append(f"chosen depth: {found['02_depth']['depth']} images per product")
     taken = {name: values.get("seconds") for name, values in found.items()}
@@ -57,12 +57,12 @@ def summary(profile: str) -> str:
     return "\n".join(lines)
 
 
-def results_table(profile: str) -> str:
+def results_table(place: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
-    if not _sets(profile):
-        return f"No run of profile `{profile}` is stored yet: {_how(profile)}.\n"
+    if not _sets(place):
+        return f"No run of profile `{place}` is stored yet: {_how(place)}.\n"
     text = RESULTS_HEAD
-    for label, row in _sets(profile).items():
+    for label, row in _sets(place).items():
         name = label.split()[0]
         paper = of_row(name) or "-"
         if name in PAPER_SET:
@@ -72,16 +72,16 @@ def results_table(profile: str) -> str:
         cells += [_percent(row.get(part)) for part in ("floor", "frozen", "fine_tuned")]
         cells += [gain, _percent(row.get("reranked")), paper]
         text += "| " + " | ".join(map(str, cells)) + " |\n"
-    left_out = report.all_metrics(profile)["04_zero_shot"].get("left_out")
+    left_out = stored.all_metrics(place)["04_zero_shot"].get("left_out")
     return text + (f"\n{left_out}\n" if left_out else "")
 
 
-def _ledger(profile: str) -> str:
+def _ledger(place: str) -> str:
     """claims.md; says so when there is none yet."""
-    path = report.folder(profile) / "claims.md"
+    path = stored.folder(place) / "claims.md"
     if path.is_file():
         return path.read_text()
-    return f"The claims are not judged for profile `{profile}` yet: {_how(profile)}.\n"
+    return f"The claims are not judged for profile `{place}` yet: {_how(place)}.\n"
 
 
 def readme(text: str) -> str:
@@ -111,14 +111,19 @@ def fill_readme() -> None:
     report.write(path, readme(path.read_text()))
 
 
-def write_report(profile: str) -> Path:
+def write_report(place: str) -> Path:
     """Write results/<profile>/report.md: summary, claims (`save_claims`), results, provenance."""
-    found, folder = report.all_metrics(profile), report.folder(profile)
-    parts = [f"# Results of profile {profile}\n", f"```\n{summary(profile)}\n```\n"]
-    parts.append(results_table(profile))
+    found, folder = stored.all_metrics(place), stored.folder(place)
+    stored.of_one_run(found)
+    parts = [f"# Results of profile {place}\n", f"```\n{summary(place)}\n```\n"]
+    changes = stored.unlike_profile(place)
+    if changes:
+        told = ", ".join(f"{name}={value}" for name, value in changes.items())
+        parts.append(f"Made with settings unlike the profile's: {told}.\n")
+    parts.append(results_table(place))
     if found:
-        report.save_claims(profile)
-        parts += ["## The paper's claims\n", _ledger(profile)]
+        report.save_claims(place)
+        parts += ["## The paper's claims\n", _ledger(place)]
     kinds = ("tables/[!.]*.md", "figures/[!.]*", "metrics/[!.]*")
     files = [file for kind in kinds for file in sorted(folder.glob(kind))]
     for number in sorted({file.name.split("_")[0] for file in files}):

@@ -26,33 +26,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from klip.settings import config, paths
+from klip.companion import stored
+from klip.settings import paths
 from klip.settings.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from pydantic import BaseModel
 
 PACKAGES = ("torch", "open_clip_torch", "pytorch-metric-learning", "numpy")
 PACKAGES += ("opencv-contrib-python-headless",)
 LONGEST = 60
 """Rows of a table that report.md and the .md file show; the .csv holds them all."""
-
-
-def folder(profile: str) -> Path:
-    """results/<profile>; ValueError for a profile that there is not."""
-    if profile not in config.profiles():
-        raise ValueError(f"profile must be one of {', '.join(config.profiles())}, got {profile!r}")
-    return paths.RESULTS / profile
-
-
-def _path(name: str, profile: str) -> Path:
-    """File of a name as tables/02_depths.csv."""
-    if not re.fullmatch(r"\w+/(\d\d|[A-Z])_[a-z0-9_]+\.\w+", name):
-        raise ValueError(
-            f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
-        )
-    return folder(profile) / name
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -97,9 +83,9 @@ def markdown(frame: pd.DataFrame, rows: int = LONGEST) -> str:
     return text + (f"\n{left} more rows are in the .csv file.\n" if left > 0 else "")
 
 
-def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
+def save_table(frame: pd.DataFrame, name: str, *, place: str) -> Path:
     """Write a table, a named index too, as .csv (six digits) and .md; returns the .csv."""
-    path = _path(f"tables/{name}.csv", profile)
+    path = stored.path(f"tables/{name}.csv", place)
     if any(level is not None for level in frame.index.names):
         frame = frame.reset_index()
     write(path.with_suffix(".md"), markdown(frame))
@@ -107,7 +93,7 @@ def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
 
 
 def save_figure(
-    figure: Figure, name: str, *, profile: str, photographs: bool = False, images: bool = False
+    figure: Figure, name: str, *, place: str, photographs: bool = False, images: bool = False
 ) -> Path | None:
     """Write a figure: PNG for plots, JPEG for grids of rendered `images`.
 
@@ -116,7 +102,7 @@ def save_figure(
     """
     from klip.companion.canvas import encoded
 
-    path = _path(f"figures/{name}.{'jpg' if images else 'png'}", profile)
+    path = stored.path(f"figures/{name}.{'jpg' if images else 'png'}", place)
     if photographs:
         path.unlink(missing_ok=True)
         return None
@@ -151,51 +137,40 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def save_metrics(values: Mapping[str, Any], name: str, *, profile: str) -> Path:
-    """Write numbers as JSON with the `provenance` of this run; NaN becomes null."""
-    values = {**values, "provenance": provenance()}
-    return write_json(_path(f"metrics/{name}.json", profile), values)
+def save_metrics(
+    values: Mapping[str, Any], name: str, *, place: str, settings: BaseModel | None = None
+) -> Path:
+    """Write numbers as JSON with the settings and the `provenance` of this run."""
+    values = {**values, "settings": settings.model_dump() if settings else {}}
+    values["provenance"] = provenance()
+    return write_json(stored.path(f"metrics/{name}.json", place), values)
 
 
-def read_metrics(name: str, profile: str) -> dict[str, Any]:
-    """What another notebook wrote; FileNotFoundError where it has not run."""
-    path = _path(f"metrics/{name}.json", profile)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; notebook {name.split('_')[0]} writes it: "
-            f"run `make reproduce PROFILE={profile}`"
-        )
-    return json.loads(path.read_text())
-
-
-def all_metrics(profile: str) -> dict[str, dict[str, Any]]:
-    """What the notebooks of a profile have written so far, by name."""
-    files = sorted((folder(profile) / "metrics").glob("*.json"))
-    return {file.stem: json.loads(file.read_text()) for file in files}
-
-
-def save_claims(profile: str) -> Path:
+def save_claims(place: str) -> Path:
     """Judge the paper's claims; write claims.csv and .md, return the .csv path.
 
     Takes from each metrics file `evidence` and `reasons`, see `claims.verdicts`.
     """
     from klip.stats import claims
 
-    found = all_metrics(profile).values()
+    found = stored.all_metrics(place)
+    stored.of_one_run(found)
     if not found:
         raise FileNotFoundError(
-            f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
-            f"run `make reproduce PROFILE={profile}`"
+            f"{stored.folder(place) / 'metrics'} has no numbers to judge the claims by: "
+            f"run `make reproduce PROFILE={place.split('+')[0]}`"
         )
     rows: list[dict[str, Any]] = []
     reasons: dict[str, str] = {}
-    for values in found:
+    for values in found.values():
         rows += values.get("evidence", [])
         for number, reason in values.get("reasons", {}).items():
             reasons[number] = f"{reasons[number]}; {reason}" if number in reasons else reason
     ledger = claims.verdicts(rows, reasons)
-    write(folder(profile) / "claims.md", markdown(ledger))
-    return write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
+    write(stored.folder(place) / "claims.md", markdown(ledger))
+    return write(
+        stored.folder(place) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n")
+    )
 
 
 def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:

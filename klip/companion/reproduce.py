@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from klip.companion import overview, report
+from klip.companion import overview, report, stored
 from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_of
 from klip.settings import config, paths
 
@@ -57,26 +57,67 @@ def run(
     for number in due - set(books):
         raise ValueError(f"reproduce: no notebook {number!r}; there are {', '.join(books)}")
     given = config.settings(values[min(due)])
-    there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
+    _, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
         print(left_out)
+    ran = _bring(books, values, due=due)
+    for place in dict.fromkeys(books[number].place(values[number]) for number in sorted(due)):
+        path = paths.RESULTS / place / "report.md"
+        if ran or not path.is_file():
+            overview.write_report(place)
+        print(overview.summary(place))
+    print(f"ran: {', '.join(ran) or 'nothing, all is up to date'}\n{path}")
+    return ran
+
+
+def bring(number: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Bring one notebook, and what it reads, up to date with some parameters, as a notebook
+    that needs it does; returns what ran.  Writes no report."""
+    books = notebooks()
+    values = {
+        other: {name: parameters.get(name, own) for name, own in book.parameters.items()}
+        for other, book in books.items()
+    }
+    return _bring(books, values, due={number})
+
+
+def _bring(
+    books: Mapping[str, Notebook], values: Mapping[str, Mapping[str, Any]], *, due: set[str]
+) -> list[str]:
+    """Run those of the notebooks, and of what they read, that are not up to date."""
+    from klip.data import fetch
+
+    given = config.settings(values[min(due)])
+    there, _ = fetch.at_hand(given.eval_list, given.sets_folder)
     # nano renders its images, wherever others lie.
-    place = "" if profile == "nano" else paths.data_root().as_posix()
-    around = [_klip(), there, place]
+    where = "" if given.profile == "nano" else paths.data_root().as_posix()
+    around = [_klip(), there, where]
+    due = due | _of_other_settings(books, values)
     # From the last to the first: what a notebook reads is due as well, and what that reads.
     for number in reversed(books):
         if number in due:
-            due |= {name.split("_")[0] for name in books[number].reads}
+            due = due | {name.split("_")[0] for name in books[number].reads}
     ran = []
     for number, book in books.items():
         if number in due and _bring_up_to_date(book, values[number], around=around):
             ran.append(book.path.stem)
-    path = paths.RESULTS / profile / "report.md"
-    if ran or not path.is_file():
-        overview.write_report(profile)
-    names = ", ".join(ran) or "nothing, all is up to date"
-    print(f"{overview.summary(profile)}\nran: {names}\n{path}")
     return ran
+
+
+def _of_other_settings(
+    books: Mapping[str, Notebook], values: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Numbers of notebooks whose stored metrics were made with other settings than now: no
+    report would mix them with what is made now."""
+    found = set()
+    for number, book in books.items():
+        now = config.settings(values[number]).model_dump()
+        for name, metrics in stored.all_metrics(book.place(values[number])).items():
+            before = metrics.get("settings", {})
+            same = all(before[key] == now[key] for key in before.keys() & now.keys())
+            if name.split("_")[0] == number and not same:
+                found.add(number)
+    return found
 
 
 def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any) -> bool:
@@ -85,13 +126,16 @@ def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any)
     What is remembered of it, beside the executed one: its key, and the files that it
     wrote.
     """
-    folder = paths.RESULTS / values["profile"]
+    folder = paths.RESULTS / book.place(values)
     memory = folder / "notebooks" / f"{book.path.stem}.json"
     key, known = book.key(values, around), {"key": "", "files": []}
     if memory.is_file():
         known = json.loads(memory.read_text())
-    if known["key"] == key and all((folder / file).is_file() for file in known["files"]):
-        return False
+    whole = all((folder / file).is_file() for file in known["files"])
+    encoders = [file for file in known["files"] if file.startswith("metrics/")]
+    if known["key"] == key and whole:
+        if not any(stored.lost(json.loads((folder / file).read_text())) for file in encoders):
+            return False
     memory.unlink(missing_ok=True)  # forgotten first: it may fail half-way
     start = time.time() - 2  # seconds; file systems round
     execute(book, values)
@@ -115,11 +159,11 @@ def execute(book: Notebook, values: Mapping[str, Any]) -> None:
     # The kernel `python3` of this environment, and the folders of this process.
     os.environ.update(JUPYTER_PREFER_ENV_PATH="1")
     os.environ.update(KLIP_CACHE=str(paths.CACHE), KLIP_RESULTS=str(paths.RESULTS))
-    profile, name = values["profile"], book.path.name
+    place, name = book.place(values), book.path.name
     given = {key: values[key] for key, own in book.parameters.items() if values[key] != own}
     how = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
     how["progress_bar"] = {"desc": book.path.stem}
-    running = paths.CACHE / "running" / f"{profile}-{name}"
+    running = paths.CACHE / "running" / f"{place}-{name}"
     running.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(book.path, running, given, **how)
@@ -131,7 +175,7 @@ def execute(book: Notebook, values: Mapping[str, Any]) -> None:
         where = f"notebook {book.path.stem}, cell [{error.exec_count}] `{line}`"
         what = f"{error.ename}: {error.evalue}; how far it got is in {running}"
         raise NotebookError(f"{where}: {what}") from None
-    target = paths.RESULTS / profile / "notebooks" / name
+    target = paths.RESULTS / place / "notebooks" / name
     report.write(target, running.read_bytes())
     running.unlink()
 

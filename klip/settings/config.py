@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import yaml
 from pydantic import Field, field_validator
 
 from klip.settings import paths
@@ -199,6 +200,15 @@ class Settings(Shared):
 def profiles() -> list[str]:
     """`nano` (the notebooks' own parameters) and the files in notebooks/profiles."""
     return sorted({"nano"} | {path.stem for path in paths.PROFILES.glob("*.yaml")})
+
+
+def profile_values(name: str) -> dict[str, Any]:
+    """The settings of a profile that are not those of `nano`; ValueError for no profile."""
+    if name not in profiles():
+        raise ValueError(f"profile must be one of {', '.join(profiles())}, got {name!r}")
+    if name == "nano":
+        return {}
+    return yaml.safe_load((paths.PROFILES / f"{name}.yaml").read_text())
 
 
 def settings(namespace: Mapping[str, Any]) -> Settings:

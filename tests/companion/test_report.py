@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from klip import cli
-from klip.companion import overview, report
+from klip.companion import overview, report, stored
 from klip.settings import paths
 from klip.stats import claims
 
@@ -36,45 +36,45 @@ def results(tmp_path, monkeypatch):
 
 
 def zero_shot(**rows):
-    report.save_metrics({"sets": rows, "seconds": 12.4}, "04_zero_shot", profile="nano")
+    report.save_metrics({"sets": rows, "seconds": 12.4}, "04_zero_shot", place="nano")
 
 
 def test_table_is_written_for_programs_and_for_people():
     frame = pd.DataFrame({"product": ["a|b", "c"], "lr": [2e-4, np.nan], "n": [3, 4]})
-    path = report.save_table(frame, "03_rates", profile="nano")
+    path = report.save_table(frame, "03_rates", place="nano")
     assert pd.read_csv(path).equals(frame)
     assert path.with_suffix(".md").read_text() == (
         "| product | lr | n |\n| --- | --: | --: |\n| a\\|b | 0.0002 | 3 |\n| c |  | 4 |\n"
     )
-    named = report.save_table(frame.set_index("product"), "03_rates", profile="nano")
+    named = report.save_table(frame.set_index("product"), "03_rates", place="nano")
     assert list(pd.read_csv(named).columns) == ["product", "lr", "n"]
 
 
 @pytest.mark.parametrize("name", ["depth", "2_depth", "02-depth", "../02_depth", "02_"])
 def test_names_begin_with_the_notebook(name):
     with pytest.raises(ValueError, match="begins with its notebook's number"):
-        report.save_metrics({}, name, profile="nano")
+        report.save_metrics({}, name, place="nano")
 
 
 def test_unknown_profile_makes_no_folder(results):
     with pytest.raises(ValueError, match="profile must be one of nano, .* got 'nanoo'"):
-        report.save_metrics({}, "02_depth", profile="nanoo")
+        report.save_metrics({}, "02_depth", place="nanoo")
     assert list(results.iterdir()) == []
 
 
 def test_photographs_are_never_written(results):
     figure = Figure(figsize=(2, 1))
     figure.subplots().plot([1, 2])
-    path = report.save_figure(figure, "04_confusions", profile="real")
+    path = report.save_figure(figure, "04_confusions", place="real")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     first = path.read_bytes()
     assert (
-        report.save_figure(figure, "04_confusions", profile="real").read_bytes() == first
+        report.save_figure(figure, "04_confusions", place="real").read_bytes() == first
     )  # no date inside
-    assert report.save_figure(figure, "04_confusions", profile="real", photographs=True) is None
+    assert report.save_figure(figure, "04_confusions", place="real", photographs=True) is None
     assert not path.exists()
     assert (
-        report.save_figure(figure, "01_sheet", profile="nano", images=True).read_bytes()[:2]
+        report.save_figure(figure, "01_sheet", place="nano", images=True).read_bytes()[:2]
         == b"\xff\xd8"
     )
 
@@ -89,29 +89,30 @@ def test_metrics_come_back_as_plain_numbers():
             "parts": pd.Series({"head": 3}),
         },
         "02_depth",
-        profile="nano",
+        place="nano",
     )
-    found = report.read_metrics("02_depth", "nano")
+    found = stored.read_metrics("02_depth", "nano")
     made = found.pop("provenance")
+    assert found.pop("settings") == {}
     assert found == {"depth": 8, "top1": 0.5, "curve": [1, 2], "none": None, "parts": {"head": 3}}
     assert {"date", "commit", "device", "threads", "python", "torch"} <= set(made)
     assert str(paths.ROOT) not in json.dumps(made)
     with pytest.raises(
         FileNotFoundError, match="notebook 03 writes it: run `make reproduce PROFILE=real`"
     ):
-        report.read_metrics("03_finetune", "real")
+        stored.read_metrics("03_finetune", "real")
 
 
 def test_nothing_partial_is_left(results):
-    report.save_metrics({"depth": 8}, "02_depth", profile="nano")
+    report.save_metrics({"depth": 8}, "02_depth", place="nano")
     with pytest.raises(TypeError):
-        report.save_metrics({"depth": object()}, "02_depth", profile="nano")
+        report.save_metrics({"depth": object()}, "02_depth", place="nano")
     assert [path.name for path in results.rglob("*.*")] == ["02_depth.json"]
-    assert report.read_metrics("02_depth", "nano")["depth"] == 8
+    assert stored.read_metrics("02_depth", "nano")["depth"] == 8
 
 
 def test_summary_shows_every_set_and_says_which_did_not_get_there():
-    report.save_metrics({"depth": 16}, "02_depth", profile="nano")
+    report.save_metrics({"depth": 16}, "02_depth", place="nano")
     zero_shot(**{"grozi-like": ROW, "capg-like": ROW | {"low": -0.01}})
     text = overview.summary("nano")
     assert "chosen depth: 16" in text and "04_zero_shot 12 s" in text
@@ -147,7 +148,7 @@ def test_readme_gets_ours_beside_the_papers():
 def test_sets_left_out_are_named_under_the_table():
     line = "left out: grozi-120 (not at hand); `klip data list` says where it comes from"
     report.save_metrics(
-        {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", profile="real"
+        {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", place="real"
     )
     assert f"| - |\n\n{line}\n<!-- /results -->" in overview.readme(
         "<!-- results:real -->\n<!-- /results -->\n"
@@ -156,14 +157,14 @@ def test_sets_left_out_are_named_under_the_table():
         overview.write_report("real").read_text().count(line) == 2
     )  # once more among the notebook's single values
     report.save_metrics(
-        {"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", profile="real"
+        {"sets": {"grocery-store first": ROW}, "left_out": ""}, "04_zero_shot", place="real"
     )
     assert "left out" not in overview.write_report("real").read_text()
 
 
 def test_report_collects_everything_in_order(results):
-    report.save_table(pd.DataFrame({"n": [1]}), "02_depths", profile="nano")
-    report.save_figure(Figure(figsize=(1, 1)), "01_counts", profile="nano")
+    report.save_table(pd.DataFrame({"n": [1]}), "02_depths", place="nano")
+    report.save_figure(Figure(figsize=(1, 1)), "01_counts", place="nano")
     zero_shot(**{"grozi-like": ROW})
     text = overview.write_report("nano").read_text()
     wanted = [
@@ -190,12 +191,12 @@ def measured():
     report.save_metrics(
         {"evidence": pd.DataFrame([rates]), "reasons": {"C8": "no softmax run"}},
         "03_finetune",
-        profile="nano",
+        place="nano",
     )
     report.save_metrics(
         {"evidence": [gain], "reasons": {"C2": "not at hand", "C8": "no time"}},
         "04_zero_shot",
-        profile="nano",
+        place="nano",
     )
 
 
@@ -257,12 +258,12 @@ def test_klip_report_writes_ledger_and_report(results):
 
 
 def test_stored_ledgers_follow_from_the_stored_numbers(results):
-    for stored in (paths.ROOT / "results").glob("*/claims.csv"):
-        profile = stored.parent.name
-        shutil.copytree(stored.parent / "metrics", results / profile / "metrics")
+    for ledger in (paths.ROOT / "results").glob("*/claims.csv"):
+        profile = ledger.parent.name
+        shutil.copytree(ledger.parent / "metrics", results / profile / "metrics")
         made = report.save_claims(profile)
         for suffix in (".csv", ".md"):
-            same = made.with_suffix(suffix).read_text() == stored.with_suffix(suffix).read_text()
+            same = made.with_suffix(suffix).read_text() == ledger.with_suffix(suffix).read_text()
             assert same, f"the ledger is behind its metrics: run `klip report --profile {profile}`"
 
 

@@ -14,12 +14,17 @@ PARAMETERS = (
     'profile: str = "nano"  # results go to results/<profile>/\neval_sets: str = "grozi-like"\n'
     'depths: str = "1 2"\ntop_lr: float = 2e-4\nseeds: int = 3\nextra: int = 0'
 )
-START = "from klip.companion import report\nfrom klip.settings import config\nsettings = config.settings(globals())"
+START = """from pathlib import Path
+from klip.companion import lesson, report
+from klip.settings import paths
+paths.NOTEBOOKS = Path({folder!r})
+settings = lesson.settings({number!r}, globals())"""
 
 
 def book(path, *cells):
     """Write a notebook with the shared parameters cell, the packing cell and these code cells."""
-    sources = [(PARAMETERS, ["parameters"]), (START, []), *((cell, []) for cell in cells)]
+    start = START.format(folder=str(path.parent), number=path.name.split("_")[0])
+    sources = [(PARAMETERS, ["parameters"]), (start, []), *((cell, []) for cell in cells)]
     path.write_text(
         json.dumps(
             {
@@ -63,12 +68,12 @@ def shop(tmp_path, monkeypatch):
         paths.NOTEBOOKS / "02_depth.ipynb",
         "import sys\nprint(sys.executable)",
         'found = {"depth": max(settings.depth_list), "seconds": 1.5}',
-        'report.save_metrics(found, "02_depth", profile=settings.profile)',
+        'report.save_metrics(found, "02_depth", place=settings.place)',
     )
     book(
         paths.NOTEBOOKS / "03_train.ipynb",
-        'depth = report.read_metrics("02_depth", settings.profile)["depth"]',
-        'report.save_metrics({"product": settings.top_lr * depth}, "03_train", profile=settings.profile)',
+        'depth = lesson.made_before("02_depth", settings)["depth"]',
+        'report.save_metrics({"product": settings.top_lr * depth}, "03_train", place=settings.place)',
     )
     return paths.NOTEBOOKS
 
@@ -80,16 +85,19 @@ def quick(shop, monkeypatch):
     def execute(read, values):
         space = {name: values[name] for name in read.parameters}
         exec("\n".join(read.code), space)
-        target = paths.RESULTS / values["profile"] / "notebooks" / read.path.name
+        target = paths.RESULTS / read.place(values) / "notebooks" / read.path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
 
     monkeypatch.setattr(reproduce, "execute", execute)
+    monkeypatch.setenv("KLIP_RESULTS", str(paths.RESULTS))
     return shop
 
 
 def metrics(name):
-    return json.loads((paths.RESULTS / "nano" / "metrics" / f"{name}.json").read_text())
+    """What was written last, in whatever folder of results."""
+    files = paths.RESULTS.glob(f"*/metrics/{name}.json")
+    return json.loads(max(files, key=lambda file: file.stat().st_mtime_ns).read_text())
 
 
 def test_papermill_runs_the_chain(shop, capsys):
@@ -122,7 +130,7 @@ def test_only_what_a_change_decides_runs_again(quick):
 
 def test_metrics_that_changed_rerun_what_reads_them(quick):
     def write_02(found):
-        save = f'report.save_metrics({found}, "02_depth", profile=settings.profile)'
+        save = f'report.save_metrics({found}, "02_depth", place=settings.place)'
         book(quick / "02_depth.ipynb", save)
 
     reproduce.run()
@@ -150,7 +158,7 @@ def test_a_run_that_failed_is_not_up_to_date(quick):
     path = quick / "02_depth.ipynb"
     good = path.read_text()
     reproduce.run(only=["02"])
-    save = 'report.save_metrics({"depth": 9}, "02_depth", profile=settings.profile)'
+    save = 'report.save_metrics({"depth": 9}, "02_depth", place=settings.place)'
     book(path, save, 'raise ValueError("too late")')
     with pytest.raises(ValueError, match="too late"):
         reproduce.run(only=["02"])
@@ -165,7 +173,7 @@ def test_a_set_not_at_hand_is_left_out_in_one_line_until_it_arrives(
     monkeypatch.setenv("KLIP_DATA", str(tmp_path / "photographs"))
     book(
         quick / "02_depth.ipynb",
-        'report.save_metrics({"depth": len(settings.eval_list)}, "02_depth", profile="nano")',
+        'report.save_metrics({"depth": len(settings.eval_list)}, "02_depth", place="nano")',
     )
     given = {"eval_sets": "grozi-like rp2k"}
     assert reproduce.run(only=["02"], parameters=given) == ["02_depth"]
@@ -191,9 +199,9 @@ def test_prose_does_not_matter_code_and_lost_files_do(quick):
     (paths.RESULTS / "nano" / "metrics" / "02_depth.json").unlink()
     assert reproduce.run(only=["02"]) == ["02_depth"]
     # The notebook does not write this any more: the next run removes it.
-    stale = report.save_metrics({"old": 1}, "02_former", profile="nano")
+    stale = report.save_metrics({"old": 1}, "02_former", place="nano")
     os.utime(stale, (1, 1))
-    book(path, 'report.save_metrics({"depth": 3}, "02_depth", profile=settings.profile)')
+    book(path, 'report.save_metrics({"depth": 3}, "02_depth", place=settings.place)')
     assert reproduce.run(only=["02"]) == ["02_depth"]
     assert not stale.exists()
 
@@ -241,6 +249,9 @@ def test_refresh_takes_outputs_and_keeps_prose(shop):
     text = path.read_text()
     assert "A better title" in text and '"execution_count": 1' in text and sys.executable in text
     reproduce.run(only=["02"], parameters={"depths": "4"})
+    assert reproduce.refresh() == ["02_depth"]  # other values have results of their own
+    assert path.read_text() == text
+    path.write_text(text.replace("print(sys", "print(1, sys"))
     with pytest.raises(ValueError, match="02_depth.ipynb differs .* without parameters"):
         reproduce.refresh()
 

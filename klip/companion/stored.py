@@ -1,0 +1,74 @@
+"""What runs have stored under results/: where it lies, and whether it belongs together."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from klip.settings import config, paths
+
+
+def folder(place: str) -> Path:
+    """results/<place>: a profile, or a name of `Notebook.place`; ValueError for another."""
+    if place.split("+")[0] not in config.profiles():
+        raise ValueError(f"profile must be one of {', '.join(config.profiles())}, got {place!r}")
+    return paths.RESULTS / place
+
+
+def path(name: str, place: str) -> Path:
+    """File of a name as tables/02_depths.csv."""
+    if not re.fullmatch(r"\w+/(\d\d|[A-Z])_[a-z0-9_]+\.\w+", name):
+        raise ValueError(
+            f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
+        )
+    return folder(place) / name
+
+
+def read_metrics(name: str, place: str) -> dict[str, Any]:
+    """What another notebook wrote; FileNotFoundError where it has not run."""
+    file = path(f"metrics/{name}.json", place)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is missing; notebook {name.split('_')[0]} writes it: "
+            f"run `make reproduce PROFILE={place.split('+')[0]}`"
+        )
+    return json.loads(file.read_text())
+
+
+def all_metrics(place: str) -> dict[str, dict[str, Any]]:
+    """What the notebooks of a profile have written so far, by name."""
+    files = sorted((folder(place) / "metrics").glob("*.json"))
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def lost(metrics: Mapping[str, Any]) -> list[Path]:
+    """Encoders that some metrics name and that are not in the cache any more."""
+    named = [*metrics.get("checkpoints", ()), *metrics.get("averages", ())]
+    return [paths.CACHE / file for file in named if not (paths.CACHE / file).is_file()]
+
+
+def of_one_run(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """ValueError where metrics of different settings lie together: no report mixes them."""
+    first: dict[str, tuple[str, Any]] = {}
+    for name, metrics in found.items():
+        for key, value in metrics.get("settings", {}).items():
+            other, before = first.setdefault(key, (name, value))
+            if value != before:
+                raise ValueError(
+                    f"report: {other} was made with {key}={before} and {name} with "
+                    f"{key}={value}; bring them together: run `make reproduce`"
+                )
+
+
+def unlike_profile(place: str) -> dict[str, Any]:
+    """Settings of a run that are not its profile's, by what its metrics say."""
+    usual = config.Settings(**config.profile_values(place.split("+")[0])).model_dump()
+    return {
+        name: value
+        for metrics in all_metrics(place).values()
+        for name, value in metrics.get("settings", {}).items()
+        if name in usual and value != usual[name]
+    }
