@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -9,6 +11,8 @@ from klip.companion import overview, reproduce
 from klip.settings import paths
 
 pytestmark = pytest.mark.slow
+CACHE = paths.CACHE
+"""Of the session: its rendered images serve all tests of this file."""
 TINY = {
     "depths": "1 2 4",
     "seeds": 1,
@@ -34,7 +38,8 @@ def chain(tmp_path_factory):
         patch.setenv("KLIP_CACHE", str(paths.CACHE))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
         ran = reproduce.run("nano", TINY)
-        yield ran, paths.RESULTS / "nano", overview.summary("nano")
+        (folder,) = paths.RESULTS.iterdir()  # one of its own: the values are not the profile's
+        yield ran, folder, overview.summary(folder.name)
 
 
 def metrics(folder, name):
@@ -73,3 +78,42 @@ def test_every_file_that_a_title_cell_promises_is_written(chain):
         assert [
             item for item in promised if not list((folder / item[0]).glob(f"{item[1]}.*"))
         ] == []
+
+
+def state():
+    """What git sees of the checkout."""
+    command = ["git", "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True).stdout
+
+
+BY_HAND = {
+    "01_long_tail": [{}, {"eval_sets": "capg-like", "workers": 0}, {"breadth": 12}],
+    "02_depth_sweep": [TINY],
+    "05_umap": [TINY],
+}
+"""Plain papermill runs; 05 needs what 03 makes."""
+
+
+def test_runs_by_hand_with_any_values_change_nothing_tracked(chain, monkeypatch, tmp_path):
+    import papermill
+
+    _, made, _ = chain
+    before = state()
+    monkeypatch.setenv("KLIP_CACHE", str(CACHE))
+    monkeypatch.delenv("KLIP_RESULTS")
+    shutil.copytree(made, CACHE / "results" / made.name)
+    for name, runs in BY_HAND.items():
+        for number, values in enumerate(runs):
+            out = tmp_path / f"{name}{number}.ipynb"
+            source = paths.NOTEBOOKS / f"{name}.ipynb"
+            papermill.execute_notebook(source, out, values, progress_bar=False)
+            outputs = [
+                one
+                for cell in json.loads(out.read_text())["cells"]
+                for one in cell.get("outputs", ())
+            ]
+            assert [one for one in outputs if one.get("name") == "stderr"] == []
+    assert state() == before
+    places = {folder.name.split("+")[1] for folder in (CACHE / "results").glob("nano+*")}
+    assert {"breadth=12", "eval_sets=capg-like"} <= places
+    assert len(list((CACHE / "results" / "nano").glob("metrics/01_*"))) == 1

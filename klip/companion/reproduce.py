@@ -23,6 +23,7 @@ from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_
 from klip.settings import config, paths
 
 PACKAGE = Path(__file__).parents[1]
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class NotebookError(ValueError):
@@ -193,7 +194,9 @@ def refresh(profile: str = "nano") -> list[str]:
             )
         mine = (cell for cell in committed["cells"] if cell["cell_type"] == "code")
         for cell, result in zip(mine, results, strict=True):
-            outputs = [one for one in result["outputs"] if one.get("name") != "stderr"]  # bars
+            # Bars: text on stderr, or widgets, which mean nothing without a kernel.
+            outputs = [one for one in result["outputs"] if one.get("name") != "stderr"]
+            outputs = [one for one in outputs if WIDGET not in one.get("data", ())]
             cell |= {"outputs": outputs, "execution_count": result["execution_count"]}
         done[path] = json.dumps(committed, indent=1, ensure_ascii=False) + "\n"
     for path, text in done.items():  # all of them or, after an error, none

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from klip.data.loading import load_catalogue
 from klip.data.sources import SOURCES

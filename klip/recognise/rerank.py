@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from klip.data.images import read
 from klip.recognise import keypoints, outcomes

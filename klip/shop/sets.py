@@ -22,7 +22,7 @@ import cv2
 import pandas as pd
 from numpy import ndarray
 from numpy.random import Generator
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from klip.shop.design import Product
 from klip.shop.packshot import packshot

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from klip import cli
 from klip.companion import overview, report, stored
-from klip.settings import paths
+from klip.settings import config, paths
 from klip.stats import claims
 
 ROW = {
@@ -331,3 +331,20 @@ def test_numbers_are_rounded_gaps_are_empty_and_bars_are_escaped():
 def test_a_long_frame_says_how_much_it_leaves_out():
     text = report.markdown(pd.DataFrame({"n": range(5)}), rows=2)
     assert text.count("|\n") == 4 and text.endswith("\n3 more rows are in the .csv file.\n")
+
+
+def test_metrics_of_different_settings_are_not_mixed(results):
+    for name, images in (("02_depth", 640), ("03_finetune", 4000)):
+        given = config.Settings(images=images)
+        report.save_metrics({}, name, place="nano", settings=given)
+    words = "02_depth was made with images=640 and 03_finetune with images=4000"
+    for write in (report.save_claims, overview.write_report):
+        with pytest.raises(ValueError, match=words):
+            write("nano")
+
+
+def test_a_report_names_the_settings_that_are_not_the_profiles(results):
+    given = config.Settings(images=640)
+    report.save_metrics({}, "02_depth", place="nano+images=640+abcdef", settings=given)
+    text = overview.write_report("nano+images=640+abcdef").read_text()
+    assert "settings unlike the profile's: images=640." in text
