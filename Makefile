@@ -50,9 +50,9 @@ lab: $(STAMP)  ## open copies of the notebooks in JupyterLab (folder lab/; delet
 lab-edit: $(STAMP)  ## open the notebooks themselves, to write them
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-refresh: $(STAMP)  ## put the outputs of the nano run into the committed notebooks and README.md
+refresh: $(STAMP)  ## put the outputs of the nano run into the committed notebooks, README.md and docs
 	$(BIN)/klip reproduce --profile nano $(ARGS)
-	$(BIN)/python -c 'from klip.companion import overview, reproduce; reproduce.refresh(); overview.fill_readme()'
+	$(BIN)/python -c 'from klip.companion import front, reproduce; reproduce.refresh(); front.fill()'
 	$(STRIP) notebooks/*.ipynb
 
 clean:  ## delete cached runs, rendered images and executed notebooks; keep .venv, results and downloads

@@ -14,7 +14,8 @@ WHOLE = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
 PROJECT = WHOLE["project"]
 CONDA = (paths.ROOT / "environment.yml").read_text()
 MAKEFILE = (paths.ROOT / "Makefile").read_text()
-README = (paths.ROOT / "README.md").read_text()
+TOLD = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
+README = "\n".join(path.read_text() for path in TOLD)
 
 
 def test_pyproject_and_environment_hold_the_same_pins():
@@ -36,6 +37,16 @@ def test_every_pin_is_exact_and_has_a_reason():
 def test_the_pinned_version_is_the_one_installed(pin):
     name, version = pin.split("==")
     assert metadata.version(name) == version, "run `make install`"
+
+
+def test_readme_is_short():
+    assert len(TOLD[0].read_text().split()) <= 900
+
+
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: path.name)
+def test_links_of_the_docs_lead_to_files(path):
+    links = re.findall(r"\]\((?!http)([^)#]+)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_commands_of_the_readme_exist():

@@ -1,4 +1,4 @@
-"""What the stored results say, as text: the closing table, README's tables, report.md."""
+"""What the stored results say, as text: the closing table, the tables of docs/results.md, report.md."""
 
 from __future__ import annotations
 
@@ -76,39 +76,12 @@ def results_table(place: str) -> str:
     return text + (f"\n{left_out}\n" if left_out else "")
 
 
-def _ledger(place: str) -> str:
+def ledger(place: str) -> str:
     """claims.md; says so when there is none yet."""
     path = stored.folder(place) / "claims.md"
     if path.is_file():
         return path.read_text()
     return f"The claims are not judged for profile `{place}` yet: {_how(place)}.\n"
-
-
-def readme(text: str) -> str:
-    """README's text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
-
-    Three kinds: `results`, ours beside the paper's numbers, `claims`, the ledger, and
-    `speed:all`, see `report.speeds`.
-    """
-
-    def filled(match: re.Match[str]) -> str:
-        start, kind, profile, end = match.groups()
-        if kind == "speed":
-            text = report.markdown(report.speeds().round(3))
-        elif kind == "results":
-            text = results_table(profile)
-        else:
-            text = _ledger(profile)
-        return start + text + end
-
-    block = r"(<!-- (results|claims|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
-    return re.sub(block, filled, text, flags=re.DOTALL)
-
-
-def fill_readme() -> None:
-    """Put the stored results into README.md."""
-    path = paths.ROOT / "README.md"
-    report.write(path, readme(path.read_text()))
 
 
 def write_report(place: str) -> Path:
@@ -123,7 +96,7 @@ def write_report(place: str) -> Path:
     parts.append(results_table(place))
     if found:
         report.save_claims(place)
-        parts += ["## The paper's claims\n", _ledger(place)]
+        parts += ["## The paper's claims\n", ledger(place)]
     kinds = ("tables/[!.]*.md", "figures/[!.]*", "metrics/[!.]*")
     files = [file for kind in kinds for file in sorted(folder.glob(kind))]
     for number in sorted({file.name.split("_")[0] for file in files}):

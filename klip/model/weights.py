@@ -75,7 +75,7 @@ def _of_klip(path: Path) -> Source:
 
 def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
     """Write an `Encoder`, atomically: tensors `visual.*`; metadata arch, config,
-    preprocess, provenance and, for README's recipe for plain open_clip, `open_clip`:
+    preprocess, provenance and, for the recipe of docs/use.md for plain open_clip, `open_clip`:
     the arguments of its create_model and of its PreprocessCfg."""
     config, preprocess = encoder.config, encoder.preprocess
     provenance = {"name": encoder.name, **provenance}

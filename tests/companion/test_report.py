@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from klip import cli
-from klip.companion import overview, report, stored
+from klip.companion import front, overview, report, stored
 from klip.settings import config, paths
 from klip.stats import claims
 
@@ -130,7 +131,7 @@ def test_readme_gets_ours_beside_the_papers():
     text = f"<!-- results:nano -->\nold\n{end}middle\n<!-- results:real -->\n{end}"
     print_ = {"floor": 0.5621, "floor_low": 0.5, "floor_high": 0.6, "reranked": 0.744}
     zero_shot(**{"grozi-like": ROW, "grozi-120 web1": ROW | print_})
-    new = overview.readme(text)
+    new = front.filled(text)
     assert "old" not in new and "middle" in new and "No run of profile `real`" in new
     assert (
         "| grozi-like | 20 | 200 | 5.0 | - | 30.5 | 40.0 | +9.5 (+2.0 to +17.0) | - | 82.8 (grozi-120) |"
@@ -142,7 +143,7 @@ def test_readme_gets_ours_beside_the_papers():
     )
     head, rule, *lines = [line for line in new.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in (head, rule, *lines)} == {11} and "| SIFT |" in head
-    assert overview.readme(new) == new and "left out" not in new
+    assert front.filled(new) == new and "left out" not in new
 
 
 def test_sets_left_out_are_named_under_the_table():
@@ -150,7 +151,7 @@ def test_sets_left_out_are_named_under_the_table():
     report.save_metrics(
         {"sets": {"grocery-store first": ROW}, "left_out": line}, "04_zero_shot", place="real"
     )
-    assert f"| - |\n\n{line}\n<!-- /results -->" in overview.readme(
+    assert f"| - |\n\n{line}\n<!-- /results -->" in front.filled(
         "<!-- results:real -->\n<!-- /results -->\n"
     )
     assert (
@@ -227,13 +228,13 @@ def test_claims_are_judged_by_what_the_notebooks_stored(results):
 def test_readme_and_report_show_the_ledger():
     text = "<!-- claims:nano -->\nold\n<!-- /claims -->\nmiddle\n<!-- claims:real -->\n<!-- /claims -->\n"
     measured()
-    assert "not judged for profile `nano` yet" in overview.readme(text)
+    assert "not judged for profile `nano` yet" in front.filled(text)
     whole = overview.write_report("nano")  # judges them too
     ledger = whole.with_name("claims.md").read_text()
-    new = overview.readme(text)
+    new = front.filled(text)
     assert f"<!-- claims:nano -->\n{ledger}<!-- /claims -->\nmiddle\n" in new and "old" not in new
     assert "not judged for profile `real` yet: `make reproduce PROFILE=real`" in new
-    assert overview.readme(new) == new
+    assert front.filled(new) == new
     assert f"## The paper's claims\n\n{ledger}" in whole.read_text()
 
 
@@ -267,11 +268,12 @@ def test_stored_ledgers_follow_from_the_stored_numbers(results):
             assert same, f"the ledger is behind its metrics: run `klip report --profile {profile}`"
 
 
-def test_readme_of_the_project_is_up_to_date(tmp_path, monkeypatch):
-    """README shows the results that lie here, or those of the last commit: a run on this machine brings times of its
+@pytest.mark.parametrize("name", front.FILLED)
+def test_what_is_filled_from_results_is_up_to_date(name, tmp_path, monkeypatch):
+    """It shows the results that lie here, or those of the last commit: a run on this machine brings times of its
     own, and on another kind of CPU other last digits."""
-    text = (paths.ROOT / "README.md").read_text()
-    assert "<!-- results:nano -->" in text
+    text = (paths.ROOT / name).read_text()
+    assert re.search(r"<!-- \w+:\w+ -->\n.", text)
     archive = subprocess.run(
         ["git", "archive", "HEAD", "results"], cwd=paths.ROOT, capture_output=True
     )
@@ -280,8 +282,8 @@ def test_readme_of_the_project_is_up_to_date(tmp_path, monkeypatch):
     shown = []
     for folder in (paths.ROOT / "results", tmp_path / "results"):
         monkeypatch.setattr(paths, "RESULTS", folder)
-        shown += [overview.readme(text)] if folder.is_dir() else []
-    assert text in shown, "README.md is behind results/: run `make refresh`"
+        shown += [front.filled(text)] if folder.is_dir() else []
+    assert text in shown, f"{name} is behind results/: run `make refresh`"
 
 
 def test_provenance_does_not_load_torch():
@@ -317,7 +319,7 @@ def test_what_was_measured_on_a_gpu_is_shown_with_its_device():
     assert found["name"].tolist() == ["a", "b"] and found["device"].tolist() == ["CPU", "H100"]
     assert found["peak_gib"].isna().tolist() == [True, False] and found["peak_gib"][1] == 5
     assert found["batch"].tolist() == ["64 in 4"] * 2 and found["over_metric_loss_only"][1] == 1.25
-    shown = overview.readme("<!-- speed:all -->\nold\n<!-- /speed -->\n")
+    shown = front.filled("<!-- speed:all -->\nold\n<!-- /speed -->\n")
     assert "H100" in shown and "old" not in shown and shown.count("speed") == 2
 
 

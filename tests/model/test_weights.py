@@ -1,4 +1,4 @@
-"""klip's own weight files: what README's recipe makes of them in plain open_clip."""
+"""klip's own weight files: what the recipe of docs/use.md makes of them in plain open_clip."""
 
 import json
 import re
@@ -52,8 +52,8 @@ CONFIGS["coca"] = {
         "output_tokens": True,
     },
 }
-README = (paths.ROOT / "README.md").read_text()
-(RECIPE,) = re.findall(r"```python\n(import json\n.*?)```", README, flags=re.DOTALL)
+USE = (paths.ROOT / "docs/use.md").read_text()
+(RECIPE,) = re.findall(r"```python\n(import json\n.*?)```", USE, flags=re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,7 +91,7 @@ def test_the_recipe_of_the_readme_gives_equal_embeddings(
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 61, 3), dtype=np.uint8))
     known = {"image": image}
     with torch.no_grad():
-        exec(RECIPE, known)  # README's own words
+        exec(RECIPE, known)  # its own words
     assert capsys.readouterr().out == "[]\n"
     torch.testing.assert_close(
         known["embedding"], encoder.embed(mine, [np.asarray(image)], precision="fp32")

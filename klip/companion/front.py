@@ -1,0 +1,70 @@
+"""What README and docs show of the stored results, put between marks in their text."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from klip.companion import overview, page, report, stored
+from klip.settings import paths
+from klip.stats.published import BRIEFLY
+
+FILLED = ("README.md", "docs/results.md", "docs/scale.md")
+"""The files that hold such marks."""
+KINDS = {"real": "real photographs", "nano": "rendered images"}
+"""Profiles of the table of verdicts, and what they were measured on."""
+
+
+def headline(place: str) -> str:
+    """One sentence on what fine-tuning did there, with its interval."""
+    return " ".join(page.headline(place)) + "\n"
+
+
+def verdicts() -> str:
+    """A row per claim of the paper: in few words, and its verdict for each of KINDS."""
+    ledgers = {}
+    for place in KINDS:
+        file = stored.folder(place) / "claims.csv"
+        if file.is_file():
+            ledgers[place] = pd.read_csv(file).set_index("id")["verdict"]
+    rows = []
+    for claim, words in BRIEFLY.items():
+        row = {"": claim, "the paper says": words}
+        for place, kind in KINDS.items():
+            verdict = ledgers[place][claim] if place in ledgers else "not tested"
+            row[kind] = f"{page.MARKS[verdict]} {verdict}"
+        rows.append(row)
+    return report.markdown(pd.DataFrame(rows))
+
+
+def filled(text: str) -> str:
+    """A text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
+
+    Kinds: `headline`, a sentence; `results`, ours beside the paper's numbers; `claims`, the
+    ledger; `verdicts:all`, the ledger in short; `speed:all`, see `report.speeds`.
+    """
+
+    def fresh(match: re.Match[str]) -> str:
+        start, kind, place, end = match.groups()
+        if kind == "headline":
+            new = headline(place)
+        elif kind == "results":
+            new = overview.results_table(place)
+        elif kind == "claims":
+            new = overview.ledger(place)
+        elif kind == "verdicts":
+            new = verdicts()
+        else:
+            new = report.markdown(report.speeds().round(3))
+        return start + new + end
+
+    block = r"(<!-- (headline|results|claims|verdicts|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
+    return re.sub(block, fresh, text, flags=re.DOTALL)
+
+
+def fill() -> None:
+    """Put the stored results into all files of FILLED."""
+    for name in FILLED:
+        path = paths.ROOT / name
+        report.write(path, filled(path.read_text()))
