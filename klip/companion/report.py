@@ -1,7 +1,7 @@
 """The only writer under results/.
 
     results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg
-                        metrics/NN_name.json  claims.csv, .md  report.md
+                        metrics/NN_name.json  claims.csv, .md  report.md, .html
     results/gpu/        what `klip bench` measured, a file per machine and setting
 
 NN is the number of the notebook that writes it: the runner can tell whose it is.  Files
@@ -174,6 +174,15 @@ def all_metrics(profile: str) -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text()) for file in files}
 
 
+def reasons(profile: str) -> dict[str, str]:
+    """Claim -> why it, or a part of it, could not be tested, from all notebooks."""
+    told: dict[str, str] = {}
+    for values in all_metrics(profile).values():
+        for number, reason in values.get("reasons", {}).items():
+            told[number] = f"{told[number]}; {reason}" if number in told else reason
+    return told
+
+
 def save_claims(profile: str) -> Path:
     """Judge the paper's claims; write claims.csv and .md, return the .csv path.
 
@@ -187,13 +196,8 @@ def save_claims(profile: str) -> Path:
             f"{folder(profile) / 'metrics'} has no numbers to judge the claims by: "
             f"run `make reproduce PROFILE={profile}`"
         )
-    rows: list[dict[str, Any]] = []
-    reasons: dict[str, str] = {}
-    for values in found:
-        rows += values.get("evidence", [])
-        for number, reason in values.get("reasons", {}).items():
-            reasons[number] = f"{reasons[number]}; {reason}" if number in reasons else reason
-    ledger = claims.verdicts(rows, reasons)
+    rows = [row for values in found for row in values.get("evidence", [])]
+    ledger = claims.verdicts(rows, reasons(profile))
     write(folder(profile) / "claims.md", markdown(ledger))
     return write(folder(profile) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n"))
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from klip.companion import overview, report
+from klip.companion import overview, page, report
 from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_of
 from klip.settings import config, paths
 
@@ -71,11 +71,12 @@ def run(
     for number, book in books.items():
         if number in due and _bring_up_to_date(book, values[number], around=around):
             ran.append(book.path.stem)
-    path = paths.RESULTS / profile / "report.md"
-    if ran or not path.is_file():
+    written = [paths.RESULTS / profile / f"report.{kind}" for kind in ("html", "md")]
+    if ran or not all(path.is_file() for path in written):
         overview.write_report(profile)
+        page.write_page(profile)
     names = ", ".join(ran) or "nothing, all is up to date"
-    print(f"{overview.summary(profile)}\nran: {names}\n{path}")
+    print(overview.summary(profile), f"ran: {names}", *written, sep="\n")
     return ran
 
 

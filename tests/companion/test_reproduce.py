@@ -98,7 +98,9 @@ def test_papermill_runs_the_chain(shop, capsys):
     assert metrics("03_train")["product"] == pytest.approx(2e-3)
     assert (paths.RESULTS / "nano" / "notebooks" / "02_depth.ipynb").is_file()
     printed = capsys.readouterr()
-    assert "report.md" in printed.out and "chosen depth: 2" in printed.out
+    assert "report.md" in printed.out and "report.html" in printed.out
+    assert (paths.RESULTS / "nano" / "report.html").is_file()
+    assert "chosen depth: 2" in printed.out
     assert "02_depth" in printed.err  # the progress bar
     executed = (paths.RESULTS / "nano" / "notebooks" / "02_depth.ipynb").read_text()
     assert sys.executable in executed  # the kernel is this very interpreter
