@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from klip.companion import overview, page, report
+from klip.companion import overview, report
 from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_of
 from klip.settings import config, paths
 
@@ -73,6 +73,8 @@ def run(
             ran.append(book.path.stem)
     written = [paths.RESULTS / profile / f"report.{kind}" for kind in ("html", "md")]
     if ran or not all(path.is_file() for path in written):
+        from klip.companion import page  # brings pandas, which a call for nothing need not
+
         overview.write_report(profile)
         page.write_page(profile)
     names = ", ".join(ran) or "nothing, all is up to date"
