@@ -76,7 +76,10 @@ def test_a_wheel_installs_and_runs(tmp_path):
         "PATH": str(python.parent),
         "PYTHONPATH": f"{site}:{sysconfig.get_path('purelib')}",
     }
-    code = "import klip.cli, klip.settings.paths as p; print(klip.__file__, len(list(p.WEIGHTS.glob('*.safetensors'))))"
+    code = "import klip.cli, klip.settings.paths as p; from klip.companion import page; "
+    code += (
+        "print(klip.__file__, len(list(p.WEIGHTS.glob('*.safetensors'))), page.TEMPLATE.is_file())"
+    )
     told = subprocess.run(
         [python.parent / "klip", "--help"],
         check=True,
@@ -94,4 +97,4 @@ def test_a_wheel_installs_and_runs(tmp_path):
         cwd=tmp_path,
         env=environment,
     ).stdout.split()
-    assert found[0].startswith(site) and found[1] == "2"
+    assert found[0].startswith(site) and found[1:] == ["2", "True"]

@@ -49,7 +49,7 @@ def metrics(folder, name):
 def test_the_whole_chain_ran(chain):
     ran, folder, _ = chain
     assert [name[:2] for name in ran] == ["01", "02", "03", "04", "05"]
-    assert (folder / "report.md").is_file()
+    assert (folder / "report.md").is_file() and (folder / "report.html").is_file()
 
 
 def test_given_values_reach_what_is_written(chain):

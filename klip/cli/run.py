@@ -31,11 +31,16 @@ def reproduce(
 
 
 @app.command()
-def report(profile: options.Profile = "nano") -> None:
+def report(
+    profile: options.Profile = "nano",
+    html: Annotated[bool, Option("--html", help="Also report.html, for a telephone.")] = False,
+) -> None:
     """Judge the paper's claims by stored results: claims.csv, claims.md, report.md."""
-    from klip.companion import overview, report as writer
+    from klip.companion import overview, page, report as writer
 
     typer.echo(f"{writer.save_claims(profile)}\n{overview.write_report(profile)}")
+    if html:
+        typer.echo(page.write_page(profile))
 
 
 @app.command()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from klip.companion import report, stored
-from klip.settings import paths
 from klip.stats.published import PAPER_SET, of_row
 
 RESULTS_HEAD = """\

@@ -1,7 +1,7 @@
 """The only writer under results/.
 
     results/<profile>/  tables/NN_name.csv, .md  figures/NN_name.png, .jpg
-                        metrics/NN_name.json  claims.csv, .md  report.md
+                        metrics/NN_name.json  claims.csv, .md  report.md, .html
     results/gpu/        what `klip bench` measured, a file per machine and setting
 
 NN is the number of the notebook that writes it: the runner can tell whose it is.  Files
@@ -160,17 +160,11 @@ def save_claims(place: str) -> Path:
             f"{stored.folder(place) / 'metrics'} has no numbers to judge the claims by: "
             f"run `make reproduce PROFILE={place.split('+')[0]}`"
         )
-    rows: list[dict[str, Any]] = []
-    reasons: dict[str, str] = {}
-    for values in found.values():
-        rows += values.get("evidence", [])
-        for number, reason in values.get("reasons", {}).items():
-            reasons[number] = f"{reasons[number]}; {reason}" if number in reasons else reason
-    ledger = claims.verdicts(rows, reasons)
+    rows = [row for values in found.values() for row in values.get("evidence", [])]
+    ledger = claims.verdicts(rows, stored.reasons(place))
     write(stored.folder(place) / "claims.md", markdown(ledger))
-    return write(
-        stored.folder(place) / "claims.csv", ledger.to_csv(index=False, lineterminator="\n")
-    )
+    text = ledger.to_csv(index=False, lineterminator="\n")
+    return write(stored.folder(place) / "claims.csv", text)
 
 
 def save_gpu(name: str, facts: Mapping[str, Any]) -> Path:

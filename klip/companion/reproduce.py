@@ -63,11 +63,14 @@ def run(
         print(left_out)
     ran = _bring(books, values, due=due)
     for place in dict.fromkeys(books[number].place(values[number]) for number in sorted(due)):
-        path = paths.RESULTS / place / "report.md"
-        if ran or not path.is_file():
+        written = [paths.RESULTS / place / f"report.{kind}" for kind in ("html", "md")]
+        if ran or not all(path.is_file() for path in written):
+            from klip.companion import page  # brings pandas, which a call for nothing need not
+
             overview.write_report(place)
-        print(overview.summary(place))
-    print(f"ran: {', '.join(ran) or 'nothing, all is up to date'}\n{path}")
+            page.write_page(place)
+        print(overview.summary(place), *written, sep="\n")
+    print(f"ran: {', '.join(ran) or 'nothing, all is up to date'}")
     return ran
 
 

@@ -44,6 +44,15 @@ def all_metrics(place: str) -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text()) for file in files}
 
 
+def reasons(place: str) -> dict[str, str]:
+    """Claim -> why it, or a part of it, could not be tested, from all notebooks."""
+    told: dict[str, str] = {}
+    for metrics in all_metrics(place).values():
+        for number, reason in metrics.get("reasons", {}).items():
+            told[number] = f"{told[number]}; {reason}" if number in told else reason
+    return told
+
+
 def lost(metrics: Mapping[str, Any]) -> list[Path]:
     """Encoders that some metrics name and that are not in the cache any more."""
     named = [*metrics.get("checkpoints", ()), *metrics.get("averages", ())]

@@ -15,6 +15,7 @@ when it touches both.  The verdict of a claim is the first of these that is true
 `not comparable`  one row at least is not comparable;
 `upheld`          each of its tests was measured and all compared rows hold;
 `undecided`       else.
+Its `why` says in at most twelve words what decided.
 
 C6 sets the best *inner* depth against either end of the sweep, whichever depth was
 chosen: where an end is best, the difference to it is negative.  The best depth is
@@ -33,6 +34,8 @@ from klip.stats.published import CLAIMS, PAPER_SET, SENTENCES, Claim, Comparison
 
 STATUSES = ("compared", "not comparable", "not tested")
 VERDICTS = ("not tested", "not upheld", "not comparable", "upheld", "undecided")
+MOST_WORDS = 12
+"""Words of a `why`, at most."""
 
 
 def evidence(
@@ -56,6 +59,11 @@ def evidence(
     return row
 
 
+def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored row; those stored before there was a status were all compared."""
+    return {"status": "compared", "why": "", **row}
+
+
 def holds(row: Mapping[str, Any]) -> bool | None:
     """Whether a row is as the paper says; None: its interval lies on both sides."""
     claim, test = _terms(row)
@@ -72,14 +80,13 @@ def holds(row: Mapping[str, Any]) -> bool | None:
 def verdicts(
     rows: Sequence[Mapping[str, Any]], reasons: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """The ledger, a row per claim: id, claim, section, paper, ours, verdict (all text).
+    """The ledger, a row per claim, all text: id, claim, section, paper, ours, verdict, why.
 
     rows: evidence, perhaps none; ValueError for one that cannot be judged.  reasons:
     claim's id -> why it, or a part of it, could not be tested.  Only column `paper` has
     published figures.
     """
-    # Rows stored before there was a status were all compared.
-    rows = [{"status": "compared", "why": "", **row} for row in rows]
+    rows = [with_status(row) for row in rows]
     for row in rows:
         _check(row)
     ledger = []
@@ -88,8 +95,9 @@ def verdicts(
         reason = reasons.get(claim.id, "") if reasons else ""
         sentence = ": ".join(filter(None, [SENTENCES[claim.id], claim.quotation]))
         told = (_ours(claim, own, reason=reason), _verdict(claim, own))
-        ledger.append((claim.id, sentence, claim.section, claim.paper, *told))
-    columns = ["id", "claim", "section", "paper", "ours", "verdict"]
+        why = _why(claim, own, reason=reason)
+        ledger.append((claim.id, sentence, claim.section, claim.paper, *told, why))
+    columns = ["id", "claim", "section", "paper", "ours", "verdict", "why"]
     return pd.DataFrame(ledger, columns=columns)
 
 
@@ -106,13 +114,58 @@ def _verdict(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> str:
     return "upheld" if len(tested) == len(claim.tests) and all(answers) else "undecided"
 
 
+def _why(claim: Claim, rows: Sequence[Mapping[str, Any]], *, reason: str) -> str:
+    """What decided the verdict, counted: at most twelve words."""
+    verdict = _verdict(claim, rows)
+    if not rows:  # a longer reason stands in `ours`
+        short = 0 < len(reason.split()) <= MOST_WORDS
+        return reason if short else "no comparison of the claim was measured"
+    if verdict == "not tested":
+        return "the tower cannot tell, it knows too little before fine-tuning"
+    if verdict == "not comparable":
+        rivals = {row["test"] for row in rows if row["status"] != "not tested"}
+        under = {row["test"] for row in rows if row["status"] == "not comparable"}
+        whose = "its" if len(under) == 1 else "their"
+        return f"{_of(len(under), len(rivals), 'rival')} ended under {whose} own frozen backbone"
+    answers = [holds(row) for row in rows if row["status"] == "compared"]
+    if verdict == "undecided" and all(answers):
+        missed = len(claim.tests) - len({r["test"] for r in rows if r["status"] == "compared"})
+        was = "was" if missed == 1 else "were"
+        return f"{_of(missed, len(claim.tests), 'comparison')} {was} not measured"
+    count = answers.count({"upheld": True, "not upheld": False}.get(verdict))
+    word = "lie" if verdict != "undecided" else "contain"
+    verb = f"{word}s" if count == 1 else word
+    return f"{_of(count, len(answers), 'interval')} {verb} {_side(claim, verdict)}"
+
+
+def _of(count: int, total: int, noun: str) -> str:
+    """How many of how many, in words that read: the only one, all 3, 2 of 3."""
+    if total == 1:
+        return f"the only {noun}"
+    return f"all {total} {noun}s" if count == total else f"{count} of {total} {noun}s"
+
+
+def _side(claim: Claim, verdict: str) -> str:
+    """Where intervals lie that led to a verdict: above zero, or above a ratio of one."""
+    bound = "a ratio of one" if claim.tests[0].unit == "times" else "zero"
+    if claim.margin:
+        bound = f"{-100 * claim.margin:g} points"
+    if verdict == "undecided":
+        return bound
+    expected = {"above" if test.expected == "near" else test.expected for test in claim.tests}
+    if len(expected) > 1:  # a claim that wants both
+        side = "claimed" if verdict == "upheld" else "other"
+        return f"on the {side} side of {bound}"
+    return f"{'above' if (expected == {'above'}) == (verdict == 'upheld') else 'below'} {bound}"
+
+
 def _ours(claim: Claim, rows: Sequence[Mapping[str, Any]], *, reason: str) -> str:
     """What was measured, test by test, and why a part was not."""
     if not rows:
         return reason or "no run has measured it"
     told, unseen = [], []
     for test in claim.tests:
-        own = [_text(row, test) for row in rows if row["test"] == test.name]
+        own = [shown(row) for row in rows if row["test"] == test.name]
         if own:
             told.append(f"{test.name}: {', '.join(own)}")
         else:
@@ -122,8 +175,9 @@ def _ours(claim: Claim, rows: Sequence[Mapping[str, Any]], *, reason: str) -> st
     return "; ".join([*told, reason] if reason else told)
 
 
-def _text(row: Mapping[str, Any], test: Comparison) -> str:
+def shown(row: Mapping[str, Any]) -> str:
     """A row's set and numbers: points, or how many times as many seconds."""
+    _, test = _terms(row)
     numbers = [row["difference"], row["low"], row["high"]]
     if test.unit == "times":
         value, low, high = (f"{math.exp(number):.3g}" for number in numbers)

@@ -39,6 +39,18 @@ SENTENCES = {
     "takes less time than refitting the linear layer, and less than full fine-tuning",
 }
 """Claim -> what the paper says, in our words."""
+BRIEFLY = {
+    "C1": "Fine-tuning beats the frozen encoder on unseen products",
+    "C2": "CAPG-GP: second only to LCA + MaxEnt",
+    "C3": "GroZi-120: above all three of the paper's rivals",
+    "C4": "RP2K: near full fine-tuning on the training split",
+    "C5": "Take all products, with fewer images of each",
+    "C6": "A depth between the extremes is best",
+    "C7": "Block-wise learning rates beat one common rate",
+    "C8": "ArcFace beats softmax on the long tail",
+    "C9": "A new product needs no training",
+}
+"""Claim -> the same in at most eight words, for a heading."""
 TESTS = (
     ("C1", OURS, "above", "frozen encoder"),
     ("C2", OURS, "above", RESNEXT),

@@ -106,7 +106,9 @@ def test_papermill_runs_the_chain(shop, capsys):
     assert metrics("03_train")["product"] == pytest.approx(2e-3)
     (executed,) = paths.RESULTS.glob("nano+*/notebooks/02_depth.ipynb")
     printed = capsys.readouterr()
-    assert "report.md" in printed.out and "chosen depth: 2" in printed.out
+    assert "report.md" in printed.out and "report.html" in printed.out
+    assert (paths.RESULTS / "nano" / "report.html").is_file()
+    assert "chosen depth: 2" in printed.out
     assert "02_depth" in printed.err  # the progress bar
     executed = executed.read_text()
     assert sys.executable in executed  # the kernel is this very interpreter

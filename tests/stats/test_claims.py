@@ -8,7 +8,7 @@ import pytest
 
 from klip.stats import claims
 from klip.stats.metrics import Difference
-from klip.stats.published import CLAIMS, PUBLISHED
+from klip.stats.published import BRIEFLY, CLAIMS, PUBLISHED
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 SET = {"C2": "capg-like", "C3": "grozi-120 web1", "C4": "rp2k"}
@@ -41,7 +41,7 @@ def verdict(number, *intervals, **where):
 def test_one_row_per_claim_in_order():
     ledger = claims.verdicts([])
     assert list(ledger["id"]) == [claim.id for claim in CLAIMS]
-    assert list(ledger) == ["id", "claim", "section", "paper", "ours", "verdict"]
+    assert list(ledger) == ["id", "claim", "section", "paper", "ours", "verdict", "why"]
     assert set(ledger["verdict"]) == {"not tested"}
 
 
@@ -236,6 +236,59 @@ def test_published_figures_stand_in_the_column_paper_alone():
     for column in set(ledger) - {"paper"}:
         assert not figures & set(re.findall(r"\d+(?:\.\d+)?", " ".join(ledger[column]))), column
     assert figures <= set(re.findall(r"\d+(?:\.\d+)?", " ".join(ledger["paper"])))
+
+
+ABOVE, OPEN, BELOW = (0.1, 0.2), (-0.1, 0.2), (-0.2, -0.1)
+
+
+@pytest.mark.parametrize(
+    "number, intervals, expected",
+    [
+        ("C1", [ABOVE], "the only interval lies above zero"),
+        ("C1", [BELOW], "the only interval lies below zero"),
+        ("C3", [ABOVE, ABOVE, ABOVE], "all 3 intervals lie above zero"),
+        ("C3", [ABOVE, OPEN, BELOW], "1 of 3 intervals lies below zero"),
+        ("C3", [ABOVE, OPEN, OPEN], "2 of 3 intervals contain zero"),
+        ("C3", [ABOVE, ABOVE], "1 of 3 comparisons was not measured"),
+        ("C3", [ABOVE, OPEN], "1 of 2 intervals contains zero"),
+        ("C2", [ABOVE, ABOVE, BELOW], "all 3 intervals lie on the claimed side of zero"),
+        ("C2", [BELOW, OPEN, ABOVE], "2 of 3 intervals lie on the other side of zero"),
+        ("C4", [(-0.04, 0.2)], "the only interval lies above -5 points"),
+        ("C4", [BELOW], "the only interval lies below -5 points"),
+        ("C9", [ABOVE, BELOW], "1 of 2 intervals lies below a ratio of one"),
+        ("C5", [], "no comparison of the claim was measured"),
+    ],
+)
+def test_why_counts_what_decided(number, intervals, expected):
+    assert judged(rows(number, *intervals)).loc[number, "why"] == expected
+
+
+def test_why_names_rivals_that_are_none_and_towers_that_cannot_tell():
+    under = rows("C3", ABOVE, ABOVE, status="not comparable")
+    whys = [judged([*under[:count], *rows("C3", *[ABOVE] * 3)[count:]]) for count in (1, 2)]
+    assert [ledger.loc["C3", "why"] for ledger in whys] == [
+        "1 of 3 rivals ended under its own frozen backbone",
+        "2 of 3 rivals ended under their own frozen backbone",
+    ]
+    blind = judged(rows("C7", ABOVE, status="not tested")).loc["C7", "why"]
+    assert blind == "the tower cannot tell, it knows too little before fine-tuning"
+
+
+def test_why_is_a_short_reason_or_leaves_a_long_one_to_ours():
+    told = judged([], C2="capg-gp: not at hand", C4="word " * 13)
+    assert told.loc["C2", "why"] == "capg-gp: not at hand"
+    assert told.loc["C4", "why"] == "no comparison of the claim was measured"
+    assert told.loc["C4", "ours"] == "word " * 13
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("status", claims.STATUSES)
+def test_no_why_has_more_than_twelve_words(claim, status):
+    for interval in (ABOVE, OPEN, BELOW):
+        many = rows(claim.id, *[interval] * 3, status=status) * 4
+        ledger = judged([*many, *rows(claim.id, *[ABOVE] * 3)])
+        assert all(0 < len(why.split()) <= claims.MOST_WORDS for why in ledger["why"])
+    assert 0 < len(BRIEFLY[claim.id].split()) <= 8
 
 
 def test_evidence_is_one_row_and_its_terms_stand_in_the_claims():
