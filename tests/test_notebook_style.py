@@ -15,6 +15,8 @@ NAMES = [*NUMBERED, "A_nano_backbone"]
 SECTIONS = {"1", "2", "3", "4", "4.1", "4.1.1", "4.1.2", "4.1.3", "4.2", "5", "5.1"}
 """Sections that the paper has."""
 TAGS = {"parameters", "nbval-check-output", "nbval-skip"}
+FORMULAS, LINKS, DRAWINGS, BY_HAND = 12, 30, 8, 8
+"""The least of each over all notebooks: a lesson has formulas, sources, pictures, and sums."""
 CHECKED = 4
 """Cells per notebook whose output a new run must repeat."""
 
@@ -156,3 +158,46 @@ def test_checked_cells_were_run_and_print_text(name):
 def test_no_cell_stored_an_error(name):
     outputs = [output for cell in code(name) for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+def prose():
+    cells = [cell for name in NAMES for cell in load(name)["cells"]]
+    return "\n".join(text(cell) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_ideas_have_formulas_whose_brackets_close():
+    parts = prose().split("$$")
+    formulas = parts[1::2]
+    assert len(parts) % 2 == 1 and len(formulas) >= FORMULAS
+    for formula in formulas:
+        assert formula.count("{") == formula.count("}"), formula
+        pairs = [len(re.findall(rf"\\{side}\b", formula)) for side in ("left", "right")]
+        assert pairs[0] == pairs[1], formula
+
+
+def test_works_are_cited_with_links():
+    works = re.findall(
+        r"\]\((https://(?:arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.[^)]+))\)", prose()
+    )
+    assert len(works) >= LINKS
+    assert len(set(works)) >= LINKS / 2
+
+
+def test_ideas_are_drawn_and_the_pictures_are_stored():
+    cells = [cell for name in NAMES for cell in code(name)]
+    drawn = [cell for cell in cells if re.search(r"\bdrawings(_answers)?\.\w+\(", text(cell))]
+    assert len(drawn) >= DRAWINGS
+    for cell in drawn:
+        kinds = [kind for output in cell["outputs"] for kind in output.get("data", {})]
+        assert "image/png" in kinds, text(cell)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_computed_by_hand_is_compared_with_the_library(name):
+    compared = [cell for cell in code(name) if "equals the library" in text(cell)]
+    computed = [cell for cell in code(name) if re.search(r"^by_hand = ", text(cell), flags=re.M)]
+    assert compared
+    for cell in compared:
+        said = "".join(line for output in cell["outputs"] for line in output["text"])
+        assert "nbval-check-output" in tags(cell) and "equals the library: True" in said
+    assert all(len(text(cell).splitlines()) <= 10 for cell in computed)
