@@ -57,6 +57,8 @@ def run(
     for number in due - set(books):
         raise ValueError(f"reproduce: no notebook {number!r}; there are {', '.join(books)}")
     given = config.settings(values[min(due)])
+    if given.sets_folder:  # for notebooks without this parameter
+        os.environ["KLIP_DATA"] = given.sets_folder
     there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
         print(left_out)
