@@ -152,6 +152,8 @@ def refresh(profile: str = "nano") -> list[str]:
         mine = (cell for cell in committed["cells"] if cell["cell_type"] == "code")
         for cell, result in zip(mine, results, strict=True):
             outputs = [one for one in result["outputs"] if one.get("name") != "stderr"]  # bars
+            for one in outputs:  # a control whose model is gone cannot be shown, its sentence can
+                one.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             cell |= {"outputs": outputs, "execution_count": result["execution_count"]}
         done[path] = json.dumps(committed, indent=1, ensure_ascii=False) + "\n"
     for path, text in done.items():  # all of them or, after an error, none
