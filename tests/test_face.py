@@ -97,4 +97,4 @@ def test_a_wheel_installs_and_runs(tmp_path):
         cwd=tmp_path,
         env=environment,
     ).stdout.split()
-    assert found[0].startswith(site) and found[1:] == ["2", "True"]
+    assert found[0].startswith(site) and found[1:] == ["3", "True"]

@@ -10,7 +10,9 @@ import pytest
 from klip.companion.notebook import Notebook
 from klip.settings import config, paths
 
-NUMBERED = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_umap"]
+SHARING = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_umap"]
+"""Those with the shared parameters cell."""
+NUMBERED = ["00_five_minutes", *SHARING]
 NAMES = [*NUMBERED, "A_nano_backbone"]
 SECTIONS = {"1", "2", "3", "4", "4.1", "4.1.1", "4.1.2", "4.1.3", "4.2", "5", "5.1"}
 """Sections that the paper has."""
@@ -94,11 +96,18 @@ def test_papermill_sees_every_parameter(name):
     assert set(papermill.inspect_notebook(paths.NOTEBOOKS / f"{name}.ipynb")) == set(read)
 
 
-@pytest.mark.parametrize("name", NUMBERED)
+def test_the_first_notebook_takes_its_settings_as_the_others_do():
+    read = Notebook.read(paths.NOTEBOOKS / "00_five_minutes.ipynb").parameters
+    shared = config.Settings().model_dump()
+    assert read == {name: shared.get(name, "") for name in read}
+    assert set(read) - set(shared) == {"photo", "products"}
+
+
+@pytest.mark.parametrize("name", SHARING)
 def test_parameters_are_the_settings_of_nano(name):
     read = Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
     assert read == config.Settings().model_dump()
-    assert text(parameters(name)) == text(parameters(NUMBERED[0]))  # one cell, five times
+    assert text(parameters(name)) == text(parameters(SHARING[0]))  # one cell, five times
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""The chain 01 to 05 with parameters given, as a user would: what one notebook writes reaches the next."""
+"""The chain 00 to 05 with parameters given, as a user would: what one notebook writes reaches the next."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def metrics(folder, name):
 
 def test_the_whole_chain_ran(chain):
     ran, folder, _ = chain
-    assert [name[:2] for name in ran] == ["01", "02", "03", "04", "05"]
+    assert [name[:2] for name in ran] == ["00", "01", "02", "03", "04", "05"]
     assert (folder / "report.md").is_file() and (folder / "report.html").is_file()
 
 

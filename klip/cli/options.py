@@ -56,7 +56,7 @@ app = group(cls=OneSentence, help=ABOUT)
 
 SOURCE = "Folder with a folder per product, manifest .csv or .parquet, or set name."
 MODELS = (
-    "nano, nano-vit, imagenet, a FILE of klip, timm:NAME, ARCH:TAG, ARCH:FILE, "
+    "nano, nano-vit, nano-tuned, imagenet, a FILE of klip, timm:NAME, ARCH:TAG, ARCH:FILE, "
     "hf-hub:ORG/NAME, local-dir:PATH."
 )
 LOAD = "How to load a set: test_only=drop, others=true, boxes=FILE."

@@ -13,7 +13,8 @@ from klip.cli.options import app, catalogue_of, pairs_of, rerank_of, writable
 PRETRAINED = "For --model ARCH: TAG of open_clip, FILE (.safetensors, .pt), none: random."
 JSON = "Also write the figures there."
 RULE = "Packshot taken: web1 (= first), largest, random, index."
-TOWER = "ARCH of open_clip, ARCH:TAG, nano, nano-vit or a FILE of klip."
+TOWER = "ARCH of open_clip, ARCH:TAG, nano, nano-vit, nano-tuned or a FILE of klip."
+HALF = "Write the weights in half precision, as those that klip ships."
 FROZEN = "Low blocks that are not trained, the stem with them."
 
 
@@ -56,6 +57,7 @@ def finetune(
     seed: options.Seed = 0,
     unreadable: options.Unreadable = "fail",
     load: options.Load = None,
+    half: Annotated[bool, Option("--half", help=HALF)] = False,
     values: options.Values = None,
 ) -> None:
     """Fine-tune with ArcFace, block-wise rates (4.1); --set: fields of FinetuneConfig.
@@ -77,7 +79,8 @@ def finetune(
         run = loop.finetune(config, catalogue, progress=first, loop=kind)
     if not first:  # one of the processes writes and speaks
         return
-    weights.save(run.average or run.encoder, out, config=config.model_dump(), set=source)
+    how = {"config": config.model_dump(), "set": source}
+    weights.save(run.average or run.encoder, out, half=half, **how)
     loss = run.history["loss"]
     seen = f"{config.images} images of {catalogue['product'].nunique()} products"
     fell = f"loss {loss.iloc[0]:.3f} -> {loss.iloc[-1]:.3f}"

@@ -39,7 +39,8 @@ def settings(number: str, namespace: Mapping[str, Any]) -> Lesson:
     found = config.settings(namespace)
     values = {name: namespace.get(name, own) for name, own in book.parameters.items()}
     values |= found.model_dump(include=set(values) & set(Settings.model_fields))
-    made = Lesson(**found.model_dump(), place=book.place(values))
+    given = found.model_dump(include=found.model_fields_set)
+    made = Lesson(**given, place=book.place(values))
     if made.sets_folder:
         os.environ["KLIP_DATA"] = made.sets_folder
     if not os.environ.get("KLIP_RESULTS"):

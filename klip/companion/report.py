@@ -140,8 +140,12 @@ def provenance() -> dict[str, Any]:
 def save_metrics(
     values: Mapping[str, Any], name: str, *, place: str, settings: BaseModel | None = None
 ) -> Path:
-    """Write numbers as JSON with the settings and the `provenance` of this run."""
-    values = {**values, "settings": settings.model_dump() if settings else {}}
+    """Write numbers as JSON with the settings and the `provenance` of this run.
+
+    settings: of the notebook; those that it was given are kept, not the others' defaults.
+    """
+    kept = settings.model_dump(exclude_unset=True) if settings else {}
+    values = {**values, "settings": kept}
     values["provenance"] = provenance()
     return write_json(stored.path(f"metrics/{name}.json", place), values)
 

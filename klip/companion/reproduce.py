@@ -197,9 +197,12 @@ def refresh(profile: str = "nano") -> list[str]:
             )
         mine = (cell for cell in committed["cells"] if cell["cell_type"] == "code")
         for cell, result in zip(mine, results, strict=True):
-            # Bars: text on stderr, or widgets, which mean nothing without a kernel.
+            # A widget means nothing without a kernel: bars go, of a control its words stay.
             outputs = [one for one in result["outputs"] if one.get("name") != "stderr"]
-            outputs = [one for one in outputs if WIDGET not in one.get("data", ())]
+            for one in outputs:
+                if one.get("data", {}).pop(WIDGET, None) and "%|" in one["data"]["text/plain"]:
+                    one["data"].clear()
+            outputs = [one for one in outputs if one.get("data", True)]
             cell |= {"outputs": outputs, "execution_count": result["execution_count"]}
         done[path] = json.dumps(committed, indent=1, ensure_ascii=False) + "\n"
     for path, text in done.items():  # all of them or, after an error, none

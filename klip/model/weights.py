@@ -14,13 +14,14 @@ from klip.model.hub import Source
 from klip.settings import paths
 from klip.settings.files import write_tensors
 
-SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit"}
+SHIPPED = {"nano": "nanoclip", "nano-vit": "nanovit", "nano-tuned": "nanoclip-tuned"}
+"""Name -> file in klip/weights; nano-tuned is nano after notebook 03, its JSON says how."""
 NAMES = (*SHIPPED, "imagenet")
 """What needs nothing but klip and its pins."""
 FORMS = (
-    "nano, nano-vit, imagenet, a .safetensors file of klip, timm:NAME, and of open_clip "
-    "ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:FOLDER (ARCH:none, timm:NAME:none: random "
-    "weights)"
+    "nano, nano-vit, nano-tuned, imagenet, a .safetensors file of klip, timm:NAME, and of "
+    "open_clip ARCH:TAG, ARCH:FILE, hf-hub:ORG/NAME, local-dir:FOLDER (ARCH:none, "
+    "timm:NAME:none: random weights)"
 )
 
 
@@ -32,10 +33,10 @@ def source(model: str) -> Source:
     if file.is_file():
         return _of_klip(file)
     if model in SHIPPED:
-        raise FileNotFoundError(
-            f"encoder: weights {file} of {model} are missing; notebook A_nano_backbone "
-            "makes them: run `klip reproduce --appendix`"
-        )
+        how = "notebook A_nano_backbone makes them: run `klip reproduce --appendix`"
+        if model == "nano-tuned":
+            how = f"{file.with_suffix('.json').name} beside them has the command that makes them"
+        raise FileNotFoundError(f"encoder: weights {file} of {model} are missing; {how}")
     if model == "imagenet":
         timms = hub.of_timm(f"{imagenet.ARCH}:none")
         return replace(timms, arch=imagenet.ARCH, fetch=imagenet.state_dict)
@@ -73,10 +74,11 @@ def _of_klip(path: Path) -> Source:
     return Source(arch, config, preprocess, lambda: path)
 
 
-def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
+def save(encoder: nn.Module, path: str | Path, *, half: bool = False, **provenance: Any) -> Path:
     """Write an `Encoder`, atomically: tensors `visual.*`; metadata arch, config,
     preprocess, provenance and, for the recipe of docs/use.md for plain open_clip, `open_clip`:
-    the arguments of its create_model and of its PreprocessCfg."""
+    the arguments of its create_model and of its PreprocessCfg.  half: in fp16, as those
+    that klip ships; half the size, and `encoder.load` computes in fp32 all the same."""
     config, preprocess = encoder.config, encoder.preprocess
     provenance = {"name": encoder.name, **provenance}
     facts = {"config": config, "preprocess": preprocess.to_dict(), "provenance": provenance}
@@ -90,5 +92,10 @@ def save(encoder: nn.Module, path: str | Path, **provenance: Any) -> Path:
         facts["open_clip"] = {"model": model, "preprocess": how}
     texts = {name: json.dumps(value, default=str) for name, value in facts.items()}
     tensors = {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()}
+    if half:
+        tensors = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
     write_tensors(Path(path), tensors, facts={"arch": encoder.arch, **texts})
     return Path(path)

@@ -189,5 +189,5 @@ def test_plain_open_clip_gives_the_embeddings_of_a_shipped_file(name, arch, tmp_
 
 def test_what_is_shipped_stays_small():
     total = sum(file.stat().st_size for file in paths.WEIGHTS.iterdir())
-    assert total <= 16e6
+    assert total <= 23e6
     assert json.loads((paths.WEIGHTS / "nanoclip.json").read_text())["vision_cfg"]["timm_pool"]
