@@ -242,10 +242,8 @@ def test_refresh_takes_outputs_and_keeps_prose(shop):
     path.write_text(path.read_text().replace("# Toy", "# A better title"))
     assert reproduce.refresh() == ["02_depth"]
     text = path.read_text()
-    (output,) = json.loads(text)["cells"][-1][
-        "outputs"
-    ]  # a control's model lives in its kernel only
-    assert output["data"] == {"text/plain": "a sentence"}
+    (output,) = json.loads(text)["cells"][-1]["outputs"]
+    assert list(output["data"]) == ["text/plain"]  # a control's model lives in its kernel only
     assert "A better title" in text and '"execution_count": 1' in text and sys.executable in text
     reproduce.run(only=["02"], parameters={"depths": "4"})
     with pytest.raises(ValueError, match="02_depth.ipynb differs .* without parameters"):
