@@ -244,11 +244,16 @@ def test_the_appendix_runs_only_when_asked(quick):
 
 
 def test_refresh_takes_outputs_and_keeps_prose(shop):
+    view = {"text/plain": "a sentence", "application/vnd.jupyter.widget-view+json": {}}
+    shown = f"from IPython.display import display\ndisplay({view!r}, raw=True)"
+    book(shop / "02_depth.ipynb", "import sys\nprint(sys.executable)", shown)
     reproduce.run(only=["02"])
     path = shop / "02_depth.ipynb"
     path.write_text(path.read_text().replace("# Toy", "# A better title"))
     assert reproduce.refresh() == ["02_depth"]
     text = path.read_text()
+    (output,) = json.loads(text)["cells"][-1]["outputs"]
+    assert list(output["data"]) == ["text/plain"]  # a control's model lives in its kernel only
     assert "A better title" in text and '"execution_count": 1' in text and sys.executable in text
     reproduce.run(only=["02"], parameters={"depths": "4"})
     assert reproduce.refresh() == ["02_depth"]  # other values have results of their own
@@ -256,6 +261,16 @@ def test_refresh_takes_outputs_and_keeps_prose(shop):
     path.write_text(text.replace("print(sys", "print(1, sys"))
     with pytest.raises(ValueError, match="02_depth.ipynb differs .* without parameters"):
         reproduce.refresh()
+
+
+def test_a_folder_of_sets_reaches_a_notebook_without_that_parameter(quick, tmp_path):
+    book(
+        quick / "02_depth.ipynb",
+        "import os",
+        'report.save_metrics({"place": os.environ["KLIP_DATA"]}, "02_depth", profile=settings.profile)',
+    )
+    reproduce.run(only=["02"], parameters={"data_root": str(tmp_path / "sets")})
+    assert metrics("02_depth")["place"] == str(tmp_path / "sets")
 
 
 def test_an_up_to_date_call_imports_nothing_heavy():

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from klip.cli.options import pairs_of
 from klip.data.loading import load_catalogue
-from klip.model import encoder
+from klip.model import encoder, weights
 from klip.recognise import evaluation
 from klip.settings import config, paths
 from klip.shop.plan import ShopPlan
@@ -49,6 +49,14 @@ def test_its_json_says_how_it_was_made():
     given |= pairs_of([value for name, value in pairs if name == "--set"])
     assert config.FinetuneConfig(**given) == run
     assert len(MADE["commit"]) == 12
+
+
+def test_halves_are_half_the_size_and_read_as_they_were_written(tuned, tmp_path):
+    half = weights.save(tuned, tmp_path / "half.safetensors", half=True)
+    whole = weights.save(tuned, tmp_path / "whole.safetensors")
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    prints = {encoder.fingerprint(encoder.load(file)) for file in (half, whole)}
+    assert prints == {encoder.fingerprint(tuned)}  # which was read from halves
 
 
 def test_missing_weights_name_the_file_that_has_the_command(tmp_path, monkeypatch):
