@@ -24,7 +24,7 @@ class Lesson(Settings):
     """The checked settings of a notebook, and where its results belong."""
 
     place: str = ""
-    """Name of its folder of results, see `Notebook.place`."""
+    """Name of its folder of results, see `notebook.place`."""
 
 
 def settings(number: str, namespace: Mapping[str, Any]) -> Lesson:
@@ -40,13 +40,15 @@ def settings(number: str, namespace: Mapping[str, Any]) -> Lesson:
     values = {name: namespace.get(name, own) for name, own in book.parameters.items()}
     values |= found.model_dump(include=set(values) & set(Settings.model_fields))
     given = found.model_dump(include=found.model_fields_set)
-    made = Lesson(**given, place=book.place(values))
+    changes = book.unlike(values)
+    # A run of several notebooks has one folder for all of them.
+    place = os.environ.get(notebook.PLACE) or notebook.place(found.profile, changes)
+    made = Lesson(**given, place=place)
     if made.sets_folder:
         os.environ["KLIP_DATA"] = made.sets_folder
     if not os.environ.get("KLIP_RESULTS"):
         paths.RESULTS = paths.CACHE / "results"
         print(f"run by hand: results go to {_near(paths.RESULTS / made.place)}")
-    changes = book.unlike(values)
     if changes:
         words = ", ".join(f"{name}={value}" for name, value in changes.items())
         print(f"unlike profile {made.profile}: {words}; results go to {made.place}")
@@ -90,7 +92,7 @@ def made_before(name: str, settings: Lesson) -> dict[str, Any]:
     print(f"{name} has not run with these settings here: it runs now, which takes minutes")
     from klip.companion import reproduce
 
-    reproduce.bring(name.split("_")[0], settings.model_dump())
+    reproduce.bring(name.split("_")[0], settings.model_dump(), place=settings.place)
     return stored.read_metrics(name, settings.place)
 
 

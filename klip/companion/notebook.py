@@ -14,6 +14,8 @@ from typing import Any
 from klip.companion import stored
 from klip.settings import config, paths
 
+PLACE = "KLIP_PLACE"
+"""The environment variable by which a runner tells a notebook where its results belong."""
 VOLATILE = ("provenance", "seconds")
 """Keys of a metrics file that say when and where, not what: nothing reruns for them."""
 
@@ -80,24 +82,10 @@ class Notebook:
             if name in values and values[name] != usual[name]
         }
 
-    def place(self, values: Mapping[str, Any]) -> str:
-        """Name of the folder under results/ for such parameters.
-
-        The profile's name; with other values than the profile's a name of their own,
-        `nano+images=640+4f2c1a`, so that no try ever overwrites a profile's results.
-        """
-        changes = self.unlike(values)
-        if not changes:
-            return values["profile"]
-        words = "+".join(f"{name}={value}" for name, value in sorted(changes.items()))
-        short = re.sub(r"[^\w.=+-]+", "_", words)[:60]
-        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
-        return f"{values['profile']}+{short}+{digest[:6]}"
-
-    def key(self, values: Mapping[str, Any], around: Any) -> str:
+    def key(self, values: Mapping[str, Any], *, place: str, around: Any) -> str:
         """Hash of all that decides its results; around: what all notebooks share."""
         own = {name: values[name] for name in self.parameters}
-        found_before = stored.all_metrics(self.place(values))
+        found_before = stored.all_metrics(place)
         upstream = {}
         for name in self.reads:
             found = found_before.get(name, {})
@@ -105,6 +93,20 @@ class Notebook:
         # The parameters cell is not hashed: its values are, whoever gives them.
         content = json.dumps([self.code, own, upstream, around])
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def place(profile: str, changes: Mapping[str, Any]) -> str:
+    """Name of the folder under results/ of a run.
+
+    The profile's name; with `changes`, values unlike the profile's, a name of their own,
+    `nano+images=640+4f2c1a`, so that no try ever overwrites a profile's results.
+    """
+    if not changes:
+        return profile
+    words = "+".join(f"{name}={value}" for name, value in sorted(changes.items()))
+    short = re.sub(r"[^\w.=+-]+", "_", words)[:60]
+    digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
+    return f"{profile}+{short}+{digest[:6]}"
 
 
 def notebooks() -> dict[str, Notebook]:

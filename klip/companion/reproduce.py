@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from klip.companion import overview, report, stored
-from klip.companion.notebook import Notebook, code_cells, notebooks, parameters_of
+from klip.companion.notebook import PLACE, Notebook, code_cells, notebooks, parameters_of, place
 from klip.settings import config, paths
 
 PACKAGE = Path(__file__).parents[1]
@@ -61,20 +61,23 @@ def run(
     _, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
         print(left_out)
-    ran = _bring(books, values, due=due)
-    for place in dict.fromkeys(books[number].place(values[number]) for number in sorted(due)):
-        written = [paths.RESULTS / place / f"report.{kind}" for kind in ("html", "md")]
-        if ran or not all(path.is_file() for path in written):
-            from klip.companion import page  # brings pandas, which a call for nothing need not
+    changes: dict[str, Any] = {}
+    for number in sorted(due):
+        changes |= books[number].unlike(values[number])
+    where = place(profile, changes)
+    ran = _bring(books, values, due=due, where=where)
+    written = [stored.folder(where) / f"report.{kind}" for kind in ("html", "md")]
+    if ran or not all(path.is_file() for path in written):
+        from klip.companion import page  # brings pandas, which a call for nothing need not
 
-            overview.write_report(place)
-            page.write_page(place)
-        print(overview.summary(place), *written, sep="\n")
-    print(f"ran: {', '.join(ran) or 'nothing, all is up to date'}")
+        overview.write_report(where)
+        page.write_page(where)
+    names = ", ".join(ran) or "nothing, all is up to date"
+    print(overview.summary(where), f"ran: {names}", *written, sep="\n")
     return ran
 
 
-def bring(number: str, parameters: Mapping[str, Any]) -> list[str]:
+def bring(number: str, parameters: Mapping[str, Any], *, place: str) -> list[str]:
     """Bring one notebook, and what it reads, up to date with some parameters, as a notebook
     that needs it does; returns what ran.  Writes no report."""
     books = notebooks()
@@ -82,11 +85,15 @@ def bring(number: str, parameters: Mapping[str, Any]) -> list[str]:
         other: {name: parameters.get(name, own) for name, own in book.parameters.items()}
         for other, book in books.items()
     }
-    return _bring(books, values, due={number})
+    return _bring(books, values, due={number}, where=place)
 
 
 def _bring(
-    books: Mapping[str, Notebook], values: Mapping[str, Mapping[str, Any]], *, due: set[str]
+    books: Mapping[str, Notebook],
+    values: Mapping[str, Mapping[str, Any]],
+    *,
+    due: set[str],
+    where: str,
 ) -> list[str]:
     """Run those of the notebooks, and of what they read, that are not up to date."""
     from klip.data import fetch
@@ -94,45 +101,44 @@ def _bring(
     given = config.settings(values[min(due)])
     there, _ = fetch.at_hand(given.eval_list, given.sets_folder)
     # nano renders its images, wherever others lie.
-    where = "" if given.profile == "nano" else paths.data_root().as_posix()
-    around = [_klip(), there, where]
-    due = due | _of_other_settings(books, values)
+    images = "" if given.profile == "nano" else paths.data_root().as_posix()
+    around = [_klip(), there, images]
+    due = due | _of_other_settings(values, where)
     # From the last to the first: what a notebook reads is due as well, and what that reads.
     for number in reversed(books):
         if number in due:
             due = due | {name.split("_")[0] for name in books[number].reads}
     ran = []
     for number, book in books.items():
-        if number in due and _bring_up_to_date(book, values[number], around=around):
+        if number in due and _bring_up_to_date(book, values[number], where=where, around=around):
             ran.append(book.path.stem)
     return ran
 
 
-def _of_other_settings(
-    books: Mapping[str, Notebook], values: Mapping[str, Mapping[str, Any]]
-) -> set[str]:
+def _of_other_settings(values: Mapping[str, Mapping[str, Any]], where: str) -> set[str]:
     """Numbers of notebooks whose stored metrics were made with other settings than now: no
     report would mix them with what is made now."""
     found = set()
-    for number, book in books.items():
-        now = config.settings(values[number]).model_dump()
-        for name, metrics in stored.all_metrics(book.place(values[number])).items():
-            before = metrics.get("settings", {})
-            same = all(before[key] == now[key] for key in before.keys() & now.keys())
-            if name.split("_")[0] == number and not same:
+    for name, metrics in stored.all_metrics(where).items():
+        number, before = name.split("_")[0], metrics.get("settings", {})
+        if number in values:
+            now = config.settings(values[number]).model_dump()
+            if any(before[key] != now[key] for key in before.keys() & now.keys()):
                 found.add(number)
     return found
 
 
-def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any) -> bool:
+def _bring_up_to_date(
+    book: Notebook, values: Mapping[str, Any], *, where: str, around: Any
+) -> bool:
     """Execute a notebook unless it is up to date; whether it ran.
 
     What is remembered of it, beside the executed one: its key, and the files that it
     wrote.
     """
-    folder = paths.RESULTS / book.place(values)
+    folder = stored.folder(where)
     memory = folder / "notebooks" / f"{book.path.stem}.json"
-    key, known = book.key(values, around), {"key": "", "files": []}
+    key, known = book.key(values, place=where, around=around), {"key": "", "files": []}
     if memory.is_file():
         known = json.loads(memory.read_text())
     whole = all((folder / file).is_file() for file in known["files"])
@@ -142,7 +148,7 @@ def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any)
             return False
     memory.unlink(missing_ok=True)  # forgotten first: it may fail half-way
     start = time.time() - 2  # seconds; file systems round
-    execute(book, values)
+    execute(book, values, where)
     files = []
     for file in sorted(folder.glob(f"*/{book.number}_*")):
         if file.stat().st_mtime < start:
@@ -153,7 +159,7 @@ def _bring_up_to_date(book: Notebook, values: Mapping[str, Any], *, around: Any)
     return True
 
 
-def execute(book: Notebook, values: Mapping[str, Any]) -> None:
+def execute(book: Notebook, values: Mapping[str, Any], where: str) -> None:
     """papermill, in this interpreter's environment; the result appears whole or not.
 
     NotebookError for a cell that fails; how far it got is kept in the cache.
@@ -163,11 +169,12 @@ def execute(book: Notebook, values: Mapping[str, Any]) -> None:
     # The kernel `python3` of this environment, and the folders of this process.
     os.environ.update(JUPYTER_PREFER_ENV_PATH="1")
     os.environ.update(KLIP_CACHE=str(paths.CACHE), KLIP_RESULTS=str(paths.RESULTS))
-    place, name = book.place(values), book.path.name
+    name, before = book.path.name, os.environ.get(PLACE, "")
+    os.environ[PLACE] = where
     given = {key: values[key] for key, own in book.parameters.items() if values[key] != own}
     how = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
     how["progress_bar"] = {"desc": book.path.stem}
-    running = paths.CACHE / "running" / f"{place}-{name}"
+    running = paths.CACHE / "running" / f"{where}-{name}"
     running.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(book.path, running, given, **how)
@@ -176,10 +183,12 @@ def execute(book: Notebook, values: Mapping[str, Any]) -> None:
         if error.ename not in ("ValueError", "FileNotFoundError"):
             print(error, file=sys.stderr)
         line = error.source.strip().splitlines()[0]
-        where = f"notebook {book.path.stem}, cell [{error.exec_count}] `{line}`"
+        cell = f"notebook {book.path.stem}, cell [{error.exec_count}] `{line}`"
         what = f"{error.ename}: {error.evalue}; how far it got is in {running}"
-        raise NotebookError(f"{where}: {what}") from None
-    target = paths.RESULTS / place / "notebooks" / name
+        raise NotebookError(f"{cell}: {what}") from None
+    finally:
+        os.environ[PLACE] = before
+    target = stored.folder(where) / "notebooks" / name
     report.write(target, running.read_bytes())
     running.unlink()
 

@@ -12,7 +12,7 @@ from klip.settings import config, paths
 
 
 def folder(place: str) -> Path:
-    """results/<place>: a profile, or a name of `Notebook.place`; ValueError for another."""
+    """results/<place>: a profile, or a name of `notebook.place`; ValueError for another."""
     if place.split("+")[0] not in config.profiles():
         raise ValueError(f"profile must be one of {', '.join(config.profiles())}, got {place!r}")
     return paths.RESULTS / place

@@ -98,11 +98,11 @@ def test_what_was_made_before_is_found_or_made(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     given, asked = lesson.settings("04", {"seeds": 2}), []
 
-    def bring(number, parameters):
+    def bring(number, parameters, *, place):
         asked.append((number, parameters["seeds"]))
         (paths.CACHE / "tuned").touch()
         found = {"checkpoints": ["tuned"], "depth": 1}
-        report.save_metrics(found, "03_finetune", place=parameters["place"])
+        report.save_metrics(found, "03_finetune", place=place)
 
     monkeypatch.setattr(reproduce, "bring", bring)
     paths.CACHE.mkdir(parents=True, exist_ok=True)

@@ -82,10 +82,11 @@ def shop(tmp_path, monkeypatch):
 def quick(shop, monkeypatch):
     """The same, with the cells executed in this process: what runs when is the question, not how."""
 
-    def execute(read, values):
+    def execute(read, values, where):
+        monkeypatch.setenv("KLIP_PLACE", where)
         space = {name: values[name] for name in read.parameters}
         exec("\n".join(read.code), space)
-        target = paths.RESULTS / read.place(values) / "notebooks" / read.path.name
+        target = paths.RESULTS / where / "notebooks" / read.path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
 
