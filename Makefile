@@ -44,7 +44,7 @@ lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
 
 lab: $(STAMP)  ## open copies of the notebooks in JupyterLab (folder lab/; delete it for new copies)
 	mkdir -p lab
-	cp -n notebooks/*.ipynb lab/
+	for book in notebooks/*.ipynb; do [ -e lab/$${book##*/} ] || cp $$book lab/; done
 	$(BIN)/jupyter lab --notebook-dir=lab
 
 lab-edit: $(STAMP)  ## open the notebooks themselves, to write them
