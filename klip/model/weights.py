@@ -92,10 +92,5 @@ def save(encoder: nn.Module, path: str | Path, *, half: bool = False, **provenan
         facts["open_clip"] = {"model": model, "preprocess": how}
     texts = {name: json.dumps(value, default=str) for name, value in facts.items()}
     tensors = {f"visual.{name}": value for name, value in encoder.tower.state_dict().items()}
-    if half:
-        tensors = {
-            name: value.half() if value.is_floating_point() else value
-            for name, value in tensors.items()
-        }
-    write_tensors(Path(path), tensors, facts={"arch": encoder.arch, **texts})
+    write_tensors(Path(path), tensors, facts={"arch": encoder.arch, **texts}, half=half)
     return Path(path)

@@ -195,7 +195,7 @@ def write(
     for name, value in model.state_dict().items():
         if name == "attn_mask" or (config.teacher and not name.startswith("visual.")):
             continue
-        tensors[name] = (value.half() if value.is_floating_point() else value).cpu()
+        tensors[name] = value
     made = {
         "recipe": asdict(config) | {"teacher": Path(config.teacher).name},
         "renderer": source_hash(("plan.py", "sets.py", "store.py")),
@@ -207,7 +207,7 @@ def write(
         "preprocess": json.dumps(preprocess(config.test_pixels).to_dict()),
         "provenance": json.dumps(made),
     }
-    write_tensors(Path(out), tensors, facts=told)
+    write_tensors(Path(out), tensors, facts=told, half=True)
 
 
 def file(arch: str, *, ship: bool = False) -> Path:

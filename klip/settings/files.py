@@ -23,10 +23,18 @@ def atomic(path: Path, write_to: Callable[[Path], object]) -> None:
 
 
 def write_tensors(
-    path: Path, tensors: dict[str, Tensor], *, facts: dict[str, str] | None = None
+    path: Path,
+    tensors: dict[str, Tensor],
+    *,
+    facts: dict[str, str] | None = None,
+    half: bool = False,
 ) -> None:
-    """A safetensors file, whole or absent; facts: its metadata."""
+    """A safetensors file, whole or absent; facts: its metadata; half: numbers with a point
+    as fp16."""
     from safetensors.torch import save_file
 
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    if half:
+        for name, value in kept.items():
+            kept[name] = value.half() if value.is_floating_point() else value
     atomic(path, lambda part: save_file(kept, part, facts))
