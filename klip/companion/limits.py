@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klip.companion import stored
-from klip.companion.page_charts import evidence, sets, table
+from klip.companion.page_charts import evidence, table
 from klip.stats.published import OURS, PAPER_SET
 
 BOOKS = ("01", "02", "03", "04", "05")
@@ -14,10 +14,8 @@ def limits(place: str) -> list[str]:
     found = stored.all_metrics(place)
     ran = {name.split("_")[0] for name in found}
     missing = [number for number in BOOKS if number not in ran]
-    lines = []
-    changes = [f"{name}={value}" for name, value in stored.unlike_profile(place).items()]
-    if changes:
-        lines.append(f"Made with settings unlike the profile's: {', '.join(changes)}.")
+    changes = stored.unlike_profile(place)
+    lines = [changes] if changes else []
     if missing:
         lines.append(f"Not run yet: notebook {', '.join(missing)}. What they measure is missing.")
     lines += _about_sets(place)
@@ -36,7 +34,7 @@ def limits(place: str) -> list[str]:
 
 def _about_sets(place: str) -> list[str]:
     """Which sets are rendered, which may leak, which the encoder was chosen with."""
-    names = list(dict.fromkeys(label.split()[0] for label in sets(place)))
+    names = list(dict.fromkeys(label.split()[0] for label in stored.sets(place)))
     rendered, lines = [name for name in names if name in PAPER_SET], []
     if rendered:
         like = ", ".join(f"{name} for {PAPER_SET[name]}" for name in rendered)

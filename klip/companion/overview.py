@@ -17,11 +17,6 @@ RESULTS_HEAD = """\
 """
 
 
-def _sets(place: str) -> dict[str, dict[str, Any]]:
-    """`sets` of 04_zero_shot.json: set and gallery rule -> numbers (results/README.md)."""
-    return stored.all_metrics(place).get("04_zero_shot", {}).get("sets", {})
-
-
 def _percent(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.1f}"
 
@@ -30,17 +25,13 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"{_percent(row['low'], '+')} to {_percent(row['high'], '+')}"
 
 
-def _how(place: str) -> str:
-    return f"`make reproduce PROFILE={place.split('+')[0]}`"
-
-
 def summary(place: str) -> str:
     """The closing table of a run: fine-tuned minus frozen top-1, chosen depth, times."""
     lines = [
         f"profile {place}: top-1 accuracy in percent, one packshot per product",
         f"{'set':<28}{'queries':>8}{'frozen':>8}{'tuned':>8}{'gain':>8}  95 % interval",
     ]
-    for label, row in _sets(place).items():
+    for label, row in stored.sets(place).items():
         frozen, tuned = _percent(row["frozen"]), _percent(row["fine_tuned"])
         numbers = f"{row['queries']:>8}{frozen:>8}{tuned:>8}{_percent(row['difference'], '+'):>8}"
         note = "" if row["low"] is None or row["low"] > 0 else "   not above 0"
@@ -57,10 +48,10 @@ def summary(place: str) -> str:
 
 def results_table(place: str) -> str:
     """Ours beside the paper's, in Markdown; says so when there is no run yet."""
-    if not _sets(place):
-        return f"No run of profile `{place}` is stored yet: {_how(place)}.\n"
+    if not stored.sets(place):
+        return f"No run of profile `{place}` is stored yet: `{stored.command(place)}`.\n"
     text = RESULTS_HEAD
-    for label, row in _sets(place).items():
+    for label, row in stored.sets(place).items():
         name = label.split()[0]
         paper = of_row(name) or "-"
         if name in PAPER_SET:
@@ -79,7 +70,7 @@ def ledger(place: str) -> str:
     path = stored.folder(place) / "claims.md"
     if path.is_file():
         return path.read_text()
-    return f"The claims are not judged for profile `{place}` yet: {_how(place)}.\n"
+    return f"The claims are not judged for profile `{place}` yet: `{stored.command(place)}`.\n"
 
 
 def write_report(place: str) -> Path:
@@ -89,8 +80,7 @@ def write_report(place: str) -> Path:
     parts = [f"# Results of profile {place}\n", f"```\n{summary(place)}\n```\n"]
     changes = stored.unlike_profile(place)
     if changes:
-        told = ", ".join(f"{name}={value}" for name, value in changes.items())
-        parts.append(f"Made with settings unlike the profile's: {told}.\n")
+        parts.append(f"{changes}\n")
     parts.append(results_table(place))
     if found:
         report.save_claims(place)

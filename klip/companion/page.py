@@ -16,7 +16,7 @@ import pandas as pd
 
 from klip.companion import dots, report, stored
 from klip.companion.limits import limits
-from klip.companion.page_charts import Chart, charts, evidence, sets
+from klip.companion.page_charts import Chart, charts, evidence
 from klip.stats import claims
 from klip.stats.published import BRIEFLY, CLAIMS, SENTENCES
 
@@ -45,10 +45,10 @@ def write_page(place: str) -> Path:
 
 def headline(place: str) -> tuple[str, str]:
     """One sentence on the first set with its interval, and one on how much was asked."""
-    found = sets(place)
+    found = stored.sets(place)
     if not found:
-        how = f"make reproduce PROFILE={place.split('+')[0]}"
-        return "No set is evaluated yet: notebook 04 has not run.", f"{how} runs what is missing."
+        missing = "No set is evaluated yet: notebook 04 has not run."
+        return missing, f"{stored.command(place)} runs what is missing."
     label, row = next(iter(found.items()))
     name, _, rule = label.partition(" ")
     gain = f"{100 * row['difference']:+z.1f} points"

@@ -34,13 +34,7 @@ def table(name: str, place: str) -> pd.DataFrame:
 
 def evidence(place: str) -> list[dict[str, Any]]:
     """The rows that all notebooks stored for the claims."""
-    found = stored.all_metrics(place).values()
-    return [claims.with_status(row) for values in found for row in values.get("evidence", [])]
-
-
-def sets(place: str) -> Mapping[str, Mapping[str, Any]]:
-    """`sets` of 04_zero_shot.json, see results/README.md."""
-    return stored.all_metrics(place).get("04_zero_shot", {}).get("sets", {})
+    return [claims.with_status(row) for row in stored.evidence(place)]
 
 
 def charts(place: str) -> list[Chart]:
@@ -50,7 +44,7 @@ def charts(place: str) -> list[Chart]:
 
 def by_set(place: str) -> Chart:
     """SIFT, frozen, fine-tuned and re-ranked on every set, by every gallery rule."""
-    found, rows = sets(place), []
+    found, rows = stored.sets(place), []
     if not found:
         return Chart("What fine-tuning adds is not measured yet", "Notebook 04 has not run.")
     ends = {}

@@ -162,10 +162,9 @@ def save_claims(place: str) -> Path:
     if not found:
         raise FileNotFoundError(
             f"{stored.folder(place) / 'metrics'} has no numbers to judge the claims by: "
-            f"run `make reproduce PROFILE={place.split('+')[0]}`"
+            f"run `{stored.command(place)}`"
         )
-    rows = [row for values in found.values() for row in values.get("evidence", [])]
-    ledger = claims.verdicts(rows, stored.reasons(place))
+    ledger = claims.verdicts(stored.evidence(place), stored.reasons(place))
     write(stored.folder(place) / "claims.md", markdown(ledger))
     text = ledger.to_csv(index=False, lineterminator="\n")
     return write(stored.folder(place) / "claims.csv", text)

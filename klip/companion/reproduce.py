@@ -58,14 +58,14 @@ def run(
     for number in due - set(books):
         raise ValueError(f"reproduce: no notebook {number!r}; there are {', '.join(books)}")
     given = config.settings(values[min(due)])
-    _, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
+    there, left_out = fetch.at_hand(given.eval_list, given.sets_folder)
     if left_out:
         print(left_out)
     changes: dict[str, Any] = {}
     for number in sorted(due):
         changes |= books[number].unlike(values[number])
     where = place(profile, changes)
-    ran = _bring(books, values, due=due, where=where)
+    ran = _bring(books, values, due=due, where=where, there=there)
     written = [stored.folder(where) / f"report.{kind}" for kind in ("html", "md")]
     if ran or not all(path.is_file() for path in written):
         from klip.companion import page  # brings pandas, which a call for nothing need not
@@ -80,12 +80,16 @@ def run(
 def bring(number: str, parameters: Mapping[str, Any], *, place: str) -> list[str]:
     """Bring one notebook, and what it reads, up to date with some parameters, as a notebook
     that needs it does; returns what ran.  Writes no report."""
+    from klip.data import fetch
+
     books = notebooks()
     values = {
         other: {name: parameters.get(name, own) for name, own in book.parameters.items()}
         for other, book in books.items()
     }
-    return _bring(books, values, due={number}, where=place)
+    given = config.settings(values[number])
+    there, _ = fetch.at_hand(given.eval_list, given.sets_folder)
+    return _bring(books, values, due={number}, where=place, there=there)
 
 
 def _bring(
@@ -94,14 +98,15 @@ def _bring(
     *,
     due: set[str],
     where: str,
+    there: Sequence[str],
 ) -> list[str]:
-    """Run those of the notebooks, and of what they read, that are not up to date."""
-    from klip.data import fetch
+    """Run those of the notebooks, and of what they read, that are not up to date.
 
-    given = config.settings(values[min(due)])
-    there, _ = fetch.at_hand(given.eval_list, given.sets_folder)
+    there: the evaluation sets at hand.
+    """
     # nano renders its images, wherever others lie.
-    images = "" if given.profile == "nano" else paths.data_root().as_posix()
+    nano = values[min(due)]["profile"] == "nano"
+    images = "" if nano else paths.data_root().as_posix()
     around = [_klip(), there, images]
     due = due | _of_other_settings(values, where)
     # From the last to the first: what a notebook reads is due as well, and what that reads.

@@ -13,9 +13,18 @@ from klip.settings import config, paths
 
 def folder(place: str) -> Path:
     """results/<place>: a profile, or a name of `notebook.place`; ValueError for another."""
-    if place.split("+")[0] not in config.profiles():
-        raise ValueError(f"profile must be one of {', '.join(config.profiles())}, got {place!r}")
+    config.known_profile(profile_of(place))
     return paths.RESULTS / place
+
+
+def profile_of(place: str) -> str:
+    """The profile whose values, or changes of them, a place is for."""
+    return place.split("+")[0]
+
+
+def command(place: str) -> str:
+    """The command that makes the results of its profile."""
+    return f"make reproduce PROFILE={profile_of(place)}"
 
 
 def path(name: str, place: str) -> Path:
@@ -32,8 +41,7 @@ def read_metrics(name: str, place: str) -> dict[str, Any]:
     file = path(f"metrics/{name}.json", place)
     if not file.is_file():
         raise FileNotFoundError(
-            f"{file} is missing; notebook {name.split('_')[0]} writes it: "
-            f"run `make reproduce PROFILE={place.split('+')[0]}`"
+            f"{file} is missing; notebook {name.split('_')[0]} writes it: run `{command(place)}`"
         )
     return json.loads(file.read_text())
 
@@ -42,6 +50,16 @@ def all_metrics(place: str) -> dict[str, dict[str, Any]]:
     """What the notebooks of a profile have written so far, by name."""
     files = sorted((folder(place) / "metrics").glob("*.json"))
     return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def sets(place: str) -> dict[str, dict[str, Any]]:
+    """`sets` of 04_zero_shot.json: set and gallery rule -> numbers (results/README.md)."""
+    return all_metrics(place).get("04_zero_shot", {}).get("sets", {})
+
+
+def evidence(place: str) -> list[dict[str, Any]]:
+    """The rows that all notebooks stored for the claims, see `klip.stats.claims`."""
+    return [row for metrics in all_metrics(place).values() for row in metrics.get("evidence", ())]
 
 
 def reasons(place: str) -> dict[str, str]:
@@ -72,12 +90,14 @@ def of_one_run(found: Mapping[str, Mapping[str, Any]]) -> None:
                 )
 
 
-def unlike_profile(place: str) -> dict[str, Any]:
-    """Settings of a run that are not its profile's, by what its metrics say."""
-    usual = config.Settings(**config.profile_values(place.split("+")[0])).model_dump()
-    return {
+def unlike_profile(place: str) -> str:
+    """A sentence on the settings of a run that are not its profile's; "" if all are."""
+    usual = config.Settings(**config.profile_values(profile_of(place))).model_dump()
+    changes = {
         name: value
         for metrics in all_metrics(place).values()
         for name, value in metrics.get("settings", {}).items()
         if name in usual and value != usual[name]
     }
+    told = ", ".join(f"{name}={value}" for name, value in changes.items())
+    return f"Made with settings unlike the profile's: {told}." if told else ""

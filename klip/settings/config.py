@@ -202,10 +202,15 @@ def profiles() -> list[str]:
     return sorted({"nano"} | {path.stem for path in paths.PROFILES.glob("*.yaml")})
 
 
-def profile_values(name: str) -> dict[str, Any]:
-    """The settings of a profile that are not those of `nano`; ValueError for no profile."""
+def known_profile(name: str) -> None:
+    """ValueError for a name that is no profile."""
     if name not in profiles():
         raise ValueError(f"profile must be one of {', '.join(profiles())}, got {name!r}")
+
+
+def profile_values(name: str) -> dict[str, Any]:
+    """The settings of a profile that are not those of `nano`; ValueError for no profile."""
+    known_profile(name)
     if name == "nano":
         return {}
     return yaml.safe_load((paths.PROFILES / f"{name}.yaml").read_text())

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from klip import cli
 from klip.companion import dots, page, page_charts, report
+from klip.companion.stored import sets
 from klip.settings import paths
 from klip.stats import claims
 from klip.stats.published import BRIEFLY, CLAIMS
@@ -113,7 +114,7 @@ def test_the_stored_page_follows_from_the_stored_numbers(profile):
         f"it is behind its metrics: run `klip report --html --profile {profile}`"
     )
     assert len(text.encode()) < 1_000_000
-    label, row = next(iter(page_charts.sets(profile).items()))
+    label, row = next(iter(sets(profile).items()))
     numbers = [f"{100 * row[name]:+z.1f}" for name in ("difference", "low", "high")]
     assert page.headline(profile)[0].startswith(f"On {label.split()[0]}, ")
     assert re.findall(r"[+-]\d+\.\d", page.headline(profile)[0])[:3] == numbers
