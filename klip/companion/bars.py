@@ -13,7 +13,7 @@ from klip.companion import findings
 from klip.companion.canvas import (
     BLUE,
     DARK,
-    GREY,
+    LEADER,
     ORANGE,
     SMALL,
     counted,
@@ -28,8 +28,8 @@ from klip.companion.canvas import (
 @styled
 def rate_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Learning rate (lr) per block (group), one panel per tower (paper §4.1.2)."""
-    widths = [len(table) + 8 for table in tables.values()]
-    size = (1 + 0.17 * sum(widths), 4.0)
+    widths = [len(table) + 4 for table in tables.values()]
+    size = (1 + 0.155 * sum(widths), 4.0)
     figure, axes = panels(len(tables), size, sharey=True, width_ratios=widths)
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         places, blocks = range(len(table)), table["group"].str.removeprefix("block ")
@@ -51,7 +51,7 @@ def rows(table: pd.DataFrame, ours: str) -> Figure:
     out, a dotted line carries its value down the panel.
     """
     names, sets = list(table["row"].unique()), list(table["set"].unique())
-    size = (3.6 + 2.5 * len(sets), 1.6 + 0.27 * len(names))
+    size = (3.4 + 2.4 * len(sets), 1.6 + 0.27 * len(names))
     figure, axes = panels(len(sets), size, sharey=True)
     counts = []
     for ax, name in zip(axes, sets, strict=True):
@@ -87,7 +87,7 @@ def comparison(
     if table.shape[1] >= 8:
         values, differences = [(2, 3, 4), (5, 6, 7)], [False, True]
     labels, groups = table.iloc[:, 0].unique(), table.iloc[:, 1].unique()
-    size = (5.4 + 3.2 * len(values), 1.6 + (0.2 * len(groups) + 0.18) * len(labels))
+    size = (4.8 + 2.9 * len(values), 1.6 + (0.2 * len(groups) + 0.18) * len(labels))
     figure, axes = panels(len(values), size, sharey=True)
     found = []
     for ax, numbers, difference in zip(axes, values, differences, strict=True):
@@ -122,8 +122,7 @@ def trade(table: pd.DataFrame, across: str, *, n: Mapping[str, int] | None = Non
     others = [name for name in table["set"].unique() if name != across]
     gains = table[table["set"] == across].set_index("variant")["mean"]
     figure, axes = panels(len(others), (6.4 * len(others), 3.8))
-    line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6}
-    how = {"fontsize": SMALL, "va": "center", "textcoords": "axes fraction", "arrowprops": line}
+    how = {"fontsize": SMALL, "va": "center", "textcoords": "axes fraction", "arrowprops": LEADER}
     for ax, name in zip(axes, others, strict=True):
         rows = table[table["set"] == name].sort_values("mean", kind="stable", ignore_index=True)
         for number, row in rows.iterrows():

@@ -25,10 +25,13 @@ GREY, DARK = "#9A9A9A", "#555555"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)))
+LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "relpos": (0, 0.5)}
+"""The thin line from a point to the left of its name."""
 TEXT, SMALL = 11, 9.5
 """Points of text, and of the names that stand closely."""
 SHOWN, STORED, STORED_JPEG = 90, 180, 135
 """Dots per inch: of a figure on the page, and of its file, for a screen of fine dots."""
+JPEG = {"quality": 50, "optimize": True, "progressive": True}
 STYLE = {
     "font.size": TEXT,
     "axes.titlesize": 12,
@@ -82,7 +85,9 @@ def headline(figure: Figure, text: str) -> None:
 
 def counted(name: str, n: Mapping[str, int] | None) -> str:
     """A name with the number of queries behind it, where n knows it."""
-    return f"{name}, n = {n[name]:,}" if n and name in n else str(name)
+    if not n or name not in n:
+        return str(name)
+    return f"{name}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n[name]:,}"
 
 
 def at_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
@@ -96,8 +101,7 @@ def at_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     ax.get_xlim(), ax.get_ylim()  # else the limits are not yet those of the data
     to_axes = ax.transData + ax.transAxes.inverted()
     middles = _apart([to_axes.transform(end[1:3])[1] for end in ends], high)
-    arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6}
-    how = {"va": "center", "textcoords": "axes fraction", "arrowprops": arrow}
+    how = {"va": "center", "textcoords": "axes fraction", "arrowprops": LEADER}
     for name, (_, x, y, shade), middle in zip(names, ends, middles, strict=True):
         ax.annotate(name, (x, y), (1.04, middle), annotation_clip=False, color=shade, **how)
 
@@ -142,7 +146,7 @@ def encoded(figure: Figure, kind: str) -> bytes:
     of 135; without a date."""
     stream = io.BytesIO()
     if kind == "jpeg":
-        figure.savefig(stream, format=kind, dpi=STORED_JPEG, pil_kwargs={"quality": 70})
+        figure.savefig(stream, format=kind, dpi=STORED_JPEG, pil_kwargs=JPEG)
         return stream.getvalue()
     figure.savefig(stream, format="png", dpi=STORED)
     with Image.open(stream) as drawn:

@@ -26,9 +26,11 @@ def highest(table: pd.DataFrame, x: str, words: str) -> str:
         rows = rows.sort_values(x).reset_index(drop=True)
         best.setdefault(float(rows[x][rows["mean"].idxmax()]), []).append(str(name))
     places = sorted(best)
+    lines = sum(map(len, best.values()))
     if len(places) == 1:
-        return f"Top-1 is highest at {words.format(f'{places[0]:g}')}"
-    many = sum(map(len, best.values())) > 4
+        everywhere = f" on all {lines}" if lines > 1 else ""
+        return f"Top-1 is highest at {words.format(f'{places[0]:g}')}{everywhere}"
+    many = lines > 4
     told = []
     for place in places:
         names = f"{len(best[place])} rows" if many else ", ".join(best[place])

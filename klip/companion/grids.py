@@ -48,7 +48,7 @@ def sheet(
 
 @styled
 def mistakes(
-    frame: pd.DataFrame, catalogue: Catalogue, *, most: int = 6, shown: str = "packshot"
+    frame: pd.DataFrame, catalogue: Catalogue, *, most: int = 5, shown: str = "packshot"
 ) -> Figure:
     """The surest mistakes of an outcome frame, one of a product: query, the wrong neighbour,
     the right packshot; with their names, the cosine and the kind of error.

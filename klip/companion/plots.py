@@ -86,6 +86,8 @@ def curve(
     ax.set(xlabel=labels[0], ylabel=labels[1])
     if x in ("budget", "depth"):  # each is twice the one before, or so
         ax.set_xscale("log", base=2)
+    if x == "weight":  # the same, and zero
+        ax.set_xscale("symlog", base=2, linthresh=0.1)
     places = sorted(set(table[x]))  # a tick where something was measured
     ax.set_xticks(places, [f"{place:g}" for place in places])
     percent(ax.yaxis)
@@ -149,7 +151,7 @@ def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
 
     Panels: loss, learning rate per block (of the first run), validation accuracy.
     """
-    figure, (loss, rates, validation) = panels(3, (11.0, 3.8))
+    figure, (loss, rates, validation) = panels(3, (10.6, 3.8))
     losses, accuracies, ends = [], [], []
     for number, (name, table) in enumerate(runs.items()):
         steps, judged = table.dropna(subset=["loss"]), table.dropna(subset=["val_top1"])
@@ -215,9 +217,11 @@ def umap_scatter(
     Those in `shown` stand out (up to 12 differ in colour or marker).  With `files`, N
     paths, each of them has a thumbnail of its photograph in the middle.
     """
-    figure, axes = panels(len(points), (2.4 + 4.2 * len(points), 4.4))
+    figure, axes = panels(len(points), (2.4 + 4.2 * len(points), max(4.4, 0.6 + 0.37 * len(shown))))
     names = np.asarray(products)
-    labels = ["\n".join(textwrap.wrap(label, 24)[:2]) for label in told_apart(shown)]
+    # Flavours of one line differ at the end: a long name loses its beginning.
+    labels = [own if len(own) <= 46 else f"...{own[-43:]}" for own in told_apart(shown)]
+    labels = [textwrap.fill(label, 25) for label in labels]
     for ax, (title, place) in zip(axes, points.items(), strict=True):
         others = place[~np.isin(names, list(shown))]
         ax.plot(*others.T, ".", color="#CFCFCF", markersize=3, zorder=1)
