@@ -28,7 +28,7 @@ def highest(table: pd.DataFrame, x: str, words: str) -> str:
     places = sorted(best)
     lines = sum(map(len, best.values()))
     if len(places) == 1:
-        everywhere = f" on all {lines}" if lines > 1 else ""
+        everywhere = {1: "", 2: " on both"}.get(lines, f" on all {lines}")
         return f"Top-1 is highest at {words.format(f'{places[0]:g}')}{everywhere}"
     many = lines > 4
     told = []

@@ -21,16 +21,17 @@ from klip.data.images import read
 def sheet(
     rows: Mapping[str, Sequence[Path | np.ndarray]],
     *,
+    title: str = "",
     below: Mapping[str, Sequence[str]] | None = None,
     cell: tuple[float, float] = (1.05, 1.08),
 ) -> Figure:
     """A labelled row per entry of files or RGB uint8 (H, W, 3), whole, on white squares of 144
     pixels.
 
-    below: words under each picture of a row.  cell: inches, words included.
+    title: over all.  below: words under each picture of a row.  cell: inches, words included.
     """
     columns = max(map(len, rows.values()))
-    size = (0.8 + cell[0] * columns, 0.25 + cell[1] * len(rows))
+    size = (0.8 + cell[0] * columns, (0.6 if title else 0.25) + cell[1] * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for ax in axes.flat:
@@ -43,6 +44,8 @@ def sheet(
             ax.imshow(ImageOps.pad(Image.fromarray(pixels), (144, 144), color="white"))
         for ax, words in zip(line, (below or {}).get(label, ()), strict=False):
             ax.set_xlabel(words, fontsize=SMALL)
+    if title:
+        headline(figure, title)
     return figure
 
 
@@ -66,10 +69,10 @@ def mistakes(
     taken = zip(wrong["predicted"], wrong["similarity"], strict=True)
     told = [[], [f"{names.short(product)}\ncosine {cosine:.2f}" for product, cosine in taken]]
     told.append([names.short(product) for product in wrong["product"]])
-    figure = sheet(files, below=dict(zip(files, told, strict=True)), cell=(1.35, 1.75))
+    how = {"title": f"The surest mistakes: {findings.kinds(kinds)}", "cell": (1.35, 1.58)}
+    figure = sheet(files, below=dict(zip(files, told, strict=True)), **how)
     for ax, kind in zip(figure.axes, kinds, strict=False):  # the first row
         ax.set_title(textwrap.fill(kind, 15), fontsize=10, loc="center")
-    headline(figure, f"The surest mistakes: {findings.kinds(kinds)}")
     return figure
 
 

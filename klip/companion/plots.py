@@ -84,21 +84,27 @@ def curve(
         ends.append((label, rows[x].iloc[-1], rows["mean"].iloc[-1], colour(number)))
     _marks(ax, table, x, points=points)
     ax.set(xlabel=labels[0], ylabel=labels[1])
-    if x in ("budget", "depth"):  # each is twice the one before, or so
-        ax.set_xscale("log", base=2)
-    if x == "weight":  # the same, and zero
-        ax.set_xscale("symlog", base=2, linthresh=0.1)
-    places = sorted(set(table[x]))  # a tick where something was measured
-    ax.set_xticks(places, [f"{place:g}" for place in places])
+    _measured(ax, table, x)
     percent(ax.yaxis)
     if direct:
         canvas.at_ends(ax, ends)
     handles, names = ax.get_legend_handles_labels()
-    skipped = len(ends) if direct else 0  # these stand at their lines
-    below = {"loc": "outside lower center", "ncols": 2}
-    figure.legend(handles[skipped:], names[skipped:], **below)
+    left = slice(len(ends) if direct else 0, None)  # others stand at their lines
+    if names[left]:
+        below = {"loc": "outside lower center", "ncols": 2}
+        figure.legend(handles[left], names[left], **below)
     headline(figure, findings.highest(table, x, words))
     return figure
+
+
+def _measured(ax: Axes, table: pd.DataFrame, x: str) -> None:
+    """A scale on which the places are about evenly apart, a tick where something was measured."""
+    if x in ("budget", "depth"):  # each is twice the one before, or so
+        ax.set_xscale("log", base=2)
+    if x == "weight":  # the same, and zero
+        ax.set_xscale("symlog", base=2, linthresh=0.1)
+    places = sorted(set(table[x]))
+    ax.set_xticks(places, [f"{place:g}" for place in places])
 
 
 def _marks(ax: Axes, table: pd.DataFrame, x: str, *, points: pd.DataFrame | None) -> None:

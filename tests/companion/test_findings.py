@@ -19,7 +19,8 @@ def curve(**best):
     ("best", "said"),
     [
         ({"a": 2}, "depth 2"),
-        ({"a": 2, "b": 2}, "depth 2 on all 2"),
+        ({"a": 2, "b": 2}, "depth 2 on both"),
+        ({"a": 2, "b": 2, "c": 2}, "depth 2 on all 3"),
         ({"a": 4, "b": 1, "c": 4}, "depth 1 (b), 4 (a, c)"),
         ({"a": 4, "b": 1, "c": 4, "d": 4, "e": 4}, "depth 1 (1 row), 4 (4 rows)"),
     ],
