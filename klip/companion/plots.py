@@ -20,11 +20,7 @@ CURVES = {
     "alpha": ("alpha {}", "alpha (0 frozen, 1 fine-tuned)", "top-1"),
     "budget": ("{} images per product", "images per product", "top-1 on validation"),
     "depth": ("depth {}", "depth (images per product and epoch)", "top-1 on validation"),
-    "products": (
-        "{} products",
-        "products trained on (a quarter of them gets four times the depth)",
-        "top-1",
-    ),
+    "products": ("{} products", "products trained on (a quarter at four times the depth)", "top-1"),
     "weight": ("weight {}", "weight of the votes (0: cosine alone)", "top-1"),
 }
 """Column -> how its values are said, and the labels of both axes."""
