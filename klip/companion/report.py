@@ -97,8 +97,8 @@ def save_figure(
 ) -> Path | None:
     """Write a figure: PNG for plots, JPEG for grids of rendered `images`.
 
-    90 dots per inch, the repository stays small.  photographs=True says that it shows
-    real photographs: nothing is written, an older file of that name goes.
+    As `canvas.encoded` makes it, small.  photographs=True says that it shows real
+    photographs: nothing is written, an older file of that name goes.
     """
     from klip.companion.canvas import encoded
 
