@@ -102,6 +102,12 @@ def made_before(name: str, settings: Lesson) -> dict[str, Any]:
     return stored.read_metrics(name, settings.place)
 
 
+def reading(given: Settings) -> dict[str, Any]:
+    """How images are embedded in a notebook: each once by an encoder, whichever notebook
+    asks (`klip.model.kept`)."""
+    return {"workers": given.workers, "precision": given.precision, "keep": True}
+
+
 def finetuning_set(given: Settings) -> Catalogue:
     """The set to fine-tune on; two images of each product are kept for validation (§4.1.3)."""
     return load_catalogue(given.finetune_set, given.finetune_folder, validation=2)

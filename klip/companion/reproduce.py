@@ -38,10 +38,10 @@ def _klip() -> str:
     return content.hexdigest()
 
 
-def _newer(report: Path) -> bool:
+def _newer(file: Path) -> bool:
     """Than all that writes it."""
     sources = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.html")]
-    return report.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
+    return file.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
 
 
 def run(

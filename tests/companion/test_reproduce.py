@@ -73,7 +73,8 @@ def shop(tmp_path, monkeypatch):
     book(
         paths.NOTEBOOKS / "03_train.ipynb",
         'depth = lesson.made_before("02_depth", settings)["depth"]',
-        'report.save_metrics({"product": settings.top_lr * depth}, "03_train", place=settings.place, settings=settings)',
+        'found = {"product": settings.top_lr * depth}',
+        'report.save_metrics(found, "03_train", place=settings.place, settings=settings)',
     )
     return paths.NOTEBOOKS
 
@@ -204,7 +205,10 @@ def test_prose_does_not_matter_code_and_lost_files_do(quick):
     # The notebook does not write this any more: the next run removes it.
     stale = report.save_metrics({"old": 1}, "02_former", place="nano")
     os.utime(stale, (1, 1))
-    book(path, 'report.save_metrics({"depth": 3}, "02_depth", place=settings.place, settings=settings)')
+    book(
+        path,
+        'report.save_metrics({"depth": 3}, "02_depth", place=settings.place, settings=settings)',
+    )
     assert reproduce.run(only=["02"]) == ["02_depth"]
     assert not stale.exists()
 
