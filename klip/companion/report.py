@@ -181,8 +181,10 @@ def speeds() -> pd.DataFrame:
     """What `klip bench` measured (results/gpu/*.json), a row a file; peak of a GPU only."""
     import pandas as pd
 
-    rows = []
-    for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
+    rows, folder = [], paths.RESULTS / "gpu"
+    if not folder.is_dir():  # a notebook run by hand writes elsewhere
+        folder = paths.ROOT / "results" / "gpu"
+    for file in sorted(folder.glob("*.json")):
         facts = json.loads(file.read_text())
         how, step = facts["settings"], facts["synthetic"]
         peak = step.get("peak_reserved_bytes")
