@@ -105,7 +105,7 @@ def made_before(name: str, settings: Lesson) -> dict[str, Any]:
 def reading(given: Settings) -> dict[str, Any]:
     """How images are embedded in a notebook: each once by an encoder, whichever notebook
     asks (`klip.model.kept`)."""
-    return {"workers": given.workers, "precision": given.precision, "keep": True}
+    return {"workers": given.workers, "precision": given.precision, "remember": True}
 
 
 def finetuning_set(given: Settings) -> Catalogue:

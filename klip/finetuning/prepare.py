@@ -88,14 +88,14 @@ class Start:
         kin = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in self.head.buffers()]
         return run_cache.folder([settings, *self.facts, *kin], [self.plan.rows, *(self.held or ())])
 
-    def embedded(self, shown: Sequence[Catalogue], *, keep: bool = False) -> Tensor:
+    def embedded(self, shown: Sequence[Catalogue], *, remember: bool = False) -> Tensor:
         """Unit embeddings (N, D) of some images, one catalogue after the other.
 
-        keep: for all runs from this encoder, as long as no step is made.
+        remember: for all runs from this encoder, as long as no step is made.
         """
         files = [file for catalogue in shown for file in catalogue.files]
         how = {"workers": self.config.workers, "precision": self.config.precision}
-        return encoders.embed(self.encoder, files, alike=True, keep=keep, **how)
+        return encoders.embed(self.encoder, files, alike=True, remember=remember, **how)
 
     def put_centres(self) -> None:
         """Put the first centres on the mean embeddings of the products by the frozen encoder."""
@@ -104,7 +104,7 @@ class Start:
         few = self.plan.rows.first(CENTRE_IMAGES)
         labels = torch.as_tensor(pd.factorize(few["product"])[0])
         sums = torch.zeros(len(self.plan.products), self.encoder.dim)  # (C, D)
-        sums.index_add_(0, labels, self.embedded([few], keep=self.cache))
+        sums.index_add_(0, labels, self.embedded([few], remember=self.cache))
         heads.initialise(self.head, sums)  # which takes their directions
 
     def adamw(self) -> torch.optim.Optimizer:

@@ -213,18 +213,18 @@ def embed(
     seed: int = 0,
     unit: bool = True,
     alike: bool = False,
-    keep: bool = False,
+    remember: bool = False,
 ) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; of views, the plain one comes first.
 
     images: a `Catalogue`, or paths or (H, W, 3) uint8 arrays.  For one seed every image
     gets the same views, whatever its neighbours.  Gallery and queries want one
     precision: bf16 and fp32 differ.  unit=False: as the tower gives them.  alike: small
-    batches are filled up, see ALIKE.  keep (of files; alike): what was embedded before
+    batches are filled up, see ALIKE.  remember (files; alike): what was embedded before
     is looked up, the rest is kept for the next who asks (`model.kept`).
     """
     images = getattr(images, "files", images)
-    if keep and len(images):
+    if remember and len(images):
         how = {"precision": precision, "views": views, "seed": seed if views > 1 else 0}
         facts = [fingerprint(encoder), encoder.device.type, how, unit]
         more = {"workers": workers, "progress": progress, "unit": unit, "alike": True}
