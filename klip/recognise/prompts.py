@@ -12,6 +12,7 @@ from typing import Any
 
 import open_clip
 import pandas as pd
+from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import load_model
 from torch import Tensor, nn
@@ -61,8 +62,8 @@ def build(arch: str, trained: bool = False) -> nn.Module:
     `trained`: with the weights beside it; those of an image tower leave the text tower
     random.
     """
-    open_clip.add_model_config(paths.WEIGHTS / f"{arch}.json")
-    model = open_clip.create_model(arch, load_weights=False)
+    # `create_model` would warn that the weights are random, which is meant.
+    model = CLIP(**json.loads((paths.WEIGHTS / f"{arch}.json").read_text()))
     if trained:
         load_model(model, paths.WEIGHTS / f"{arch}.safetensors", strict=False)
     return model
