@@ -10,7 +10,8 @@ import pytest
 from klip.companion.notebook import Notebook
 from klip.settings import config, paths
 
-SHARING = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_umap"]
+SHARING = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_baselines",
+           "06_new_products", "07_umap", "08_claims"]  # fmt: skip
 """Those with the shared parameters cell."""
 NUMBERED = ["00_five_minutes", *SHARING]
 NAMES = [*NUMBERED, "A_nano_backbone"]
@@ -19,6 +20,8 @@ SECTIONS = {"1", "2", "3", "4", "4.1", "4.1.1", "4.1.2", "4.1.3", "4.2", "5", "5
 TAGS = {"parameters", "nbval-check-output", "nbval-skip"}
 FORMULAS, LINKS, DRAWINGS, BY_HAND = 12, 30, 8, 8
 """The least of each over all notebooks: a lesson has formulas, sources, pictures, and sums."""
+COLUMNS = 5
+"""Of a table that is shown, at most; its index comes on top."""
 CHECKED = 4
 """Cells per notebook whose output a new run must repeat."""
 
@@ -68,7 +71,7 @@ def test_title_cell_is_the_contract(name):
     assert first["cell_type"] == "markdown" and re.match(rf"# {name.split('_')[0]} \S", title)
     assert all(word in title.lower() for word in ("reads", "writes", "time")) and "?" in title
     sections = set(re.findall(r"§\s?(\d(?:\.\d)*)", title))
-    assert sections <= SECTIONS and (sections or name in ("05_umap", "A_nano_backbone"))
+    assert sections <= SECTIONS and (sections or name in ("07_umap", "A_nano_backbone"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +110,7 @@ def test_the_first_notebook_takes_its_settings_as_the_others_do():
 def test_parameters_are_the_settings_of_nano(name):
     read = Notebook.read(paths.NOTEBOOKS / f"{name}.ipynb").parameters
     assert read == config.Settings().model_dump()
-    assert text(parameters(name)) == text(parameters(SHARING[0]))  # one cell, five times
+    assert text(parameters(name)) == text(parameters(SHARING[0]))  # one cell, in all of them
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,6 +170,41 @@ def test_checked_cells_were_run_and_print_text(name):
 def test_no_cell_stored_an_error(name):
     outputs = [output for cell in code(name) for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_section_says_what_was_found(name):
+    section, found = "", {}
+    for cell in load(name)["cells"]:
+        head = re.match(r"## \S+ (.+)", text(cell)) if cell["cell_type"] == "markdown" else None
+        section = head[1] if head else section
+        told = found.setdefault(section, False)
+        if cell["cell_type"] == "code" and text(cell).startswith("# Found: "):
+            said = "".join("".join(one.get("text", ())) for one in cell["outputs"])
+            assert "print(" in text(cell) and said.strip(), text(cell)
+            told = True
+        found[section] = told
+    ends = ("Exercises", "What we learned, what we cannot say, what to try next")
+    assert [name for name, told in found.items() if not told and name not in ("", *ends)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_that_are_shown_are_narrow(name):
+    for cell in code(name):
+        for output in cell["outputs"]:
+            page = "".join(output.get("data", {}).get("text/html", ()))
+            for row in re.findall(r"<tbody>.*?</tr>", page, flags=re.S):
+                assert row.count("<td") <= COLUMNS, text(cell)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_stores_its_image(name):
+    for cell in code(name):
+        if text(cell).startswith(("# Figure", "# Table and figure")) and "canvas.show" in text(
+            cell
+        ):
+            kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+            assert kinds & {"image/png", "image/jpeg", "text/plain"}, text(cell)
 
 
 def prose():

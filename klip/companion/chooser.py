@@ -13,7 +13,7 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from klip.companion.canvas import encoded
+from klip.companion.canvas import encoded, width
 from klip.companion.strips import Board
 
 WITHOUT = "(a control: run the notebook to use it)"
@@ -30,7 +30,9 @@ class Panel(widgets.VBox):
     def show(self, draw: Callable[[Any], Figure], what: Any) -> None:
         """Draw anew; an image that cannot be read is told in the line of text."""
         try:
-            self.picture.value, self.told.value = encoded(draw(what), "jpeg"), ""
+            figure = draw(what)
+            self.picture.value, self.told.value = encoded(figure, "jpeg"), ""
+            self.picture.layout.width = f"{width(figure)}px"
         except (ValueError, OSError) as error:
             self.told.value = str(error)
 

@@ -5,12 +5,10 @@ Small examples, so that every number can be computed by hand; text of 11 points 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -19,25 +17,8 @@ from matplotlib.ticker import NullFormatter
 from klip.companion import canvas
 from klip.companion.canvas import look, panels, styled
 
-LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11}
 
-
-def drawing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """`styled`, with text that can be read from the last row of a class."""
-
-    @styled
-    @functools.wraps(draw)
-    def drawn(given, /, *args, **options) -> Figure:
-        with style.context(LARGE):
-            figure = draw(given, *args, **options)
-        for ax in figure.axes:  # ticks are made later, with the size of that time
-            ax.tick_params(labelsize=11)
-        return figure
-
-    return drawn
-
-
-@drawing
+@styled
 def balanced(sizes: pd.Series, depth: int) -> Figure:
     """Images per product, and what a depth makes of them (paper §4.1.3).
 
@@ -63,7 +44,7 @@ def balanced(sizes: pd.Series, depth: int) -> Figure:
     return figure
 
 
-@drawing
+@styled
 def ladder(rates: Mapping[str, float], decay: float) -> Figure:
     """The rate of each block, the first on top, on a logarithmic axis (paper §4.1.2)."""
     figure, (ax,) = panels(1, (7.6, 0.9 + 0.42 * len(rates)))
@@ -80,7 +61,7 @@ def ladder(rates: Mapping[str, float], decay: float) -> Figure:
     return figure
 
 
-@drawing
+@styled
 def angular_margin(
     centres: Sequence[float], embedding: float, *, margin_deg: float, scale: float
 ) -> Figure:
@@ -114,7 +95,7 @@ def angular_margin(
     return figure
 
 
-@drawing
+@styled
 def batch(similarity: np.ndarray, names: Sequence[str]) -> Figure:
     """Cosines (B, B) of a batch's pictures (rows) and captions; what belongs is framed."""
     figure, (ax,) = panels(1, (6.4, 4.4))

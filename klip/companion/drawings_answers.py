@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from klip.companion import canvas
-from klip.companion.canvas import look, panels, percent
-from klip.companion.drawings import circle, drawing, ray
+from klip.companion.canvas import look, panels, percent, styled
+from klip.companion.drawings import circle, ray
 
 NUMBERS = 24
 """Columns of an embedding that are drawn: a strip to recognise it by."""
 
 
-@drawing
+@styled
 def pipeline(rows: np.ndarray, owners: Sequence[str], query: np.ndarray) -> Figure:
     """Packshot, views, gallery rows (G, D), query (D,), nearest row (paper §4.2).
 
@@ -65,7 +65,7 @@ def _flow(ax: Axes, steps: list[str]) -> None:
     ax.axis("off")
 
 
-@drawing
+@styled
 def nearest(rows: np.ndarray, owners: Sequence[str], query: np.ndarray) -> Figure:
     """Gallery rows (G, 2) and a query (2,) on the unit circle, the nearest tied to it."""
     figure, (ax,) = panels(1, (6.4, 4.4))
@@ -83,7 +83,7 @@ def nearest(rows: np.ndarray, owners: Sequence[str], query: np.ndarray) -> Figur
     return figure
 
 
-@drawing
+@styled
 def threshold(scores: Sequence[float], known: Sequence[bool], below: float) -> Figure:
     """Scores of queries with a packshot (known) and without, and the line that parts them."""
     figure, (ax,) = panels(1, (7.6, 2.8))
@@ -101,7 +101,7 @@ def threshold(scores: Sequence[float], known: Sequence[bool], below: float) -> F
     return figure
 
 
-@drawing
+@styled
 def neighbours(places: np.ndarray, products: Sequence[str], k: int) -> Figure:
     """Embeddings (N, 2) of length 1, a line to each of the k nearest: dashed to another product."""
     figure, (ax,) = panels(1, (6.4, 4.4))
@@ -123,7 +123,7 @@ def neighbours(places: np.ndarray, products: Sequence[str], k: int) -> Figure:
     return figure
 
 
-@drawing
+@styled
 def resampled(gains: pd.Series, means: np.ndarray, interval: tuple[float, float]) -> Figure:
     """A difference by product, and its means over resampled products with their interval."""
     figure, (ax, many) = panels(2, (10.4, 3.6))

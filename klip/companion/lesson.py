@@ -4,6 +4,7 @@ notebooks made."""
 import difflib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from klip.data.catalogue import Catalogue
 from klip.data.loading import load_catalogue
 from klip.settings import config, paths
 from klip.settings.config import Settings
+from klip.settings.files import atomic
 
 INJECTED = "# Parameters\n"
 """How papermill begins the cell of the values that it was given."""
@@ -80,20 +82,30 @@ def _no_other_names(book: Notebook, namespace: Mapping[str, Any]) -> None:
 def made_before(name: str, settings: Lesson) -> dict[str, Any]:
     """The metrics that another notebook makes, `02_depth`, with these very settings.
 
-    They are those of an earlier run, by hand or by the runner, if the files that they
-    name are still in the cache.  Else the notebook runs now, after one sentence.
+    They are those of the last run, by hand or by the runner, if the files that they name
+    are still in the cache, and are then kept beside the results of this notebook.  Else
+    the notebook runs now, after one sentence.
     """
-    for root in (paths.RESULTS, paths.ROOT / "results"):
-        file = root / settings.place / "metrics" / f"{name}.json"
-        if file.is_file():
-            found = json.loads(file.read_text())
-            if not stored.lost(found):
-                return found
+    own = stored.path(f"metrics/{name}.json", settings.place)
+    others = paths.ROOT / "results" / settings.place / "metrics" / own.name
+    files = {file.resolve() for file in (own, others) if file.is_file()}
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        found = json.loads(file.read_text())
+        if stored.made_with(found, settings.model_dump()) and not stored.lost(found):
+            if file != own.resolve():
+                atomic(own, lambda part, file=file: shutil.copy2(file, part))
+            return found
     print(f"{name} has not run with these settings here: it runs now, which takes minutes")
     from klip.companion import reproduce
 
     reproduce.bring(name.split("_")[0], settings.model_dump(), place=settings.place)
     return stored.read_metrics(name, settings.place)
+
+
+def reading(given: Settings) -> dict[str, Any]:
+    """How images are embedded in a notebook: each once by an encoder, whichever notebook
+    asks (`klip.model.kept`)."""
+    return {"workers": given.workers, "precision": given.precision, "remember": True}
 
 
 def finetuning_set(given: Settings) -> Catalogue:

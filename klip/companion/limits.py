@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from klip.companion import stored
 from klip.companion.page_charts import evidence, table
+from klip.data.catalogue import SHOPS
+from klip.settings import config
 from klip.stats.published import OURS, PAPER_SET
 
-BOOKS = ("01", "02", "03", "04", "05")
+BOOKS = ("01", "02", "03", "04", "05", "06", "07", "08")
 
 
 def limits(place: str) -> list[str]:
@@ -42,6 +44,9 @@ def _about_sets(place: str) -> list[str]:
             f"Rendered images, no photographs: {like}. The paper's figures were measured on "
             "other images; they are a scale, not a target."
         )
+    learned = config.profile_values(stored.profile_of(place)).get("finetune_set", "shop")
+    if learned in SHOPS and set(names) - set(rendered):
+        lines.append("Fine-tuned on rendered images only, asked with photographs.")
     pairs = stored.all_metrics(place).get("01_long_tail", {}).get("suspected_pairs", {})
     for name, count in pairs.items():
         if count:
@@ -63,7 +68,7 @@ def _about_rows(place: str) -> list[str]:
     lines, rows = [], evidence(place)
     blind = dict.fromkeys(row["why"] for row in rows if row["status"] == "not tested")
     lines += [f"A tower may not judge: {why}." for why in blind]
-    methods = table("04_rows", place)
+    methods = table("05_rows", place)
     if methods.empty:
         return lines
     measured = methods[methods["top1"].notna()]

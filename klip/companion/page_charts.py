@@ -79,9 +79,9 @@ def _certain(rows: Collection[Mapping[str, Any]]) -> tuple[int, int]:
 
 def by_method(place: str) -> Chart:
     """Every row of the comparison on the first set, the best first."""
-    found = table("04_rows", place)
+    found = table("05_rows", place)
     if found.empty:
-        return Chart("The other methods are not measured yet", "Notebook 04 has not run.")
+        return Chart("The other methods are not measured yet", "Notebook 05 has not run.")
     place = found["set"].iloc[0]
     own = found[(found["set"] == place) & found["top1"].notna()]
     own = own.sort_values("top1", ascending=False, kind="stable")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from klip.companion import canvas
-from klip.companion.canvas import colour, look, panels, percent, styled
+from klip.companion import canvas, findings
+from klip.companion.canvas import colour, counted, headline, look, panels, percent, stroke, styled
+from klip.companion.names import told_apart
+from klip.companion.thumbs import thumbnails
 
 CURVES = {
-    "alpha": ("Between frozen and fine-tuned weights", "alpha (0 frozen, 1 fine-tuned)"),
-    "budget": ("Budgets of the trained baselines, on validation", "images per product"),
-    "depth": ("Depth sweep, on validation", "depth (images per product and epoch)"),
-    "products": (
-        "Breadth sweep",
-        "products trained on (a quarter of them gets four times the depth)",
-    ),
-    "weight": ("Re-ranking by print", "weight of the votes (0: cosine alone)"),
+    "alpha": ("alpha {}", "alpha (0 frozen, 1 fine-tuned)", "top-1"),
+    "budget": ("{} images per product", "images per product", "top-1 on validation"),
+    "depth": ("depth {}", "depth (images per product and epoch)", "top-1 on validation"),
+    "products": ("{} products", "products trained on (a quarter at four times the depth)", "top-1"),
+    "weight": ("weight {}", "weight of the votes (0: cosine alone)", "top-1"),
 }
-"""Column -> title of its curve, and label of its axis."""
+"""Column -> how its values are said, and the labels of both axes."""
 
 
 @styled
@@ -30,39 +32,79 @@ def rank_frequency(counts: pd.Series, parts: pd.Series, *, exponent: float) -> F
 
     The line is rank to the power -exponent.
     """
-    figure, (ax,) = panels(1, (6.4, 3.6))
+    figure, (ax,) = panels(1, (7.0, 4.2))
     images, rank = counts.to_numpy(), np.arange(1, len(counts) + 1)
     part = parts.reindex(counts.index).to_numpy()
-    shades = {"head": canvas.BLUE, "middle": canvas.GREEN, "tail": canvas.ORANGE}
-    for name, shade in shades.items():
+    looks = {
+        "head": (canvas.BLUE, "D"),
+        "middle": (canvas.GREEN, "s"),
+        "tail": (canvas.ORANGE, "o"),
+    }
+    for name, (shade, marker) in looks.items():
         own = part == name
         label = f"{name}: {own.sum():,} products, {images[own].sum():,} images"
-        ax.plot(rank[own], images[own], "o", color=shade, markersize=4, label=label)
+        ax.plot(rank[own], images[own], marker, color=shade, markersize=4, label=label)
     # In logarithms the line goes through the mean of the points.
     level = np.exp(np.mean(np.log(images) + exponent * np.log(rank)))
     fit = f"fit: rank$^{{-{exponent:.2f}}}$"
     ax.plot(rank, level * rank**-exponent, "--", color=canvas.GREY, label=fit)
-    ax.set(xscale="log", yscale="log", title="Images per product")
-    ax.set(xlabel="rank of the product", ylabel="images")
+    ax.set(xscale="log", yscale="log", xlabel="rank of the product", ylabel="images")
     ax.legend(loc="lower left")
+    headline(figure, findings.head(images, part))
     return figure
 
 
 @styled
-def curve(table: pd.DataFrame, x: str, *, points: pd.DataFrame | None = None) -> Figure:
+def curve(
+    table: pd.DataFrame,
+    x: str,
+    *,
+    points: pd.DataFrame | None = None,
+    n: Mapping[str, int] | None = None,
+) -> Figure:
     """Top-1 of each set (columns set, mean, low, high) against column `x` of CURVES.
 
     With a column `chosen` (bool) what was chosen is ringed.  points: x and top1 of single
-    runs.
+    runs.  n: queries of a set.  Up to four lines have their names at their ends.
     """
-    figure, (ax,) = panels(1, (6.4, 3.4))
+    words, *labels = CURVES[x]
     sets = table.groupby("set", sort=False)
+    direct = len(sets) <= 4
+    figure, (ax,) = panels(1, (7.6, 4.0) if direct else (7.6, 5.0))
+    ends = []
     for number, (name, rows) in enumerate(sets):
-        rows = rows.sort_values(x)
+        rows, label = rows.sort_values(x), counted(name, n)
         band = {"color": colour(number), "alpha": 0.15, "linewidth": 0}
         ax.fill_between(rows[x], rows["low"], rows["high"], **band)
-        line = {"linestyle": canvas.dashed(number), **look(number)}
-        ax.plot(rows[x], rows["mean"], label=str(name), **line)
+        ax.plot(rows[x], rows["mean"], label=label, **(look(number) | stroke(number)))
+        ends.append((label, rows[x].iloc[-1], rows["mean"].iloc[-1], colour(number)))
+    _marks(ax, table, x, points=points)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    _measured(ax, table, x)
+    percent(ax.yaxis)
+    if direct:
+        canvas.at_ends(ax, ends)
+    handles, names = ax.get_legend_handles_labels()
+    left = slice(len(ends) if direct else 0, None)  # others stand at their lines
+    if names[left]:
+        below = {"loc": "outside lower center", "ncols": 2}
+        figure.legend(handles[left], names[left], **below)
+    headline(figure, findings.highest(table, x, words))
+    return figure
+
+
+def _measured(ax: Axes, table: pd.DataFrame, x: str) -> None:
+    """A scale on which the places are about evenly apart, a tick where something was measured."""
+    if x in ("budget", "depth"):  # each is twice the one before, or so
+        ax.set_xscale("log", base=2)
+    if x == "weight":  # the same, and zero
+        ax.set_xscale("symlog", base=2, linthresh=0.1)
+    places = sorted(set(table[x]))
+    ax.set_xticks(places, [f"{place:g}" for place in places])
+
+
+def _marks(ax: Axes, table: pd.DataFrame, x: str, *, points: pd.DataFrame | None) -> None:
+    """Single runs as grey points, and a ring around what was chosen."""
     if points is not None:
         seed = {"color": canvas.GREY, "markersize": 3, "zorder": 1.5}
         ax.plot(points[x], points["top1"], "o", label="one seed", **seed)
@@ -70,40 +112,38 @@ def curve(table: pd.DataFrame, x: str, *, points: pd.DataFrame | None = None) ->
         taken, ring = table[table["chosen"]], {"markersize": 11, "markerfacecolor": "none"}
         ring["markeredgecolor"] = canvas.DARK
         ax.plot(taken[x], taken["mean"], "o", label="chosen", **ring)
-    title, label = CURVES[x]
-    ax.set(title=title, xlabel=label, ylabel="top-1")
-    if x in ("budget", "depth"):  # each is twice the one before, or so
-        ax.set_xscale("log", base=2)
-    places = sorted(set(table[x]))  # a tick where something was measured
-    ax.set_xticks(places, [f"{place:g}" for place in places])
-    percent(ax.yaxis)
-    figure.legend(loc="outside lower center", ncols=3 if len(sets) <= 3 else 2)
-    return figure
 
 
 @styled
-def accept_curve(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
+def accept_curve(
+    curves: Mapping[str, pd.DataFrame],
+    chosen: Mapping[str, float],
+    *,
+    n: Mapping[str, int] | None = None,
+) -> Figure:
     """Correct accepts (known products) against false ones (others), a line per label.
 
     curves: as `open_set.curve` makes them; chosen, for 95 % correct accepts: thresholds
-    by label, marked on the lines.
+    by label, marked on the lines; n: queries by label.
     """
-    figure, (ax,) = panels(1, (6.8, 4.2))
-    ax.plot([0, 1], [0, 1], "--", color=canvas.GREY, linewidth=1, label="chance")
+    figure, (ax,) = panels(1, (8.6, 4.6))
+    ax.plot([0, 1], [0, 1], color=canvas.GREY, linewidth=1, label="chance")
     ax.axhline(0.95, color=canvas.GREY, linestyle=":", linewidth=1, label="95 % correct accepts")
     # A mark must stand out where lines run close.
-    point = {"markeredgecolor": "white", "markersize": 7, "zorder": 3}
+    point = {"markeredgecolor": "white", "markersize": 8, "zorder": 3}
+    passing = []
     for number, (name, table) in enumerate(curves.items()):
-        line = {"color": colour(number), "linestyle": canvas.dashed(number)}
-        ax.plot(table["false_accepts"], table["correct_accepts"], label=str(name), **line)
+        line = {"label": counted(name, n), **stroke(number)}
+        ax.plot(table["false_accepts"], table["correct_accepts"], **line)
         last = table[table["threshold"] >= chosen[name]].tail(1)
         ax.plot(last["false_accepts"], last["correct_accepts"], **look(number), **point)
+        passing += last["false_accepts"].tolist()
     ax.plot([], [], "o", color=canvas.DARK, label="at the chosen threshold", **point)
-    ax.set(title="Open set", ylabel="correct accepts")
-    ax.set_xlabel("false accepts (products not in the gallery)")
+    ax.set(ylabel="correct accepts", xlabel="false accepts (products not in the gallery)")
     percent(ax.xaxis)
     percent(ax.yaxis)
-    figure.legend(loc="outside right center", fontsize=8)
+    figure.legend(loc="outside right center", fontsize=10)
+    headline(figure, findings.passing(passing))
     return figure
 
 
@@ -113,63 +153,94 @@ def history(runs: Mapping[str, pd.DataFrame]) -> Figure:
 
     Panels: loss, learning rate per block (of the first run), validation accuracy.
     """
-    figure, (loss, rates, validation) = panels(3, (9.6, 3.0))
+    figure, (loss, rates, validation) = panels(3, (10.6, 3.8))
+    losses, accuracies, ends = [], [], []
     for number, (name, table) in enumerate(runs.items()):
         steps, judged = table.dropna(subset=["loss"]), table.dropna(subset=["val_top1"])
         smooth = steps["loss"].rolling(max(1, len(steps) // 20), min_periods=1).mean()
-        loss.plot(steps["images"], smooth, color=colour(number), label=name)
-        validation.plot(judged["images"], judged["val_top1"], **look(number))
-    first = next(iter(runs.values()))
-    blocks = [name for name in first if name.startswith("lr_") and name != "lr_centres"]
-    for position, name in enumerate(blocks):  # the stem pale, the top dark
-        shade = 0.25 + 0.75 * (position + 1) / len(blocks)
-        above_zero = first[name].where(first[name] > 0)  # the axis is logarithmic
-        rates.plot(first["images"], above_zero, color=canvas.BLUE, alpha=shade, linewidth=1.1)
+        loss.plot(steps["images"], smooth, label=name, **stroke(number))
+        validation.plot(judged["images"], judged["val_top1"], **(look(number) | stroke(number)))
+        losses.append(smooth.to_numpy())
+        accuracies.append(judged["val_top1"].to_numpy())
+        if len(judged):
+            last = judged.iloc[-1]
+            ends.append((str(name), last["images"], last["val_top1"], colour(number)))
+    _rates(rates, next(iter(runs.values())))
     loss.set(title="Loss (running mean)", xlabel="images seen")
-    rates.set(title="Rate per block (dark: top)", xlabel="images seen", yscale="log")
     validation.set(title="Validation top-1", xlabel="images seen")
     percent(validation.yaxis)
-    loss.legend(loc="upper right")
+    if len(ends) == len(runs) <= 4:
+        canvas.at_ends(validation, ends)
+    else:
+        loss.legend(loc="upper right")
+    headline(figure, findings.training(losses, accuracies))
     return figure
+
+
+def _rates(ax: Axes, table: pd.DataFrame) -> None:
+    """The rate of each block of one run, the stem pale, the top dark."""
+    blocks = [name for name in table if name.startswith("lr_") and name != "lr_centres"]
+    for position, name in enumerate(blocks):
+        shade = 0.25 + 0.75 * (position + 1) / len(blocks)
+        above_zero = table[name].where(table[name] > 0)  # the axis is logarithmic
+        ax.plot(table["images"], above_zero, color=canvas.BLUE, alpha=shade, linewidth=1.1)
+    ax.set(title="Rate per block (dark: top)", xlabel="images seen", yscale="log")
 
 
 @styled
 def losses(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """Pre-training as it went: one panel a run, a line for each of its losses."""
-    figure, axes = panels(len(runs), (4.8 * len(runs), 3.0))
+    figure, axes = panels(len(runs), (5.2 * len(runs), 3.6))
+    drawn = []
     for ax, (name, table) in zip(axes, runs.items(), strict=True):
         parts = table.columns.intersection(["pair", "text", "caption", "teacher"], sort=False)
+        ends = []
         for number, part in enumerate(parts):
             rows = table.dropna(subset=part)
-            ax.plot(rows["images"], rows[part], color=colour(number), label=part)
+            ax.plot(rows["images"], rows[part], label=part, **stroke(number))
+            ends.append((part, rows["images"].iloc[-1], rows[part].iloc[-1], colour(number)))
+            drawn.append(rows[part].to_numpy())
         ax.set(title=name, xlabel="images seen", ylabel="loss")
-        ax.legend()
+        canvas.at_ends(ax, ends)
+    headline(figure, findings.falling(drawn))
     return figure
 
 
 @styled
 def umap_scatter(
-    points: Mapping[str, np.ndarray], products: Sequence[str], *, shown: Sequence[str]
+    points: Mapping[str, np.ndarray],
+    products: Sequence[str],
+    *,
+    shown: Sequence[str],
+    files: Sequence[Path] | None = None,
 ) -> Figure:
     """Maps (N, 2) side by side, e.g. before and after; products has N names.
 
-    Those in `shown` stand out (up to 12 differ in colour or marker).  A long name loses
-    its beginning: flavours of one line differ at the end.
+    Those in `shown` stand out (up to 12 differ in colour or marker).  With `files`, N
+    paths, each of them has a thumbnail of its photograph in the middle.
     """
-    figure, axes = panels(len(points), (1.4 + 3.9 * len(points), 3.9))
+    figure, axes = panels(len(points), (2.4 + 4.2 * len(points), max(4.4, 0.6 + 0.37 * len(shown))))
     names = np.asarray(products)
+    # Flavours of one line differ at the end: a long name loses its beginning.
+    labels = [own if len(own) <= 46 else f"...{own[-43:]}" for own in told_apart(shown)]
+    labels = [textwrap.fill(label, 25) for label in labels]
     for ax, (title, place) in zip(axes, points.items(), strict=True):
         others = place[~np.isin(names, list(shown))]
         ax.plot(*others.T, ".", color="#CFCFCF", markersize=3, zorder=1)
-        for number, product in enumerate(shown):
-            own, name = place[names == product], str(product)
+        owned = []
+        for number, (product, label) in enumerate(zip(shown, labels, strict=True)):
             # The second six take another marker.
             marker = look(number + number // 6)["marker"]
-            label = name if len(name) <= 30 else f"...{name[-27:]}"
-            line = {"color": colour(number), "markersize": 4, "label": label}
-            ax.plot(*own.T, marker, **line)
-        ax.set(title=title, xticks=[], yticks=[])
+            line = {"color": colour(number), "markersize": 5, "label": label}
+            ax.plot(*place[names == product].T, marker, **line)
+            owned.append((colour(number), marker, np.flatnonzero(names == product)))
+        ax.set_title("\n".join(textwrap.wrap(title, 38)))
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(True)
+        if files is not None:
+            thumbnails(ax, place, files, owned=owned)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=7)
+    size = f"n = {len(names):,} photographs\nof {len(set(products)):,} products"
+    how = {"fontsize": 10, "title": size, "title_fontsize": 10, "alignment": "left"}
+    figure.legend(handles, labels, loc="outside right center", **how)
     return figure

@@ -97,8 +97,8 @@ def save_figure(
 ) -> Path | None:
     """Write a figure: PNG for plots, JPEG for grids of rendered `images`.
 
-    90 dots per inch, the repository stays small.  photographs=True says that it shows
-    real photographs: nothing is written, an older file of that name goes.
+    As `canvas.encoded` makes it, small.  photographs=True says that it shows real
+    photographs: nothing is written, an older file of that name goes.
     """
     from klip.companion.canvas import encoded
 
@@ -181,8 +181,10 @@ def speeds() -> pd.DataFrame:
     """What `klip bench` measured (results/gpu/*.json), a row a file; peak of a GPU only."""
     import pandas as pd
 
-    rows = []
-    for file in sorted((paths.RESULTS / "gpu").glob("*.json")):
+    rows, folder = [], paths.RESULTS / "gpu"
+    if not folder.is_dir():  # a notebook run by hand writes elsewhere
+        folder = paths.ROOT / "results" / "gpu"
+    for file in sorted(folder.glob("*.json")):
         facts = json.loads(file.read_text())
         how, step = facts["settings"], facts["synthetic"]
         peak = step.get("peak_reserved_bytes")

@@ -38,6 +38,12 @@ def _klip() -> str:
     return content.hexdigest()
 
 
+def _newer(file: Path) -> bool:
+    """Than all that writes it."""
+    sources = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.html")]
+    return file.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
+
+
 def run(
     profile: str = "nano",
     parameters: Mapping[str, Any] | None = None,
@@ -67,7 +73,7 @@ def run(
     where = place(profile, changes)
     ran = _bring(books, values, due=due, where=where, there=there)
     written = [stored.folder(where) / f"report.{kind}" for kind in ("html", "md")]
-    if ran or not all(path.is_file() for path in written):
+    if ran or not all(path.is_file() and _newer(path) for path in written):
         from klip.companion import page  # brings pandas, which a call for nothing need not
 
         overview.write_report(where)
@@ -125,10 +131,9 @@ def _of_other_settings(values: Mapping[str, Mapping[str, Any]], where: str) -> s
     report would mix them with what is made now."""
     found = set()
     for name, metrics in stored.all_metrics(where).items():
-        number, before = name.split("_")[0], metrics.get("settings", {})
-        if number in values:
-            now = config.settings(values[number]).model_dump()
-            if any(before[key] != now[key] for key in before.keys() & now.keys()):
+        number = name.split("_")[0]
+        if number in values and metrics.get("settings"):
+            if not stored.made_with(metrics, config.settings(values[number]).model_dump()):
                 found.add(number)
     return found
 

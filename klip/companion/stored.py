@@ -53,8 +53,12 @@ def all_metrics(place: str) -> dict[str, dict[str, Any]]:
 
 
 def sets(place: str) -> dict[str, dict[str, Any]]:
-    """`sets` of 04_zero_shot.json: set and gallery rule -> numbers (results/README.md)."""
-    return all_metrics(place).get("04_zero_shot", {}).get("sets", {})
+    """Set and gallery rule -> numbers (results/README.md): `sets` of 04_zero_shot.json, and
+    what 05_baselines.json has of the same rows."""
+    found = all_metrics(place)
+    own = found.get("04_zero_shot", {}).get("sets", {})
+    beside = found.get("05_baselines", {}).get("sets", {})
+    return {label: row | beside.get(label, {}) for label, row in own.items()}
 
 
 def evidence(place: str) -> list[dict[str, Any]]:
@@ -75,6 +79,12 @@ def lost(metrics: Mapping[str, Any]) -> list[Path]:
     """Encoders that some metrics name and that are not in the cache any more."""
     named = [*metrics.get("checkpoints", ()), *metrics.get("averages", ())]
     return [paths.CACHE / file for file in named if not (paths.CACHE / file).is_file()]
+
+
+def made_with(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether some metrics hold their settings, and none of them is another now."""
+    before = metrics.get("settings", {})
+    return bool(before) and all(before[key] == settings.get(key, before[key]) for key in before)
 
 
 def of_one_run(found: Mapping[str, Mapping[str, Any]]) -> None:

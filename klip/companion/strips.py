@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from klip.companion.canvas import DARK, GREEN, GREY, styled
+from klip.companion.names import short
 from klip.data.catalogue import Catalogue
 from klip.data.images import read
 
@@ -30,10 +30,12 @@ class Board:
     """Q queries and what several methods answered to them.
 
     answers: method -> the frame of `Gallery.classify(asked.files)`, five ranks or more.
+    shown: what a picture of the gallery is called.
     """
 
     asked: Catalogue
     answers: Mapping[str, pd.DataFrame]
+    shown: str = "packshot"
 
     def places(self) -> pd.DataFrame:
         """(Q, methods): the rank of the right product from 1; 0: not among the answers."""
@@ -60,25 +62,57 @@ class Board:
         query = self.asked.frame.iloc[number]
         file = self.asked.files[number]
         rows = {name: frame[frame["query"] == str(file)] for name, frame in self.answers.items()}
-        return strip(rows, file, root=self.asked.root, product=query["product"])
+        how = {"product": query["product"], "shown": self.shown}
+        return strip(rows, file, root=self.asked.root, **how)
+
+
+def first_gained(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """The image of the first query that one outcome frame has wrong and the other right; of
+    the first query if none is such.  Both answer the same queries in one order."""
+    gained = ~before["top1"].to_numpy(bool) & after["top1"].to_numpy(bool)
+    return str(before["image"].iloc[int(gained.argmax())])
+
+
+def answers(
+    frames: Mapping[str, pd.DataFrame], catalogue: Catalogue, image: str, *, shown: str = "packshot"
+) -> Figure:
+    """The strip of one query of outcome frames, method -> frame of `evaluate(keep=5)` or more.
+
+    image: as the frames name it.  Of several answers to it, seeds, the first counts.
+    """
+    rows, product = {}, ""
+    for method, frame in frames.items():
+        own = frame[frame["image"] == image]
+        if own.empty:
+            raise ValueError(f"answers: no query {image!r} in the outcome frame of {method!r}")
+        first, product = own.iloc[0], own["product"].iloc[0]
+        columns = {"product": "products", "similarity": "cosines", "packshot": "packshots"}
+        rows[method] = pd.DataFrame({name: first[kept] for name, kept in columns.items()})
+    file = Path(catalogue.root, image)
+    return strip(rows, file, root=catalogue.root, product=product, shown=shown)
 
 
 @styled
 def strip(
-    rows: Mapping[str, pd.DataFrame], query: str | Path, *, root: Path = Path(), product: str = ""
+    rows: Mapping[str, pd.DataFrame],
+    query: str | Path,
+    *,
+    root: Path = Path(),
+    product: str = "",
+    shown: str = "packshot",
 ) -> Figure:
     """The query, and beside it the first packshots of each method, with similarity and name.
 
     rows: method -> rows of `Gallery.classify` for this query.  root: the folder of
     packshots that have no absolute path.  product: the right one, which is framed and
-    ticked; "": not known.
+    ticked; "": not known.  shown: what a picture of the gallery is called.
     """
     figure = Figure(figsize=(WIDE, TOP + HIGH * len(rows)))
     middle = (HIGH * len(rows) + CAPTION) / 2  # of the pictures, from below
     side = min(ASKED, HIGH * len(rows) - CAPTION + 0.2)
     asked = _picture(figure, query, at=(0.1, middle - side / 2), side=side)
     asked.set_title("query", fontsize=12, loc="center")
-    asked.set_xlabel(_short(product), fontsize=11)
+    asked.set_xlabel(short(product), fontsize=11)
     for line, (method, frame) in enumerate(rows.items()):
         below = HIGH * (len(rows) - line) - SIDE
         for place, row in enumerate(frame.head(len(RANKS)).itertuples()):
@@ -89,26 +123,30 @@ def strip(
                 ax.set_title(RANKS[place], fontsize=12, fontweight="normal", loc="center")
             if place == 0:
                 ax.set_ylabel(method.replace(" by ", "\nby "), fontsize=12, fontweight="bold")
-    figure.text(0.01, 1 - 0.12 / figure.get_figheight(), _finding(rows, product), **TITLE)
+    figure.text(0.01, 1 - 0.12 / figure.get_figheight(), _finding(rows, product, shown), **TITLE)
     return figure
 
 
 def photograph(
-    file: str | Path, classify: Callable[..., pd.DataFrame], *, root: Path = Path()
+    file: str | Path,
+    classify: Callable[..., pd.DataFrame],
+    *,
+    root: Path = Path(),
+    shown: str = "packshot",
 ) -> Figure:
     """The strip of a photograph of one's own; classify: of a `Gallery` whose packshots lie
     under `root`."""
-    return strip({"": classify([str(file)])}, file, root=root)
+    return strip({"": classify([str(file)])}, file, root=root, shown=shown)
 
 
-def _finding(rows: Mapping[str, pd.DataFrame], product: str) -> str:
+def _finding(rows: Mapping[str, pd.DataFrame], product: str, shown: str) -> str:
     """What the strip shows, in words."""
     if not product:
-        return "The packshots nearest to the photograph"
+        return f"The {shown}s nearest to the photograph"
     found = []
     for method, frame in rows.items():
         found.append(f"{method} {'yes' if frame['product'].iloc[0] == product else 'no'}")
-    return f"Is the nearest packshot the right one?  {',  '.join(found)}"
+    return f"Is the nearest {shown} the right one?  {',  '.join(found)}"
 
 
 def _picture(figure: Figure, image: str | Path, *, at: tuple[float, float], side: float) -> Axes:
@@ -123,15 +161,8 @@ def _picture(figure: Figure, image: str | Path, *, at: tuple[float, float], side
 
 def _caption(ax: Axes, row: tuple, *, right: bool) -> None:
     """Similarity and product under a packshot; the right one has a frame and a tick."""
-    text, colour = f"similarity {row.similarity:.2f}\n{_short(row.product)}", DARK
+    text, colour = f"similarity {row.similarity:.2f}\n{short(row.product)}", DARK
     if right:
         text, colour = text.replace("similarity", "\N{CHECK MARK} right "), GREEN
         ax.spines[:].set(color=GREEN, linewidth=4)
     ax.set_xlabel(text, fontsize=11, color=colour)
-
-
-def _short(product: str) -> str:
-    """A product's name on three lines at most, without the numbers between its words."""
-    words = product.replace("-", " ").replace("_", " ").split()
-    said = [word for word in words if not word.isdigit()] or words
-    return "\n".join(textwrap.wrap(" ".join(said), 15)[:3])

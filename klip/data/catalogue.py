@@ -88,9 +88,14 @@ class Catalogue:
         half = products[::2] if name == "tuned" else products[1::2]
         return self.where(self.frame["product"].isin(half))
 
+    @property
+    def has_packshots(self) -> bool:
+        """Has it pictures meant for a gallery?  Else training photographs stand in for them."""
+        return bool(self.frame["split"].eq("gallery").any())
+
     def packshots(self) -> Catalogue:
         """What a gallery can be chosen from: split gallery, or train if that is empty."""
-        return self.split("gallery" if self.frame["split"].eq("gallery").any() else "train")
+        return self.split("gallery" if self.has_packshots else "train")
 
     def rules(self) -> dict[str, range]:
         """The rules that tell the packshots of this set apart, and the seeds to try of each."""

@@ -133,7 +133,7 @@ class Loop(Start):
             state = run_cache.restore(self.folder / "state.pt", self.stateful)
             self.done, self.seconds, self.history = state
         elif self.config.validate_every and self.held:
-            accuracy = top1(self.frozen(self.held), self.held)
+            accuracy = top1(self.embedded(self.held, remember=self.cache), self.held)
             self.history = [{"step": 0, "images": 0, "val_top1": accuracy}]
 
     def fetch(self) -> Iterator[tuple[Tensor, Tensor]]:

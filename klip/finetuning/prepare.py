@@ -25,7 +25,6 @@ from klip.model import augment, blocks, encoder as encoders, heads, towers, trip
 from klip.model.device import resolve_precision
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
-from klip.settings.files import write_tensors
 
 HARDER = 1.5
 """Strength of the augmentation of an image that comes back within an epoch, a factor (A)."""
@@ -89,21 +88,14 @@ class Start:
         kin = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in self.head.buffers()]
         return run_cache.folder([settings, *self.facts, *kin], [self.plan.rows, *(self.held or ())])
 
-    def embedded(self, shown: Sequence[Catalogue]) -> Tensor:
-        """Unit embeddings (N, D) of some images, one catalogue after the other."""
+    def embedded(self, shown: Sequence[Catalogue], *, remember: bool = False) -> Tensor:
+        """Unit embeddings (N, D) of some images, one catalogue after the other.
+
+        remember: for all runs from this encoder, as long as no step is made.
+        """
         files = [file for catalogue in shown for file in catalogue.files]
         how = {"workers": self.config.workers, "precision": self.config.precision}
-        return encoders.embed(self.encoder, files, **how)
-
-    def frozen(self, shown: Sequence[Catalogue]) -> Tensor:
-        """What `embedded` gives before a step is made: computed by the first run from this
-        encoder, and kept for all beside the runs."""
-        if not self.cache:
-            return self.embedded(shown)
-        file = run_cache.folder(["frozen", *self.facts], shown).with_suffix(".safetensors")
-        if not file.is_file():
-            write_tensors(file, {"value": self.embedded(shown)})
-        return run_cache.read(file)["value"]
+        return encoders.embed(self.encoder, files, alike=True, remember=remember, **how)
 
     def put_centres(self) -> None:
         """Put the first centres on the mean embeddings of the products by the frozen encoder."""
@@ -112,7 +104,7 @@ class Start:
         few = self.plan.rows.first(CENTRE_IMAGES)
         labels = torch.as_tensor(pd.factorize(few["product"])[0])
         sums = torch.zeros(len(self.plan.products), self.encoder.dim)  # (C, D)
-        sums.index_add_(0, labels, self.frozen([few]))
+        sums.index_add_(0, labels, self.embedded([few], remember=self.cache))
         heads.initialise(self.head, sums)  # which takes their directions
 
     def adamw(self) -> torch.optim.Optimizer:

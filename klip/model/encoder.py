@@ -22,11 +22,14 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from klip.data.images import read
-from klip.model import augment, towers, weights
+from klip.model import augment, kept, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
 BATCH = 64  # views embedded at a time
+ALIKE = 16
+"""Views of a batch, at least, for which kernels add up in one order on a CPU: an image then
+has the same embedding, to the bit, whatever images are beside it."""
 FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
@@ -209,14 +212,24 @@ def embed(
     views: int = 1,
     seed: int = 0,
     unit: bool = True,
+    alike: bool = False,
+    remember: bool = False,
 ) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; of views, the plain one comes first.
 
     images: a `Catalogue`, or paths or (H, W, 3) uint8 arrays.  For one seed every image
     gets the same views, whatever its neighbours.  Gallery and queries want one
-    precision: bf16 and fp32 differ.  unit=False: as the tower gives them.
+    precision: bf16 and fp32 differ.  unit=False: as the tower gives them.  alike: small
+    batches are filled up, see ALIKE.  remember (files; alike): what was embedded before
+    is looked up, the rest is kept for the next who asks (`model.kept`).
     """
     images = getattr(images, "files", images)
+    if remember and len(images):
+        how = {"precision": precision, "views": views, "seed": seed if views > 1 else 0}
+        facts = [fingerprint(encoder), encoder.device.type, how, unit]
+        more = {"workers": workers, "progress": progress, "unit": unit, "alike": True}
+        make = partial(embed, encoder, **how, **more)
+        return kept.rows(images, facts, embed=make, views=views)
     loader = DataLoader(
         images,
         max(1, BATCH // max(1, views)),
@@ -227,8 +240,11 @@ def embed(
     rows, bar = [], tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
     with at_work(encoder), one_sentence(), bar:
         for batch in loader:
+            shown = batch.flatten(0, 1)  # (B, 3, S, S)
+            if alike and len(shown) < ALIKE:
+                shown = torch.cat([shown, shown[:1].expand(ALIKE - len(shown), -1, -1, -1)])
             with autocast(precision, encoder.device):
-                found = encoder(batch.flatten(0, 1).to(encoder.device))
+                found = encoder(shown.to(encoder.device))[: batch.shape[0] * batch.shape[1]]
             found = nn.functional.normalize(found, dim=1) if unit else found
             rows.append(found.cpu())
             bar.update(len(batch))

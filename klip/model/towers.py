@@ -14,6 +14,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from klip.model.roomy import make_room
+
 
 class LCA(nn.Module):
     """Local concepts accumulation (Srivastava 2020): (B, C, h, w) -> (B, C).
@@ -84,6 +86,7 @@ def build(config: dict[str, Any]) -> nn.Module:
         tower.proj = None
     if config.get("pixels"):
         resize(tower, config["pixels"])
+    make_room(tower)
     return tower.eval()
 
 

@@ -40,7 +40,7 @@ class Rerank(Checked):
     """Settings, to be chosen on validation products only (`sensitivity`, `choose`).
 
     The defaults are those of the rendered ones of profile nano:
-    results/nano/tables/04_weights.
+    results/nano/tables/05_weights.
     """
 
     called: ClassVar[str] = "rerank"

@@ -52,10 +52,13 @@ class Rows:
     def _workers(self) -> int:
         return max(1, self.reading.get("workers", 1))
 
-    def nearest(self, row: str, encoders: Sequence[Encoder]) -> None:
-        """The nearest packshot by each encoder; without an encoder there is no row."""
+    def nearest(self, row: str, encoders: Sequence[Encoder], *, keep: int = 0) -> None:
+        """The nearest packshot by each encoder; without an encoder there is no row.
+
+        keep: first products that frames keep, see `evaluation.outcome`.
+        """
         for one in encoders:
-            frame = evaluation.evaluate(one, self.catalogue, **self._asked)
+            frame = evaluation.evaluate(one, self.catalogue, keep=keep, **self._asked)
             self.frames.setdefault(row, []).append(frame)
 
     def by_name(self, tower: Encoder, model: str, *, embeddings: Tensor) -> None:

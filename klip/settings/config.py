@@ -96,12 +96,12 @@ class FinetuneConfig(Shared):
 
 
 class Settings(Shared):
-    """The parameters that notebooks 01-05 share, with the values of profile `nano`."""
+    """The parameters that notebooks 01 to 08 share, with the values of profile `nano`."""
 
     profile: Text = "nano"
     vit: Text = "nano-vit"  # the tower of the comparisons in notebook 03
     resnext: Text = "imagenet"
-    """The backbone of the baselines in notebook 04; the paper's are timm's ResNeXts."""
+    """The backbone of the baselines in notebook 05; the paper's are timm's ResNeXts."""
     resnext_semi: Text = "nano"
     """That of the baseline with a linear layer: semi-supervised in the paper."""
     finetune_set: Text = "shop"
@@ -120,7 +120,7 @@ class Settings(Shared):
     compare_queries: CountOrNone = 5
     """Queries of each product compared in notebook 03, a seeded choice; 0 means all."""
     baseline_images: Count = 300
-    """Most images of a run while the budget of a baseline of notebook 04 is chosen."""
+    """Most images of a run while the budget of a baseline of notebook 05 is chosen."""
     baseline_seeds: Count = 1  # runs of each trained baseline
     seeds: Count = 3
     batch_size: Count = 64
@@ -133,7 +133,7 @@ class Settings(Shared):
     resize: Resize = "pad"
     pixels: CountOrNone = 96
     ask_pixels: CountOrNone = 0
-    """Sides in notebooks 04 and 05, where all of a set is asked; 0: the same."""
+    """Sides in notebooks 04 to 07, where all of a set is asked; 0: the same."""
     ask_also: CountOrNone = 0
     """Side of a second view of each image there, see `encoder.load`; 0: none."""
     frozen_blocks: CountOrNone = 5

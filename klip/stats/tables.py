@@ -57,6 +57,26 @@ def differences(
     return pd.DataFrame(rows, columns=columns)
 
 
+def told(
+    table: pd.DataFrame,
+    value: str,
+    low: str = "low",
+    high: str = "high",
+    *,
+    scale: float = 100,
+    sign: str = "",
+) -> pd.DataFrame:
+    """A table to be read: a value and the ends of its interval become one text, in percent,
+    "52.1 [38.6, 66.6]", in the place of the value.  sign="+" for differences."""
+
+    def number(one: float) -> str:
+        return f"{scale * one:{sign}.1f}"
+
+    columns = (table[name].map(number) for name in (value, low, high))
+    texts = [f"{one} [{start}, {end}]" for one, start, end in zip(*columns, strict=True)]
+    return table.assign(**{value: texts}).drop(columns=[low, high])
+
+
 def by_similarity(frame: pd.DataFrame) -> pd.Series:
     """Top-1 of each quarter of the queries, from the lowest similarity to the highest."""
     names = ["lowest", "second", "third", "highest"]

@@ -1,10 +1,11 @@
 """The first cells of every notebook: settings checked, sets found or named."""
 
+import json
 import os
 
 import pytest
 
-from klip.companion import lesson, report, reproduce
+from klip.companion import lesson, report, reproduce, stored
 from klip.settings import config, paths
 
 
@@ -102,7 +103,8 @@ def test_what_was_made_before_is_found_or_made(monkeypatch, tmp_path, capsys):
         asked.append((number, parameters["seeds"]))
         (paths.CACHE / "tuned").touch()
         found = {"checkpoints": ["tuned"], "depth": 1}
-        report.save_metrics(found, "03_finetune", place=place)
+        made = lesson.settings("03", {"seeds": parameters["seeds"]})
+        report.save_metrics(found, "03_finetune", place=place, settings=made)
 
     monkeypatch.setattr(reproduce, "bring", bring)
     paths.CACHE.mkdir(parents=True, exist_ok=True)
@@ -115,3 +117,27 @@ def test_what_was_made_before_is_found_or_made(monkeypatch, tmp_path, capsys):
     # Other settings do not find it.
     lesson.made_before("03_finetune", lesson.settings("04", {"seeds": 4}))
     assert asked[2:] == [("03", 4)]
+
+
+def test_what_a_profile_stores_is_taken_over_only_if_its_settings_are_the_same(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    given, asked = lesson.settings("08", {}), []
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    report.save_metrics({"depth": 4}, "02_depth", place="nano", settings=given)
+    monkeypatch.setattr(paths, "RESULTS", paths.CACHE / "results")
+    assert lesson.made_before("02_depth", given)["depth"] == 4
+    # A report made now finds it among the others.
+    assert stored.read_metrics("02_depth", "nano")["depth"] == 4
+
+    def bring(number, parameters, *, place):
+        asked.append(number)
+        report.save_metrics({"depth": 9}, "02_depth", place=place, settings=given)
+
+    monkeypatch.setattr(reproduce, "bring", bring)
+    for root in (tmp_path / "results", paths.RESULTS):  # a profile's value has changed since
+        file = root / "nano/metrics/02_depth.json"
+        found = json.loads(file.read_text())
+        file.write_text(json.dumps(found | {"settings": found["settings"] | {"workers": 7}}))
+    assert lesson.made_before("02_depth", given)["depth"] == 9 and asked == ["02"]

@@ -68,12 +68,13 @@ def shop(tmp_path, monkeypatch):
         paths.NOTEBOOKS / "02_depth.ipynb",
         "import sys\nprint(sys.executable)",
         'found = {"depth": max(settings.depth_list), "seconds": 1.5}',
-        'report.save_metrics(found, "02_depth", place=settings.place)',
+        'report.save_metrics(found, "02_depth", place=settings.place, settings=settings)',
     )
     book(
         paths.NOTEBOOKS / "03_train.ipynb",
         'depth = lesson.made_before("02_depth", settings)["depth"]',
-        'report.save_metrics({"product": settings.top_lr * depth}, "03_train", place=settings.place)',
+        'found = {"product": settings.top_lr * depth}',
+        'report.save_metrics(found, "03_train", place=settings.place, settings=settings)',
     )
     return paths.NOTEBOOKS
 
@@ -133,7 +134,7 @@ def test_only_what_a_change_decides_runs_again(quick):
 
 def test_metrics_that_changed_rerun_what_reads_them(quick):
     def write_02(found):
-        save = f'report.save_metrics({found}, "02_depth", place=settings.place)'
+        save = f'report.save_metrics({found}, "02_depth", place=settings.place, settings=settings)'
         book(quick / "02_depth.ipynb", save)
 
     reproduce.run()
@@ -161,7 +162,7 @@ def test_a_run_that_failed_is_not_up_to_date(quick):
     path = quick / "02_depth.ipynb"
     good = path.read_text()
     reproduce.run(only=["02"])
-    save = 'report.save_metrics({"depth": 9}, "02_depth", place=settings.place)'
+    save = 'report.save_metrics({"depth": 9}, "02_depth", place=settings.place, settings=settings)'
     book(path, save, 'raise ValueError("too late")')
     with pytest.raises(ValueError, match="too late"):
         reproduce.run(only=["02"])
@@ -204,7 +205,10 @@ def test_prose_does_not_matter_code_and_lost_files_do(quick):
     # The notebook does not write this any more: the next run removes it.
     stale = report.save_metrics({"old": 1}, "02_former", place="nano")
     os.utime(stale, (1, 1))
-    book(path, 'report.save_metrics({"depth": 3}, "02_depth", place=settings.place)')
+    book(
+        path,
+        'report.save_metrics({"depth": 3}, "02_depth", place=settings.place, settings=settings)',
+    )
     assert reproduce.run(only=["02"]) == ["02_depth"]
     assert not stale.exists()
 

@@ -57,6 +57,41 @@ def test_the_right_packshot_is_framed_ticked_and_said(board):
     assert min(text.get_fontsize() for ax in figure.axes for text in [ax.xaxis.label]) >= 11
 
 
+@pytest.fixture
+def outcome(board):
+    """outcome(method): the answers of a board as an outcome frame of `evaluate(keep=...)`."""
+
+    def made(method):
+        lists = board.answers[method].groupby("query", sort=False).agg(list)
+        names = {"product": "products", "similarity": "cosines", "packshot": "packshots"}
+        asked = board.asked.frame[["image", "product"]]
+        kept = lists.rename(columns=names)[list(names.values())].reset_index(drop=True)
+        first = kept["products"].str[0].to_numpy()
+        return asked.assign(top1=asked["product"].to_numpy() == first).join(kept)
+
+    return made
+
+
+def test_the_strip_of_an_outcome_frame_is_that_of_the_answers(board, outcome):
+    frames = {method: outcome(method) for method in board.answers}
+    image = strips.first_gained(frames["frozen"], frames["fine-tuned"])
+    assert image == "green-1.png" == board.asked["image"][board.first_gain("frozen", "fine-tuned")]
+    assert strips.first_gained(frames["frozen"], frames["frozen"]) == "red-1.png"  # none gained
+    drawn = strips.answers(frames, board.asked, image)
+    assert canvas.encoded(drawn, "jpeg") == canvas.encoded(board.strip(1), "jpeg")
+    with pytest.raises(ValueError, match="no query 'x.png' in the outcome frame of 'frozen'"):
+        strips.answers(frames, board.asked, "x.png")
+
+
+def test_what_is_no_packshot_is_called_otherwise(board, outcome):
+    told = strips.answers(
+        {"frozen": outcome("frozen")}, board.asked, "red-1.png", shown="gallery image"
+    )
+    assert told.texts[0].get_text().startswith("Is the nearest gallery image the right one?")
+    renamed = strips.Board(board.asked, board.answers, shown="gallery image").strip(0)
+    assert "gallery image" in renamed.texts[0].get_text()
+
+
 def test_a_photograph_of_ones_own_has_no_right_answer(board):
     asked, file = [], board.asked.files[0]
 

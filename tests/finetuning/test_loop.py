@@ -229,34 +229,31 @@ def test_the_key_of_a_run_covers_the_code_that_decides_it(monkeypatch, tmp_path)
     assert run_cache.folder([], []) != before
 
 
-def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs_of_the_same_images(
+def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs(
     config, shop, monkeypatch, tmp_path
 ):
-    calls, embed = [], encoder.embed
-    monkeypatch.setattr(
-        encoder,
-        "embed",
-        lambda *given, **more: (calls.append(len(given[1])), embed(*given, **more))[1],
-    )
-    asked = config.changed(validate_every=100)
-    alone = quiet(asked.changed(loss="softmax"), shop)
-    assert calls == [
-        9,
-        12,
-        12,
-    ]  # centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before, after
-    quiet(asked, shop, cache=True)
-    calls.clear()
-    assert same(alone, quiet(asked.changed(loss="softmax"), shop, cache=True)) and calls == [12]
-    quiet(
-        asked.changed(seed=1), shop, cache=True
-    )  # other images of apple and bread, the same validation
-    assert calls == [12, 9, 12]
-    Image.new("RGB", (24, 24), "red").save(
-        tmp_path / "dates0.png"
-    )  # a packshot and a training image
-    quiet(asked, shop, cache=True)
-    assert calls == [12, 9, 12, 9, 12, 12]
+    seen, views = [], encoder._views
+
+    def counted(images, *given, **more):
+        seen.append(len(images))
+        return views(images, *given, **more)
+
+    def of_run(change, **how):
+        seen.clear()
+        run = quiet(config.changed(validate_every=100, **change), shop, **how)
+        return run, sum(seen)
+
+    monkeypatch.setattr(encoder, "_views", counted)
+    # Centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before and after.
+    alone, images = of_run({"loss": "softmax"})
+    assert images == 9 + 12 + 12
+    # Three of the four packshots of the validation are among the images of the centres.
+    assert of_run({}, cache=True)[1] == 9 + 12 - 3 + 12
+    kept, images = of_run({"loss": "softmax"}, cache=True)
+    assert same(alone, kept) and images == 12  # what is trained has to be embedded
+    assert of_run({"seed": 1}, cache=True)[1] <= 12 + 4  # other images of apple and bread
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "dates0.png")
+    assert of_run({}, cache=True)[1] == 1 + 12  # only what has changed
 
 
 def test_what_is_kept_lies_between_frozen_and_last_weights(config, shop):
@@ -426,9 +423,8 @@ def test_validation_is_nearest_neighbour_by_brute_force(config, shop):
 def test_wrong_settings_are_one_sentence_and_leave_nothing(config, shop, change, words):
     with pytest.raises(ValueError, match=words) as caught:
         quiet(config.changed(**change), shop, cache=True)
-    left = [
-        file for file in paths.CACHE.rglob("*.*") if file.parent.name != "runs"
-    ]  # first centres may stay there
+    # First centres may stay.
+    left = [file for file in paths.CACHE.rglob("*.*") if file.parent.name != "embeddings"]
     assert "\n" not in str(caught.value) and not left
 
 
