@@ -32,7 +32,9 @@ TINY = {
     "sweep_images": 32,
     "breadth": 12,
     "breadths": "0.5 1",
+    "pixels": 48,
     "compare_images": 32,
+    "compare_queries": 1,
     "baseline_images": 32,
     "batch_size": 16,
     "gallery_views": 1,
@@ -141,9 +143,10 @@ class Lab:
         self.page.run("panel.sessionContext.shutdown().then(() => panel.dispose())")
 
     def picture(self, name, high=None):
-        """A PNG of the window, or of a window so many pixels high, which renders every cell."""
+        """A PNG of the window, or of one so many pixels high, from the top: every cell is there."""
         if high:
             self.page.height(high)
+            self.page.run("panel.content.scrollToItem(0, 'start')")
             self.page.wait("panel.content.widgets.every(cell => !cell.isPlaceholder())", 120)
             self.page.run("new Promise(done => setTimeout(done, 1000))")  # figures are painted
         self.page.picture(self.pictures / f"{name}.png")
