@@ -58,7 +58,7 @@ FOREIGN = []
 """Errors of the console that are JupyterLab's own: a part of each text, and why it is harmless."""
 SECONDS = 900
 """The most that one notebook may take, far more than it does."""
-WHOLE = 16_000
+WHOLE = 24_000
 """Pixels: higher than any notebook."""
 
 
