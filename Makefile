@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lint lab lab-edit refresh clean
+.PHONY: help install reproduce test lint lab copies lab-edit refresh clean
 
 PYTHON ?= python3
 PROFILE ?= nano
@@ -42,10 +42,12 @@ lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
 	$(BIN)/ruff format --check .
 	$(STRIP) --verify notebooks/*.ipynb
 
-lab: $(STAMP)  ## open copies of the notebooks in JupyterLab (folder lab/; delete it for new copies)
+lab: $(STAMP) copies  ## open copies of the notebooks in JupyterLab (folder lab/; delete it for new copies)
+	$(BIN)/jupyter lab --notebook-dir=lab
+
+copies:
 	mkdir -p lab
 	for book in notebooks/*.ipynb; do [ -e lab/$${book##*/} ] || cp $$book lab/; done
-	$(BIN)/jupyter lab --notebook-dir=lab
 
 lab-edit: $(STAMP)  ## open the notebooks themselves, to write them
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -57,7 +57,8 @@ def test_commands_of_the_readme_exist():
 
 
 @pytest.mark.parametrize(
-    "target", ["install", "reproduce", "test", "lint", "lab", "lab-edit", "refresh", "clean"]
+    "target",
+    ["install", "reproduce", "test", "lint", "lab", "copies", "lab-edit", "refresh", "clean"],
 )
 def test_make_knows_its_targets(target):
     done = subprocess.run(["make", "-n", target], cwd=paths.ROOT, capture_output=True, text=True)

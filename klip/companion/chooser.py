@@ -24,7 +24,9 @@ class Panel(widgets.VBox):
 
     def __init__(self, control: widgets.Widget) -> None:
         self.control, self.told = control, widgets.Label()
-        self.picture = widgets.Image(format="jpeg", layout={"max_width": "100%"})
+        # Without a margin it is as wide as the page, and nothing scrolls sideways.
+        whole = {"max_width": "100%", "margin": "0"}
+        self.picture = widgets.Image(format="jpeg", layout=whole)
         super().__init__([control, self.told, self.picture])
 
     def show(self, draw: Callable[[Any], Figure], what: Any) -> None:
@@ -44,7 +46,8 @@ def queries(board: Board, first: int = 0) -> Panel:
     """A list of the queries of a board, and the strip of the one that is chosen."""
     names = enumerate(board.asked["product"])
     options = [(f"{number}: {product}", number) for number, product in names]
-    control = widgets.Dropdown(options=options, value=first, description="query")
+    wide = {"width": "34em"}  # names are long
+    control = widgets.Dropdown(options=options, value=first, description="query", layout=wide)
     panel = Panel(control)
     control.observe(lambda change: panel.show(board.strip, change["new"]), "value")
     panel.show(board.strip, first)

@@ -96,7 +96,8 @@ def _vote(
     ask = partial(_ask, prints=prints, firsts=firsts)
     with keypoints.threads(workers) as pool:
         found = pool.map(ask, images, *rankings)
-        found = list(tqdm(found, "keypoints", len(images), disable=None))  # on a terminal only
+        none = len(images) == 1 or None  # nor where nobody looks on
+        found = list(tqdm(found, "keypoints", len(images), disable=none))
     each, *seconds = zip(*found, strict=True)
     keys = [(number, first) for number in range(len(rankings)) for first in firsts]
     shares = dict(zip(keys, map(np.array, zip(*each, strict=True)), strict=True))
