@@ -11,6 +11,7 @@ from klip.settings import paths
 NAMES = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
 LEAST = 24
 """Exercises over all notebooks; of each kind at least one in each."""
+FOLDED = {"source_hidden": True, "outputs_hidden": True}
 KINDS = {"predict before running", "change one parameter", "break it on purpose"}
 
 
@@ -52,7 +53,7 @@ def test_exercises_are_numbered_and_of_every_kind(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_solutions_are_folded_checked_and_stored(name):
     for number, _, _, cell in exercises(name):
-        assert cell["metadata"].get("jupyter") == {"source_hidden": True}, number
+        assert cell["metadata"].get("jupyter") == FOLDED, number
         assert cell["metadata"].get("tags") == ["nbval-check-output"], number
         assert cell["execution_count"] and cell["outputs"], f"never run: {number}"
 
