@@ -106,7 +106,7 @@ def comparison(
         _upright(ax, [counted(label, n) for label in labels], sign="" if difference else " %")
         found.append(findings.certain(panel) if difference else findings.ahead(panel))
     if len(groups) > 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     headline(figure, ": ".join(filter(None, [title, found[-1]])))
     return figure
 
