@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lint lab copies lab-edit refresh clean
+.PHONY: help install reproduce test test-lab lint lab copies lab-edit refresh clean
 
 PYTHON ?= python3
 PROFILE ?= nano
@@ -36,6 +36,9 @@ test: lint  ## ruff, unit tests, and the committed notebooks against a new run
 	rm -rf .cache/test-results
 	KLIP_RESULTS=$(CURDIR)/.cache/test-results $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
 	  --nbval-sanitize-with notebooks/nbval.cfg --ignore-glob='*/A_*.ipynb' notebooks
+
+test-lab: $(STAMP)  ## every notebook by Run All in JupyterLab, in headless Chromium (skipped where there is none)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m lab
 
 lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """JupyterLab on a fresh clone, as a reader meets it: every notebook runs to its end by Run All.
 
-`pytest -m slow tests/test_lab.py --basetemp FOLDER` keeps the pictures of the page.
+`pytest -m lab tests/test_lab.py --basetemp FOLDER` keeps the pictures of the page.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ SERVER = importlib.util.find_spec("jupyterlab") and importlib.util.find_spec("we
 if SERVER:
     import devtools
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.lab,
     pytest.mark.skipif(not SERVER, reason="no jupyterlab"),
     pytest.mark.skipif(not SERVER or devtools.BROWSER is None, reason="no chromium"),
 ]
