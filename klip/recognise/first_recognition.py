@@ -36,7 +36,8 @@ def arrivals(
     order = np.random.default_rng(seed).permutation(shown.index[known])[:number]
     rows = []
     with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
-        full = Gallery.build(encoder, packshots, seed=seed, **build)
+        # What is timed is embedded, whatever is kept of it.
+        full = Gallery.build(encoder, packshots, seed=seed, **(build | {"remember": False}))
         for product, packshot in shown.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()

@@ -9,6 +9,7 @@ from klip.data.catalogue import Catalogue
 from klip.model import encoder
 from klip.model.augment import Preprocess
 from klip.recognise.first_recognition import arrivals
+from klip.settings import paths
 
 VIT = {
     "embed_dim": 16,
@@ -53,3 +54,17 @@ def test_a_product_that_is_never_recognised_has_no_time(shelf, tower):
     wrong = shelf.where(~shelf["image"].str.fullmatch(r"query\d_1.png"))
     table = arrivals(tower, wrong, number=3, views=1)
     assert len(table) == 3 and table["seconds"].isna().all() and (table["asked"] == 1).all()
+
+
+def test_what_is_timed_is_never_looked_up(shelf, tower, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    encoder.embed(tower, shelf, remember=True)  # as an earlier notebook left it
+    seen, views = [], encoder._views
+
+    def counted(images, *given, **more):
+        seen.append(len(images))
+        return views(images, *given, **more)
+
+    monkeypatch.setattr(encoder, "_views", counted)
+    table = arrivals(tower, shelf, views=1, remember=True)
+    assert sum(seen) == 4 + len(table) + table["asked"].sum()  # gallery, packshots, queries
