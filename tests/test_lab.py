@@ -13,6 +13,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+from test_notebooks import TINY
 
 from klip.settings import paths
 
@@ -25,22 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not SERVER, reason="no jupyterlab"),
     pytest.mark.skipif(not SERVER or devtools.BROWSER is None, reason="no chromium"),
 ]
-TINY = {
-    "images": 32,
-    "seeds": 1,
-    "depths": "1 2 4",
-    "sweep_images": 32,
-    "breadth": 12,
-    "breadths": "0.5 1",
-    "pixels": 48,
-    "compare_images": 32,
-    "compare_queries": 1,
-    "baseline_images": 32,
-    "batch_size": 16,
-    "gallery_views": 1,
-    "workers": 0,
-    "eval_sets": "capg-like",
-}
+VALUES = TINY | {"pixels": 48, "compare_queries": 1}
 """Values for the parameters cells of the copies, but 00's, which runs as it stands."""
 TOKEN = "lab"
 OPTIONS = [
@@ -181,7 +167,7 @@ def hidden(lab):
 def test_a_notebook_runs_to_its_end_by_run_all(lab, name):
     file = lab.root / "lab" / f"{name}.ipynb"
     if not name.startswith("00"):
-        give(file, TINY)
+        give(file, VALUES)
     before = len(lab.page.errors())
     lab.open(name)
     lab.picture(f"{name}_stored", WHOLE)

@@ -204,7 +204,9 @@ def test_every_figure_stores_its_image(name):
             cell
         ):
             kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
-            assert kinds & {"image/png", "image/jpeg", "text/plain"}, text(cell)
+            # Where nothing may be suspicious, a sentence stands in.
+            none = {"text/plain"} if "if figure else" in text(cell) else set()
+            assert kinds & {"image/png", "image/jpeg", *none}, text(cell)
 
 
 def prose():

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from devtools import BROWSER
 from typer.testing import CliRunner
 
 from klip import cli
@@ -18,9 +19,6 @@ from klip.settings import paths
 from klip.stats import claims
 from klip.stats.published import BRIEFLY, CLAIMS
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 NARROW = 390
 VOID = {"meta", "br", "hr", "path"}
 ROW = {"queries": 200, "products": 20, "frozen": 0.305, "fine_tuned": 0.4, "difference": 0.095, "low": 0.02,
