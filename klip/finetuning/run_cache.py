@@ -1,4 +1,4 @@
-"""Runs on disk: CACHE/runs/<key>, and beside them what the frozen encoder makes of images.
+"""Runs on disk: CACHE/runs/<key>.
 
 The key covers all that decides the weights: no run is made twice, none taken for another.
 """
@@ -6,7 +6,6 @@ The key covers all that decides the weights: no run is made twice, none taken fo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from safetensors.torch import load_file
 
 from klip.data import images
 from klip.data.catalogue import Catalogue
-from klip.settings import paths
-from klip.settings.files import atomic
+from klip.settings import files, paths
 
 KLIP = Path(__file__).parents[1]
 SOURCES = [KLIP / "data/images.py", KLIP / "data/balance.py"]
@@ -28,9 +26,7 @@ SOURCES += sorted([*KLIP.glob("model/*.py"), *KLIP.glob("finetuning/*.py")])
 def folder(facts: Any, used: Iterable[Catalogue]) -> Path:
     """Where a run is kept: by `facts` (JSON), klip's code, torch's version and the contents
     of the images it uses."""
-    digest = hashlib.sha256(json.dumps([torch.__version__, facts], sort_keys=True).encode())
-    for source in SOURCES:
-        digest.update(source.read_bytes())
+    digest = files.of_code(SOURCES, [torch.__version__, facts])
     for catalogue in used:
         for product, file in zip(catalogue["product"], catalogue.files, strict=True):
             try:
@@ -53,10 +49,9 @@ def read(path: Path) -> dict[str, Any]:
             return load_file(path)
         return torch.load(path, "cpu", weights_only=True)
     except Exception as error:
-        whole = path if path.parent == paths.CACHE / "runs" else path.parent
         raise ValueError(
             f"fine-tuning: {path} is damaged or missing ({type(error).__name__}); "
-            f"delete {whole} to make it anew"
+            f"delete {path.parent} to make it anew"
         ) from None
 
 
@@ -67,7 +62,7 @@ def save(file: Path, parts: dict[str, Any], *, facts: list) -> None:
     state |= {"facts": facts, "rng": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
-    atomic(file, lambda part: torch.save(state, part))
+    files.atomic(file, lambda part: torch.save(state, part))
 
 
 def restore(file: Path, parts: dict[str, Any]) -> list:

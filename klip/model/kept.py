@@ -7,7 +7,6 @@ Axes: N images, M images kept, V views of each, D numbers per embedding.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from klip.settings import paths
-from klip.settings.files import write_tensors
+from klip.settings.files import of_code, write_tensors
 
 KLIP = Path(__file__).parents[1]
 SOURCES = [KLIP / "data/images.py", *sorted(KLIP.glob("model/*.py"))]
@@ -45,10 +44,7 @@ def rows(
 
 
 def _key(facts: Any) -> str:
-    digest = hashlib.sha256(json.dumps([torch.__version__, facts]).encode())
-    for source in SOURCES:
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    return of_code(SOURCES, [torch.__version__, facts]).hexdigest()[:16]
 
 
 def _name(file: str | Path) -> str:

@@ -1,11 +1,13 @@
-"""Files that are whole or absent, whatever interrupts their writing."""
+"""Files that are whole or absent, whatever interrupts their writing, and hashes of code."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +22,14 @@ def atomic(path: Path, write_to: Callable[[Path], object]) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def of_code(sources: Iterable[Path], facts: Any) -> hashlib._Hash:
+    """A SHA-256 of some facts (JSON) and of files of code, to go on with or to be read."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest
 
 
 def write_tensors(
