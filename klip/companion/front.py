@@ -21,6 +21,18 @@ def headline(place: str) -> str:
     return " ".join(page.headline(place)) + "\n"
 
 
+def times(place: str) -> str:
+    """How long the notebooks took that are stored, but the appendix, and on what."""
+    found = {name: one for name, one in stored.all_metrics(place).items() if name[0].isdigit()}
+    if not found:
+        return f"Not run yet: `{stored.command(place)}`.\n"
+    minutes = sum(one.get("seconds", 0) for one in found.values()) / 60
+    made = found[max(found)]["provenance"]
+    where = f"{made['device']}, {made['threads']} threads"
+    took = f"took {minutes:.0f} minutes when they last ran ({where})"
+    return f"The {len(found)} notebooks of profile `{place}` {took}.\n"
+
+
 def verdicts() -> str:
     """A row per claim of the paper: in few words, and its verdict for each of KINDS."""
     ledgers = {}
@@ -42,7 +54,8 @@ def filled(text: str) -> str:
     """A text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
 
     Kinds: `headline`, a sentence; `results`, ours beside the paper's numbers; `claims`, the
-    ledger; `verdicts:all`, the ledger in short; `speed:all`, see `report.speeds`.
+    ledger; `verdicts:all`, the ledger in short; `times`, a sentence; `speed:all`, see
+    `report.speeds`.
     """
 
     def fresh(match: re.Match[str]) -> str:
@@ -53,13 +66,15 @@ def filled(text: str) -> str:
             new = overview.results_table(place)
         elif kind == "claims":
             new = overview.ledger(place)
+        elif kind == "times":
+            new = times(place)
         elif kind == "verdicts":
             new = verdicts()
         else:
             new = report.markdown(report.speeds().round(3))
         return start + new + end
 
-    block = r"(<!-- (headline|results|claims|verdicts|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
+    block = r"(<!-- (headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
     return re.sub(block, fresh, text, flags=re.DOTALL)
 
 

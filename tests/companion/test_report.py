@@ -286,6 +286,14 @@ def test_what_is_filled_from_results_is_up_to_date(name, tmp_path, monkeypatch):
     assert text in shown, f"{name} is behind results/: run `make refresh`"
 
 
+def test_the_time_of_the_notebooks_is_the_sum_of_what_they_stored():
+    text = "<!-- times:nano -->\nold\n<!-- /times -->\n"
+    assert "Not run yet: `make reproduce PROFILE=nano`." in front.filled(text)
+    for name, seconds in {"01_long_tail": 90, "02_depth": 60.0, "A_nano": 9000}.items():
+        report.save_metrics({"seconds": seconds}, name, place="nano")
+    assert "The 2 notebooks of profile `nano` took 2 minutes" in front.filled(text)
+
+
 def test_provenance_does_not_load_torch():
     code = "import sys; from klip.companion import report; report.provenance(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
