@@ -11,8 +11,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id \
   --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info"
-# Files of tests side by side, each process on one core: together they would wait for each other.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+# Tests side by side, each process on one core: together they would wait for each other.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist
 # The kernel `python3` is the one of .venv, also where the user has installed another.
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -31,8 +31,8 @@ reproduce: $(STAMP)  ## run the notebooks of PROFILE (nano) and write results/PR
 	@$(BIN)/klip reproduce --profile $(PROFILE) $(ARGS)
 
 test: lint  ## ruff, unit tests, and the committed notebooks against a new run
-	$(PARALLEL)
-	$(PARALLEL) -m slow
+	$(PARALLEL) loadfile
+	$(PARALLEL) worksteal -m slow
 	rm -rf .cache/test-results
 	KLIP_RESULTS=$(CURDIR)/.cache/test-results $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
 	  --nbval-sanitize-with notebooks/nbval.cfg --ignore-glob='*/A_*.ipynb' notebooks

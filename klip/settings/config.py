@@ -17,7 +17,7 @@ from klip.settings.checked import Checked
 Resize = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bicubic", "bilinear"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Executor = Literal["here", "local", "slurm"]
+Executor = Literal["here", "cores", "slurm"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
@@ -114,22 +114,23 @@ class Settings(Shared):
     depths: Text = "1 4 16"  # images per product that notebook 02 tries
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, at equal numbers of images."""
-    sweep_images: Count = 640
-    images: Count = 4000  # of a final run of notebook 03
-    compare_images: Count = 640
-    compare_queries: CountOrNone = 5
-    """Queries of each product compared in notebook 03, a seeded choice; 0 means all."""
+    sweep_images: Count = 320
+    images: Count = 2048  # of a final run of notebook 03
+    compare_images: Count = 320
+    compare_queries: CountOrNone = 2
+    """Queries of each product compared in notebooks 03 and 04, a seeded choice; 0 means all."""
+    compare_products: Count = 120
+    """Validation products that judge the comparisons of notebooks 02 and 03."""
     baseline_images: Count = 300
     """Most images of a run while the budget of a baseline of notebook 05 is chosen."""
     baseline_seeds: Count = 1  # runs of each trained baseline
     seeds: Count = 3
-    batch_size: Count = 64
     top_lr: Positive = 3e-4  # more than in the paper for a small young tower (A)
     ema: BelowOne = 0.95
     wise: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the fine-tuned weights in what is kept, the rest are the frozen ones
     (WiSE-FT, A); 1 means none."""
-    gallery_views: Count = 8
+    gallery_views: Count = 4
     resize: Resize = "pad"
     pixels: CountOrNone = 96
     ask_pixels: CountOrNone = 0
@@ -137,7 +138,7 @@ class Settings(Shared):
     ask_also: CountOrNone = 0
     """Side of a second view of each image there, see `encoder.load`; 0: none."""
     frozen_blocks: CountOrNone = 5
-    executor: Executor = "here"  # where sweeps run: here, local (jobs) or slurm
+    executor: Executor = "cores"  # how sweeps run: here, cores (side by side) or slurm
 
     @field_validator("depths", "breadths", "eval_sets", mode="before")
     @classmethod

@@ -34,13 +34,13 @@ class ShopPlan:
     packshot_share: float = 0.15  # of the training images after a product's first, 0..1
     val_images: int = 2  # held-out images of every fine-tuning product
     grozi_products: int = 120
-    grozi_queries: int = 8  # in-store crops per product; of each one web packshot
+    grozi_queries: int = 5  # in-store crops per product; of each one web packshot
     capg_lines: int = 25
     capg_flavours: int = 4  # products that differ in one accent, per line
-    capg_queries: int = 6
+    capg_queries: int = 4
     rp2k_products: int = 200
-    rp2k_queries: int = 5
-    rp2k_train: int = 8  # photographs per product to train on, as in RP2K
+    rp2k_queries: int = 3
+    rp2k_train: int = 4  # photographs per product to train on, as in RP2K
     size: int = 144  # longer side in pixels
     finetune_strength: float = 0.7  # how hard photographs are, 0..1
     grozi_strength: float = 0.8

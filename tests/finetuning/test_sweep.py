@@ -1,4 +1,4 @@
-"""A sweep gives the same runs here and as local jobs."""
+"""A sweep gives the same runs one after the other and side by side."""
 
 import pytest
 
@@ -9,10 +9,10 @@ from klip.settings import paths
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypatch):
-    pytest.importorskip("submitit")
+def test_runs_side_by_side_are_those_that_this_process_makes(config, shop, monkeypatch):
     configs = [config.changed(images=4, seed=seed) for seed in (0, 1)]
-    there = list(sweep.sweep(configs, shop, executor="local"))
+    monkeypatch.setattr(sweep.joblib, "cpu_count", lambda: 2)
+    there = list(sweep.sweep(configs, shop, executor="cores"))
     assert [run.config.seed for run in there] == [0, 1] and len({run.path for run in there}) == 2
     monkeypatch.setattr(
         loop.Loop, "run", lambda *given, **more: 1 / 0
@@ -21,3 +21,17 @@ def test_local_jobs_make_the_runs_that_this_process_makes(config, shop, monkeypa
     for one, other in zip(here, there, strict=True):
         assert one.path == other.path and one.path.is_relative_to(paths.CACHE)
         assert encoder.fingerprint(one.encoder) == encoder.fingerprint(other.encoder)
+
+
+@pytest.mark.slow
+def test_an_error_of_a_run_side_by_side_is_the_one_that_this_process_raises(
+    config, shop, monkeypatch
+):
+    monkeypatch.setattr(sweep.joblib, "cpu_count", lambda: 2)
+    nobody = shop.where(shop["split"] == "")
+    sentences = []
+    for executor in ("here", "cores"):
+        with pytest.raises(ValueError, match="balance plan: no image has split 'train'") as error:
+            list(sweep.sweep([config, config.changed(seed=1)], nobody, executor=executor))
+        sentences.append(str(error.value))
+    assert sentences[0] == sentences[1]

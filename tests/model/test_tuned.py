@@ -32,12 +32,13 @@ def test_it_is_nano_with_other_weights_and_the_preprocessing_of_its_run(tuned):
 
 
 def test_its_json_says_how_it_was_made():
-    """The command, the settings in the weights, and those of notebook 03 agree."""
+    """The command, the settings in the weights, and those of notebook 03 but for its budget agree."""
     with safe_open(FILE, "pt") as file:
         stored = json.loads(file.metadata()["provenance"])
         kinds = {file.get_tensor(name).dtype.itemsize for name in file.keys()}
     assert kinds <= {2, 8}  # halves, and the counters of batch normalisation
-    run = config.Settings().finetune(depth=stored["config"]["depth"], ema=0.0)
+    budget = {"images": 4000, "batch_size": 64}
+    run = config.Settings(**budget).finetune(depth=stored["config"]["depth"], ema=0.0)
     assert config.FinetuneConfig(**stored["config"]) == run  # fields added since: at their defaults
     assert stored["set"] == MADE["set"] == "shop"
     klip, finetune, source, *words = shlex.split(MADE["command"])
