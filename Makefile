@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-lab lint lab copies lab-edit refresh clean
+.PHONY: help install reproduce test test-lab fuzz lock audit lint lab copies lab-edit refresh clean
 
 PYTHON ?= python3
 PROFILE ?= nano
@@ -21,10 +21,11 @@ help:  ## this list
 
 install: $(STAMP)  ## make .venv and install klip with its pinned dependencies
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "klip needs Python 3.11 or later, this is " + sys.version.split()[0] + "; name another: make install PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 reproduce: $(STAMP)  ## run the notebooks of PROFILE (nano) and write results/PROFILE; ARGS="--set NAME=VALUE"
@@ -39,6 +40,18 @@ test: lint  ## ruff, unit tests, and the committed notebooks against a new run
 
 test-lab: $(STAMP)  ## every notebook by Run All in JupyterLab, in headless Chromium (skipped where there is none)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m lab
+
+fuzz: $(STAMP)  ## read ten thousand damaged images: each is read or refused in a sentence
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/hostile $(BIN)/python tests/hostile/mutate.py 10000
+
+lock: $(STAMP)  ## write requirements.lock, which make install uses, after a change of pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --quiet --output-file requirements.lock
+
+audit: $(STAMP)  ## warn of known faults in what is installed (pip-audit; needs the network)
+	$(BIN)/python -m pip install --quiet pip-audit
+	-$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
 
 lint: $(STAMP)  ## ruff, and no volatile metadata in the notebooks
 	$(BIN)/ruff check .

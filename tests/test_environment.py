@@ -97,3 +97,21 @@ def test_no_path_of_a_machine_in_what_is_committed():
     files = [paths.ROOT / name for name in done.stdout.splitlines() if name.endswith(kinds)]
     found = [file.name for file in files if file.is_file() and private.search(file.read_text())]
     assert found == []
+
+
+def test_the_lock_holds_every_pin_with_hashes():
+    text = (paths.ROOT / "requirements.lock").read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert len(entries) > 100 and all("--hash=sha256:" in entry for entry in entries)
+    locked = {entry.split()[0].lower().replace("_", "-") for entry in entries}
+    missing = [
+        pin for pin in PROJECT["dependencies"] if pin.lower().replace("_", "-") not in locked
+    ]
+    assert not missing, f"run `make lock`: {missing}"
+    assert "://" not in text  # no host of a registry
+
+
+def test_actions_are_pinned_by_commit():
+    for file in (paths.ROOT / ".github/workflows").iterdir():
+        for used in re.findall(r"uses: (\S+)", file.read_text()):
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", used), used
