@@ -1,5 +1,6 @@
 """What all tests share: folders of their own and small sets of pictures."""
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -36,14 +37,15 @@ def workspace(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def picture():
-    """picture(path, colour, size, mode): write one speckled image of a colour, with the folders it needs."""
+    """picture(path, colour, size, mode): write one speckled image of a colour, with the folders it
+    needs; no two are the same."""
+    made = itertools.count()
 
     def paint(path, colour=(200, 60, 40), size=(24, 32), mode="RGB"):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        speckle = np.random.default_rng(sum(path.name.encode())).integers(
-            -20, 20, (size[1], size[0], 3)
-        )
+        rng = np.random.default_rng((sum(path.name.encode()), next(made)))
+        speckle = rng.integers(-20, 20, (size[1], size[0], 3))
         pixels = (np.array(colour) + speckle).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).convert(mode).save(path)
         return path

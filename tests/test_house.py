@@ -12,7 +12,7 @@ from klip.settings import paths
 ABOVE = {"settings", "shop", "stats", "data", "model", "finetuning", "recognise", "companion"}
 MAY_IMPORT = {
     "settings": set(),
-    "shop": set(),
+    "shop": {"settings"},
     "stats": {"settings"},
     "data": {"settings"},
     "model": {"settings", "data.images"},
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "cli": ABOVE | {"pretrain", "scale"},
 }
 """Room -> the rooms, or single files of them, from which it may import; rooms are folders of klip/."""
-ON_DEMAND = {("data/folders.py", "shop")}
+ON_DEMAND = {("data/layouts.py", "shop")}
 """Inside a function: a rendered set that is not there yet is rendered."""
 PACKAGE = paths.ROOT / "klip"
 FILES = sorted(PACKAGE.rglob("*.py"))

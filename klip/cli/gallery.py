@@ -32,11 +32,11 @@ def build(
     also: options.Also = 0,
     views: options.Views = 8,
     seed: options.Seed = 0,
-    unreadable: options.Unreadable = "fail",
+    bad_images: options.BadImages = "stop",
     keypoints: Annotated[bool, Option("--keypoints", help="Keep what --rerank wants.")] = False,
 ) -> None:
     """Embed the packshots of a folder, each with its views, and write the gallery."""
-    catalogue = catalogue_of(source, seed=seed, unreadable=unreadable)
+    catalogue = catalogue_of(source, seed=seed, bad_images=bad_images)
     from klip.model import encoder
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
@@ -60,19 +60,24 @@ def add(
     model: options.Moved = "",
 ) -> None:
     """Add a product; the other rows are not touched."""
-    gallery = gallery_of(file, model)
-    gallery.add(product, images_of(images, "fail"))
-    save_gallery(gallery, file)
+    from klip.recognise import gallery_file
+
+    with gallery_file.locked(file):
+        gallery = gallery_of(file, model)
+        gallery.add(product, images_of(images, "stop"))
+        save_gallery(gallery, file)
 
 
 @gallery_app.command()
 def remove(file: options.File, product: Annotated[str, Argument(help="Its name.")]) -> None:
     """Remove a product; the other rows are not touched."""
+    from klip.recognise import gallery_file
     from klip.recognise.gallery import Gallery
 
-    gallery = Gallery.load(file)
-    gallery.remove(product)
-    save_gallery(gallery, file)
+    with gallery_file.locked(file):
+        gallery = Gallery.load(file)
+        gallery.remove(product)
+        save_gallery(gallery, file)
 
 
 @gallery_app.command()
@@ -86,13 +91,13 @@ def classify(
     weight: options.Weight = None,
     first: options.First = None,
     model: options.Moved = "",
-    unreadable: options.Unreadable = "fail",
+    bad_images: options.BadImages = "stop",
     as_json: options.Json = False,
 ) -> None:
     """Name the product on each photograph; unknown if it scores under a threshold."""
     gallery = gallery_of(file, model)
     how = rerank_of(rerank, gallery.meta.get("rerank", {}), weight=weight, first=first)
-    asked = images_of(images, unreadable)
+    asked = images_of(images, bad_images)
     frame = gallery.classify(asked, top=top, unknown_below=unknown_below, score=score, rerank=how)
     if as_json:
         typer.echo(frame.to_json(orient="records", force_ascii=False, indent=2))
@@ -112,7 +117,7 @@ def calibrate(
     score: options.Score = "similarity",
     root: options.Root = "",
     model: options.Moved = "",
-    unreadable: options.Unreadable = "fail",
+    bad_images: options.BadImages = "stop",
 ) -> None:
     """Choose the threshold under which a product is unknown; the gallery keeps it.
 
@@ -120,12 +125,13 @@ def calibrate(
     folder the first is taken as packshot.  Half of them join the gallery's own products,
     the others are unknown, in five draws.
     """
-    gallery = gallery_of(file, model)
-    catalogue = catalogue_of(source, root, unreadable=unreadable)
-    from klip.recognise import open_set
+    catalogue = catalogue_of(source, root, bad_images=bad_images)
+    from klip.recognise import gallery_file, open_set
 
-    gallery.reading["progress"] = True
-    chosen = open_set.calibrate(gallery, catalogue, score=score, accepts=accepts)
-    gallery.meta["unknown"] = chosen | {"set": source}
-    gallery.save(file)
+    with gallery_file.locked(file):
+        gallery = gallery_of(file, model)
+        gallery.reading["progress"] = True
+        chosen = open_set.calibrate(gallery, catalogue, score=score, accepts=accepts)
+        gallery.meta["unknown"] = chosen | {"set": source}
+        gallery.save(file)
     typer.echo(f"{file}: {CHOSEN.format(**chosen)}")

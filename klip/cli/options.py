@@ -4,6 +4,8 @@ gallery.
 
 from __future__ import annotations
 
+import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,8 +30,12 @@ class OneSentence(TyperGroup):
                 return super().invoke(ctx)
             except typer.BadParameter as error:
                 say(error.format_message().replace("Value error, ", ""))  # pydantic's
-            except (ValueError, OSError) as error:
-                say(str(error))
+            except (ValueError, OSError, MemoryError) as error:
+                say(str(error) or "out of memory")
+            except KeyboardInterrupt as error:
+                say(str(error) or "interrupted")
+                say(f"to go on: {shlex.join(['klip', *sys.argv[1:]])}")
+                raise typer.Exit(130) from None
             raise typer.Exit(2)
 
 
@@ -60,6 +66,7 @@ MODELS = (
     "hf-hub:ORG/NAME, local-dir:PATH."
 )
 LOAD = "How to load a set: test_only=drop, others=true, boxes=FILE."
+BAD = "Damaged images, empty products; skip: left out with a note, if they are few."
 WEIGHT = "With --rerank: what all votes are worth, in units of cosine."
 FIRST = "With --rerank: products, the best by cosine, that are re-ranked."
 PRINT = "keypoints: re-rank the first products by what is printed."
@@ -68,8 +75,8 @@ Source = Annotated[str, Argument(help=SOURCE)]
 Root = Annotated[str, Option(help="Folder of the set; empty: KLIP_DATA/<set>.")]
 Pairs = list[str] | None
 Load = Annotated[Pairs, Option("--load", metavar="NAME=VALUE", help=LOAD)]
-Broken = Literal["fail", "skip"]
-Unreadable = Annotated[Broken, Option(help="Damaged images, empty products; skip: with a note.")]
+Broken = Literal["stop", "skip"]
+BadImages = Annotated[Broken, Option(help=BAD)]
 Model = Annotated[str, Option(help=MODELS)]
 Resize = Annotated[str, Option(help="squash, pad or crop; empty: as stored with the model.")]
 Pixels = Annotated[
@@ -103,13 +110,13 @@ def pairs_of(values: Pairs, option: str = "--set") -> dict[str, str]:
 
 
 def catalogue_of(source: str, root: str = "", *, load: Pairs = None, **how: Any) -> Catalogue:
-    """Catalogue of a set by name, else of a folder or manifest; how: seed, unreadable."""
+    """Catalogue of a set by name, else of a folder or manifest; how: seed, bad_images."""
     from klip.data.catalogue import SHOPS
     from klip.data.loading import load_catalogue
     from klip.data.sources import SOURCES
 
     known = source.partition(":")[0] in {*SHOPS, *SOURCES}
-    if not root and source.endswith((".csv", ".parquet")):
+    if not root and source.lower().endswith((".csv", ".tsv", ".parquet")):
         source, root = "manifest", source
     elif not root and not known and (Path(source).is_dir() or "/" in source):
         listed = Path(source, "manifest.csv").is_file()
@@ -134,8 +141,14 @@ def gallery_of(file: Path, model: str) -> Gallery:
     from klip.recognise.gallery import Gallery
 
     meta = Gallery.load(file).meta
+    if not model and not meta.get("model"):
+        raise ValueError(
+            f"gallery: {file} does not say its model, only that it was made by {meta['encoder']!r}; "
+            "name it with --model"
+        )
     sizes = {name: meta.get(name, 0) for name in ("pixels", "also")}
-    return Gallery.load(file, encoder.load(model or meta["model"], meta["resize"], **sizes))
+    tower = encoder.load(model or meta["model"], meta.get("resize"), **sizes)
+    return Gallery.load(file, tower)
 
 
 def save_gallery(gallery: Gallery, file: Path) -> None:
@@ -158,25 +171,27 @@ def rerank_of(method: str | None, stored: dict[str, Any], **given: float | None)
     return Rerank(**stored | given) if method else None
 
 
-def images_of(paths: list[Path], unreadable: Broken) -> list[str]:
-    """The files given, and the folders' images, sorted; skip: those that can be read."""
+def images_of(paths: list[Path], bad_images: Broken) -> list[str]:
+    """The files given, and the folders' images, in natural order; skip: those that can be read."""
     import pandas as pd
 
-    from klip.data import damage
+    from klip.data import damage, scan
     from klip.data.catalogue import Catalogue
-    from klip.data.images import IMAGES
 
     found: list[str] = []
     for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"image {path} is missing")
-        images = [path]
         if path.is_dir():
-            images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
-        if not images:
-            raise ValueError(f"folder {path} holds no image ({', '.join(sorted(IMAGES))})")
-        found += map(str, images)
-    if unreadable == "fail":  # a damaged one is named when it is read
+            seen = scan.scan(path)
+            for sentence in scan.told(seen.left_out):
+                say(f"note: {path}: {sentence}")
+            if not seen.images:
+                raise ValueError(f"folder {path} holds no image that klip can read")
+            found += [str(path / image) for image in seen.images]
+        elif path.exists():
+            found.append(str(path))
+        else:
+            raise FileNotFoundError(f"image {path} is missing")
+    if bad_images == "stop":  # a damaged one is named when it is read
         return found
     listed = Catalogue(pd.DataFrame({"image": found, "product": ""}), name="images")
     return damage.left_out(listed)["image"].tolist()

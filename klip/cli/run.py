@@ -55,7 +55,7 @@ def finetune(
     pixels: options.Pixels = 0,
     root: options.Root = "",
     seed: options.Seed = 0,
-    unreadable: options.Unreadable = "fail",
+    bad_images: options.BadImages = "stop",
     load: options.Load = None,
     half: Annotated[bool, Option("--half", help=HALF)] = False,
     values: options.Values = None,
@@ -69,7 +69,7 @@ def finetune(
     name = f"{model}:{pretrained}" if pretrained else model
     given = {"model": name, "images": images, "depth": depth, "pixels": pixels, "seed": seed}
     config = FinetuneConfig(**given | pairs_of(values))
-    catalogue = catalogue_of(source, root, seed=seed, unreadable=unreadable, load=load)
+    catalogue = catalogue_of(source, root, seed=seed, bad_images=bad_images, load=load)
     from klip.finetuning import loop
     from klip.model import weights
     from klip.scale import distributed
@@ -99,7 +99,7 @@ def evaluate(
     views: options.Views = 8,
     seed: options.Seed = 0,
     workers: options.Workers = 0,
-    unreadable: options.Unreadable = "fail",
+    bad_images: options.BadImages = "stop",
     load: options.Load = None,
     rerank: options.Method = None,
     weight: options.Weight = None,
@@ -108,7 +108,7 @@ def evaluate(
 ) -> None:
     """Zero-shot accuracy on a set: one packshot a product, nearest neighbour (paper 4.2)."""
     how = rerank_of(rerank, {}, weight=weight, first=first)
-    catalogue = catalogue_of(set_name, root, seed=seed, unreadable=unreadable, load=load)
+    catalogue = catalogue_of(set_name, root, seed=seed, bad_images=bad_images, load=load)
     from klip.model import encoder
     from klip.recognise import evaluation
     from klip.settings.files import atomic
@@ -126,7 +126,10 @@ def evaluate(
         more = {"root": catalogue.root, "workers": workers, "seed": seed}
         figures["rerank"] = scores.reranked(tower, frame, how=how, **more)
     if json_file:
-        atomic(json_file, lambda part: part.write_text(json.dumps(figures, indent=2) + "\n"))
+        atomic(
+            json_file,
+            lambda part: part.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8"),
+        )
     scores.tell(figures)
 
 

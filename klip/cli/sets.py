@@ -38,7 +38,7 @@ def check(source: options.Source, root: options.Root = "", load: options.Load = 
     Says images and products per split, what the loader left out, and products that are
     only in training or test.
     """
-    catalogue = catalogue_of(source, root, unreadable="keep", load=load)
+    catalogue = catalogue_of(source, root, bad_images="keep", load=load)
     from klip.data import damage
     from klip.data.loading import summary
 
@@ -46,6 +46,13 @@ def check(source: options.Source, root: options.Root = "", load: options.Load = 
         typer.echo(f"{split:<8}{images:>9} images of {products:>6} products")
     for note in catalogue.notes:
         typer.echo(f"note: {note}")
+    if catalogue.left_out:
+        from klip.data.scan import told
+
+        files, gone = len(catalogue), len(catalogue.left_out)
+        typer.echo(f"{files + gone} files: {files} images, {gone} left out")
+        for sentence in told(catalogue.left_out):
+            typer.echo(f"note: {sentence}")
     what = ("never asked for (no query)", "only in test (no packshot)")
     for reason, products in zip(what, damage.one_sided(catalogue), strict=True):
         if products:

@@ -82,4 +82,4 @@ def fill() -> None:
     """Put the stored results into all files of FILLED."""
     for name in FILLED:
         path = paths.ROOT / name
-        report.write(path, filled(path.read_text()))
+        report.write(path, filled(path.read_text(encoding="utf-8")))

@@ -90,7 +90,7 @@ def made_before(name: str, settings: Lesson) -> dict[str, Any]:
     others = paths.ROOT / "results" / settings.place / "metrics" / own.name
     files = {file.resolve() for file in (own, others) if file.is_file()}
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         if stored.made_with(found, settings.model_dump()) and not stored.lost(found):
             if file != own.resolve():
                 atomic(own, lambda part, file=file: shutil.copy2(file, part))

@@ -22,7 +22,11 @@ VOLATILE = ("provenance", "seconds")
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
     """The code cells of an .ipynb file, their sources as one text each."""
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        cell
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     return [cell | {"source": "".join(cell["source"])} for cell in cells]
 
 

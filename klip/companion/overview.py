@@ -69,7 +69,7 @@ def ledger(place: str) -> str:
     """claims.md; says so when there is none yet."""
     path = stored.folder(place) / "claims.md"
     if path.is_file():
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     return f"The claims are not judged for profile `{place}` yet: `{stored.command(place)}`.\n"
 
 
@@ -102,9 +102,9 @@ def write_report(place: str) -> Path:
 def _shown(file: Path) -> str:
     """A table, a figure, or the single numbers and words of a metrics file."""
     if file.suffix == ".md":
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     if file.suffix == ".json":
-        return _listing(json.loads(file.read_text()))
+        return _listing(json.loads(file.read_text(encoding="utf-8")))
     return f"![{file.stem}](figures/{file.name})\n"
 
 

@@ -185,7 +185,7 @@ def speeds() -> pd.DataFrame:
     if not folder.is_dir():  # a notebook run by hand writes elsewhere
         folder = paths.ROOT / "results" / "gpu"
     for file in sorted(folder.glob("*.json")):
-        facts = json.loads(file.read_text())
+        facts = json.loads(file.read_text(encoding="utf-8"))
         how, step = facts["settings"], facts["synthetic"]
         peak = step.get("peak_reserved_bytes")
         rows.append(

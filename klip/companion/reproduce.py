@@ -150,11 +150,14 @@ def _bring_up_to_date(
     memory = folder / "notebooks" / f"{book.path.stem}.json"
     key, known = book.key(values, place=where, around=around), {"key": "", "files": []}
     if memory.is_file():
-        known = json.loads(memory.read_text())
+        known = json.loads(memory.read_text(encoding="utf-8"))
     whole = all((folder / file).is_file() for file in known["files"])
     encoders = [file for file in known["files"] if file.startswith("metrics/")]
     if known["key"] == key and whole:
-        if not any(stored.lost(json.loads((folder / file).read_text())) for file in encoders):
+        if not any(
+            stored.lost(json.loads((folder / file).read_text(encoding="utf-8")))
+            for file in encoders
+        ):
             return False
     memory.unlink(missing_ok=True)  # forgotten first: it may fail half-way
     start = time.time() - 2  # seconds; file systems round
@@ -208,7 +211,7 @@ def refresh(profile: str = "nano") -> list[str]:
     done = {}
     for executed in sorted((paths.RESULTS / profile / "notebooks").glob("[0-9A-Z]*.ipynb")):
         path = paths.NOTEBOOKS / executed.name
-        committed, results = json.loads(path.read_text()), code_cells(executed)
+        committed, results = json.loads(path.read_text(encoding="utf-8")), code_cells(executed)
         if [cell["source"] for cell in code_cells(path)] != [one["source"] for one in results]:
             raise ValueError(
                 f"refresh: {path.name} differs from what {executed} ran; "

@@ -43,13 +43,13 @@ def read_metrics(name: str, place: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{file} is missing; notebook {name.split('_')[0]} writes it: run `{command(place)}`"
         )
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def all_metrics(place: str) -> dict[str, dict[str, Any]]:
     """What the notebooks of a profile have written so far, by name."""
     files = sorted((folder(place) / "metrics").glob("*.json"))
-    return {file.stem: json.loads(file.read_text()) for file in files}
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def sets(place: str) -> dict[str, dict[str, Any]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from klip.data import identity
 from klip.data.images import area
-from klip.data.words import named, natural
+from klip.data.words import named, natural, truth
 
 SHOPS = ("shop", "grozi-like", "capg-like", "rp2k-like")
 """The rendered sets."""
@@ -30,8 +31,9 @@ class Catalogue:
     `product` and `split` (train, val, gallery, query; in GroZi-120 also index); where
     the set has a hierarchy also `group`, the general first: "tea/ice_tea/zola-1".
     empty: products without images.  notes: sentences on what was left out or put
-    together.  counted: are queries of products without a packshot wrong answers, or
-    left out?
+    together.  left_out: files of the folder that are none of its images, and why.
+    counted: are queries of products without a packshot wrong answers, or left out?
+    copies: are queries asked that are the very file of a packshot?
     """
 
     frame: pd.DataFrame
@@ -39,7 +41,9 @@ class Catalogue:
     name: str = ""
     empty: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
     counted: bool = False
+    copies: bool = True
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -52,6 +56,11 @@ class Catalogue:
     def files(self) -> list[Path]:
         """Where each image lies."""
         return [Path(self.root, image) for image in self.frame["image"]]
+
+    def reasons(self, most: int = 1000) -> dict[str, str]:
+        """The first of the files that were left out, but for hidden ones, and why."""
+        seen = [(path, why) for path, why in self.left_out.items() if why != "hidden"]
+        return dict(seen[:most])
 
     @property
     def photographs(self) -> bool:
@@ -83,7 +92,7 @@ class Catalogue:
                     f"{self.name}: this set does not say which products are packaged; "
                     "grocery-store does"
                 )
-            return self.where(self.frame["packaged"].to_numpy(bool))
+            return self.where(self.frame["packaged"].map(truth).to_numpy(bool))
         products = sorted(set(self.frame["product"]), key=natural)
         half = products[::2] if name == "tuned" else products[1::2]
         return self.where(self.frame["product"].isin(half))
@@ -117,8 +126,8 @@ class Catalogue:
 
         first = web1 (the paper does not say: A), largest (in pixels), random (seeded),
         out of `packshots`; index: the first picture of split "index", which other rules
-        leave alone (GroZi-120's Index/).  Where there are no queries, all other images
-        become queries.  Those of products without a packshot are left out with a
+        leave alone (GroZi-120's Index/).  Where there are no queries those of split val are
+        asked, and without them all other images.  Those of products without a packshot are left out with a
         warning, or count as wrong (see `counted`).
         """
         if rule not in RULES:
@@ -132,9 +141,11 @@ class Catalogue:
         chosen = candidates._one_each(rule, np.random.default_rng(seed))
         gallery = candidates.of(candidates.frame.loc[chosen]).assign(split="gallery")
         queries = self.split("query")
+        if not len(queries):  # a range to train on, with photographs held out of it
+            queries = self.split("val").assign(split="query")
         if not len(queries):
             queries = candidates.of(candidates.frame.drop(chosen)).assign(split="query")
-        return gallery, queries._shown_by(gallery)
+        return gallery, queries._shown_by(gallery)._no_copies_of(gallery)
 
     def _shown_by(self, gallery: Catalogue) -> Catalogue:
         """The queries that a gallery can answer, and the others if they count as wrong."""
@@ -153,6 +164,23 @@ class Catalogue:
                 stacklevel=3,
             )
         return self if self.counted else self.where(known)
+
+    def _no_copies_of(self, gallery: Catalogue) -> Catalogue:
+        """The queries without those that are the very file of a packshot."""
+        same = identity.shown(gallery, self)
+        if not same.any() or self.copies:
+            return self
+        if same.all():
+            raise ValueError(
+                f"{self.name}: each of the {len(self)} queries is the very file of a packshot; to "
+                "recognise them proves nothing (copies=keep asks them all the same)"
+            )
+        warnings.warn(
+            f"{self.name}: {same.sum()} queries left out, they are the very files of packshots: "
+            f"{named(self['image'][same])} (copies=keep asks them all the same)",
+            stacklevel=3,
+        )
+        return self.where(~same)
 
     def counts(self, split: str = "train") -> pd.Series:
         """Images per product of one split, most first, ties by name."""

@@ -1,8 +1,6 @@
 """Boxes of shelf photographs, cut out once and kept: a catalogue is a list of files."""
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 from klip.data.images import read
 from klip.data.lists import ListFile
 from klip.settings import paths
+from klip.settings.files import whole_folder
 
 SIDES = ["x1", "y1", "x2", "y2"]
 BOX = "has box {x1}, {y1}, {x2}, {y2}, "
@@ -52,10 +51,7 @@ def cut(boxes: ListFile) -> list[str]:
 
 def _write(folder: Path, boxes: ListFile, *, corners: np.ndarray) -> None:
     """Fill a folder beside the place, and put it there when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-        whole = Path(work, "whole")
-        whole.mkdir()
+    with whole_folder(folder) as whole:
         for image, rows in boxes.table.groupby("image").indices.items():
             photograph = read(boxes.root / image)
             height, width = photograph.shape[:2]
@@ -66,8 +62,3 @@ def _write(folder: Path, boxes: ListFile, *, corners: np.ndarray) -> None:
                     problem = f"which has no pixel of {{image}} ({width} x {height})"
                     raise boxes.complaint(row, BOX + problem)
                 Image.fromarray(crop).save(whole / f"{row + 1:07}.png", compress_level=1)
-        try:
-            os.replace(whole, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was quicker
-                raise

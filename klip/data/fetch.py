@@ -6,13 +6,12 @@ files that klip reads.  A set appears in its place whole and checked, or not at 
 
 import hashlib
 import os
-import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from http.client import HTTPException
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -26,6 +25,8 @@ COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 URL = f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{COMMIT}.zip"
 CONTENT = "be4d0e27fdbf8a6e04f0d7ca230abc6f9b9caee1a2f16ef44a75aab2c5627a43"
 """Fingerprint of the lists and the 5,502 images they name."""
+MOST_BYTES, MOST_FILES = 2**30, 20_000
+"""What the archive, packed or not, may have: several times what it has."""
 
 
 def fingerprint(folder: str | Path, files: Iterable[str]) -> str:
@@ -109,14 +110,32 @@ def _unpacked(work: Path, timeout: float) -> Path:
     with urlopen(URL, timeout=timeout) as response, archive.open("wb") as file:
         # GitHub tells no length, so the bar only counts.
         with tqdm.wrapattr(file, "write", desc="download") as bar:
-            shutil.copyfileobj(response, bar)
+            while part := response.read(2**20):
+                bar.write(part)
+                if file.tell() > MOST_BYTES:
+                    raise zipfile.BadZipFile(f"it is longer than {MOST_BYTES // 2**30} GB")
     with zipfile.ZipFile(archive) as packed:
-        names = packed.namelist()
+        members = packed.infolist()
+        _refuse(members)
+        names = [member.filename for member in members]
         wanted = [name for name in names if name.partition("/")[2].startswith("dataset/")]
-        packed.extractall(work, wanted)  # it drops `..` and leading slashes
+        packed.extractall(work, wanted)
     if not wanted:
         raise zipfile.BadZipFile("it has no folder */dataset/")
     return work / wanted[0].partition("/")[0] / "dataset"
+
+
+def _refuse(members: Sequence[zipfile.ZipInfo]) -> None:
+    """BadZipFile: an archive that leads out of its folder, or unpacks to too much."""
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise zipfile.BadZipFile(f"its member {member.filename} leads out of the folder")
+    size = sum(member.file_size for member in members)
+    if size > MOST_BYTES or len(members) > MOST_FILES:
+        raise zipfile.BadZipFile(
+            f"it unpacks to {size / 2**30:.1f} GB in {len(members)} files, more than the set has"
+        )
 
 
 def _verify(folder: Path, *, what: str, remedy: str) -> None:

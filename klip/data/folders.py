@@ -1,125 +1,140 @@
-"""Sets whose folders say what an image shows: a folder per product, RP2K, GroZi-120,
-GroceryStore, rendered shops.
+"""Sets with a folder per product: a range of one's own, and RP2K.
 
 Every parser takes the set's name and its folder and returns a `Catalogue`.
 """
 
-import re
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from klip.data import lists
+from klip.data import words
 from klip.data.catalogue import Catalogue
-from klip.data.images import IMAGES, files_in
-from klip.data.sources import SOURCES
+from klip.data.scan import Scan, hidden, scan, told
 from klip.data.words import named, natural
-from klip.settings import paths
 
-SPLITS = ("train", "val", "test", "gallery", "query")
 COLUMNS = ["image", "product", "split"]
 
 
-def shop(name: str, root: Path) -> Catalogue:
-    """The default shop, rendered if need be; or the shop that is in a folder of one's own."""
-    from klip.shop import sets
-    from klip.shop.plan import ShopPlan
+def folders(
+    name: str, root: Path, *, tops: Sequence[str] | None = None, products: str = ""
+) -> Catalogue:
+    """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a word of
+    `words.SPLITS`; images that lie in folders of a product's folder are the product's; of a
+    folder of images alone each file's name is a product.
 
-    if root != paths.CACHE / "shop" and (root / "plan.json").is_file():
-        found = sets.catalogues(root)
-    else:
-        found = sets.render(ShopPlan(), root)
-    frame = found["finetune" if name == "shop" else name.replace("-", "_")]
-    return Catalogue(frame, root, name).assign(group=frame["product"].map(_shelf))
-
-
-def _shelf(product: str) -> str:
-    """category/kind/brand-number of a product, named brand-number-line-kind-flavour-number."""
-    from klip.shop.goods import CATEGORIES
-
-    brand, number, _, kind, *_ = product.split("-")
-    for category, (_, kinds) in CATEGORIES.items():
-        if kind.replace("_", " ") in kinds.split("|"):
-            return f"{category}/{kind}/{brand}-{number}"
-    return f"produce/{kind}/{brand}-{number}"
-
-
-def grocery_store(name: str, root: Path) -> Catalogue:
-    """GroceryStore: iconic packshots are the gallery, test photos the queries."""
-    root = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
-    listed = lists.read(name, root / "classes.csv", needs=(), root=root)
-    classes, columns = listed.table.iloc[:, :5], ["product", "id", "group", "coarse id", "image"]
-    if classes.shape[1] < len(columns):
-        raise ValueError(
-            f"{name}: {listed.path} wants columns for {', '.join(columns)}, got "
-            f"{', '.join(classes.columns)}"
-        )
-    classes.columns = columns
-    again = classes["id"].duplicated()
-    replace(listed, table=classes).refuse({"has id {id} a second time": again})
-    tables = [classes.assign(split="gallery")]
-    for split in ("train", "val", "test"):
-        needs = ("image", "id", "coarse id")
-        found = lists.read(name, root / f"{split}.txt", needs=needs, root=root, names=needs)
-        wanted = "wants `path, id, coarse id` with an id of classes.csv"
-        unknown = ~found.table["id"].isin(classes["id"])
-        found.refuse({wanted + ", got '{image}, {id}, {coarse id}'": unknown})
-        tables.append(found.table.assign(split=split.replace("test", "query")))
-    table = pd.concat(tables, ignore_index=True)
-    of_id = classes.set_index("id")
-    table["product"] = table["id"].map(of_id["product"])
-    table["group"] = table["id"].map(of_id["group"])
-    table["image"] = table["image"].str.lstrip("/")
-    table["packaged"] = table["image"].str.contains("/Packages/")
-    return Catalogue(table[[*COLUMNS, "packaged", "group"]], root, name)
-
-
-def grozi(name: str, root: Path) -> Catalogue:
-    """GroZi-120, any number of its products: web packshots as gallery candidates, video
-    crops as queries.
-
-    Split "index", for the gallery rule of that name: inVitro/<product>/Index/* and
-    Index/<product>.* (where that folder lies in the official archive could not be
-    confirmed).
+    tops: the folders of splits, where others lie beside them.  products: which of two
+    folders names the product where no image lies directly in the first: "outer"
+    (product/part/image) or "inner" (category/product/image, which gives `group`).
     """
-    webs = _numbered(name, root, pattern="inVitro/*/web/JPEG/web*")
-    videos = _numbered(name, root, pattern="inSitu/*/video/video*")
-    rows = [(path, product, "gallery", number) for product, number, path in webs]
-    rows += [(path, product, "query", 0) for product, _, path in videos]
-    index = [(path, path.parent.parent.name) for path in root.glob("inVitro/*/Index/*")]
-    index += [(path, path.stem) for path in root.glob("Index/*")]
-    for path, product in sorted(index, key=lambda pair: natural(str(pair[0]))):
-        if product.isdecimal() and path.suffix.lower() in IMAGES:
-            rows.append((path, int(product), "index", 0))
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "packshot"]).astype({"product": str})
-    table["image"] = [path.relative_to(root).as_posix() for path in table["image"]]
-    return Catalogue(table, root, name)
+    found = scan(root)
+    if tops is not None:
+        others = [image for image in found.images if image.partition("/")[0] not in tops]
+        found.leave_out(others, "beside the folders of splits")
+    placed = _placed(name, root, found, products=products)
+    table = pd.DataFrame(placed.rows, columns=[*COLUMNS, "group"], dtype=str)
+    if table.empty:
+        raise ValueError(
+            f"{name}: {root} must hold one folder of images per product, found "
+            f"{len(placed.empty)} product folders and no image in them"
+            + "".join(f"; {sentence}" for sentence in told(found.left_out))
+        )
+    if table["group"].eq("").all():
+        table = table.drop(columns="group")
+    else:
+        groups = table.groupby("product", sort=False)["group"].nunique()
+        if groups.gt(1).any():
+            raise ValueError(
+                f"{name}: {named(groups.index[groups > 1])} lies in several categories of {root}; "
+                "a product has one"
+            )
+    lacking = {words.name(Path(folder).name) for folder in placed.empty} - set(table["product"])
+    notes = (*placed.notes, *_outside(found))
+    more = {"empty": tuple(sorted(lacking, key=natural)), "notes": notes}
+    return Catalogue(table, root, name, left_out=found.left_out, **more)
 
 
-def _numbered(name: str, root: Path, *, pattern: str) -> list[tuple[int, int, Path]]:
-    """Product, number and path of web<number> or video<number>, sorted by the numbers."""
-    found = {}
-    # .png comes after .jpg: of two copies the lossless one counts.
-    for path in sorted(root.glob(pattern)):
-        product = path.relative_to(root).parts[1]
-        number = re.fullmatch(r"(?:web|video)(\d+)", path.stem)
-        if number and product.isdecimal() and path.suffix.lower() in IMAGES:
-            found[int(product), int(number[1])] = path
-    if not found:
-        raise FileNotFoundError(f"{name}: no image {pattern} in {root}; {SOURCES[name].place}")
-    return sorted((product, number, path) for (product, number), path in found.items())
+def _outside(found: Scan) -> list[str]:
+    many = len(found.outside)
+    return [f"{many} images are links out of the folder: {named(found.outside)}"] if many else []
 
 
-def folders(name: str, root: Path, *, tops: list[Path] | None = None) -> Catalogue:
-    """<root>/<product>/<image>, or <root>/<split>/<product>/<image> with a split of SPLITS
-    (test = query).  tops: the folders of splits, where others lie beside them."""
-    found = _listed(root, inner(root) if tops is None else tops)
-    catalogue = _of_folders(name, root, found=found)
-    products = found["product"].drop_duplicates()
-    return replace(catalogue, empty=tuple(products[~products.isin(catalogue["product"])]))
+@dataclass
+class Placed:
+    """Images in the folders of products: rows (image, product, split, group), in natural
+    order of product and image; products without an image; notes."""
+
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _placed(name: str, root: Path, found: Scan, *, products: str = "") -> Placed:
+    """What the folders say of the images of a scan; takes out of it what they say nothing of."""
+    if products not in ("", "outer", "inner"):
+        raise ValueError(f"data: products must be outer or inner, got {products!r}")
+    parts = [image.split("/") for image in found.images]
+    direct = {part[0] for part in parts if len(part) == 2}
+    tops = {part[0] for part in parts if len(part) > 1}
+    splits = {top for top in tops if words.split(top)}
+    if splits and splits <= direct and splits == tops and len(splits) > 1:
+        raise ValueError(
+            f"{name}: {root} holds images directly in {named(sorted(splits))}; accepted are "
+            "<split>/<product>/<image>, or a manifest.csv that names the products"
+        )
+    splits -= direct  # a product may be called like a split; its images lie in its folder
+    if splits and splits != tops:
+        raise ValueError(
+            f"{name}: {root} holds folders of splits ({named(sorted(splits))}) and other folders "
+            f"of images ({named(sorted(tops - splits))}); move the others away, or write a "
+            "manifest.csv"
+        )
+    placed = Placed()
+    for top in sorted(splits, key=natural) or [""]:
+        _place(name, top, found, into=placed, products=products)
+    placed.rows.sort(key=lambda row: (row[0].partition("/")[0] if splits else "", natural(row[1])))
+    return placed
+
+
+def _place(name: str, top: str, found: Scan, *, into: Placed, products: str) -> None:
+    """Add the images below one folder of a split, or below the folder of a set itself ("")."""
+    split, head = words.split(top) or "train", top + "/" if top else ""
+    images = [image for image in found.images if image.startswith(head)]
+    below = [image.removeprefix(head).split("/") for image in images]
+    loose = [image for image, part in zip(images, below, strict=True) if len(part) == 1]
+    if loose and len(loose) < len(images):
+        found.leave_out(loose, "beside the folders of products")
+    elif loose:  # nothing but images
+        into.notes.append(f"no folders of products: each of {len(loose)} files names its own")
+        into.rows += [(image, words.name(Path(image).stem), split, "") for image in loose]
+        return
+    direct = {part[0] for part in below if len(part) == 2}
+    deeper = {part[0] for part in below if len(part) > 2}
+    if deeper - direct and not products:
+        far = next(
+            image for image, part in zip(images, below, strict=True) if part[0] not in direct
+        )
+        raise ValueError(
+            f"{name}: no image lies directly in {len(deeper - direct)} of the folders, as in "
+            f"{far}; say which folder names a product: --load products=inner (category/product/"
+            "image) or products=outer (product/part/image)"
+        )
+    if deeper & direct:
+        many = sum(len(part) > 2 and part[0] in direct for part in below)
+        into.notes.append(f"{many} images lie in folders of a product's folder, and count as its")
+    for image, part in zip(images, below, strict=True):
+        inner = products == "inner" and part[0] not in direct
+        if len(part) > 1:
+            product = words.name(part[-2] if inner else part[0])
+            group = "/".join(part[:-2]) if inner else ""
+            into.rows.append((image, product, split, group))
+    seen = [folder.removeprefix(head) for folder in found.folders if folder.startswith(head)]
+    inside = {part[0] for part in below if len(part) > 1}
+    first = {folder.partition("/")[0] for folder in seen} - inside - {""}
+    into.empty += [head + folder for folder in sorted(first, key=natural) if not hidden(folder)]
 
 
 def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
@@ -130,54 +145,30 @@ def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
     """
     inside = (root / "rp2k_dataset" / "all", root / "all", root)
     top = next(path for path in inside if path.is_dir())
-    found = _listed(top, inner(top))
-    found["product"] = found["product"].map(decoded)
-    notes = []
-    rest = found["product"] == "others"
-    if rest.any() and not others:
-        notes.append(f"others/ left out, {found['file'][rest].ne('').sum()} images")
-        found = found[~rest]
-    empty = found["folder"][found["file"] == ""] + "/"
-    if len(empty):
+    found = scan(top)
+    placed = _placed(name, top, found)
+    table = pd.DataFrame(placed.rows, columns=[*COLUMNS, "group"], dtype=str)[COLUMNS]
+    folder = table["image"].str.rpartition("/")[0]
+    table["product"] = table["product"].map(decoded)
+    notes = [*placed.notes]
+    rest = table["product"] == "others"
+    unnamed = [folder for folder in placed.empty if folder.endswith("/others")]
+    if (rest.any() or unnamed) and not others:
+        notes.append(f"others/ left out, {rest.sum()} images")
+        found.leave_out(table["image"][rest].tolist(), "others/: what no product name fits")
+        table, folder = table[~rest], folder[~rest]
+    empty = [f"{folder}/" for folder in placed.empty if folder not in unnamed]
+    if empty:
         notes.append(f"{len(empty)} folders are empty: {named(empty)}")
-    last = found["folder"].str.rpartition("/")[2]  # without the split
-    names = last.groupby(found["product"], sort=False).nunique()
+    last = folder.str.rpartition("/")[2]  # without the split
+    names = last.groupby(table["product"], sort=False).nunique()
     twice = names.index[names > 1]
     if len(twice):
         notes.append(f"{len(twice)} products have folders of several names: {named(twice)}")
-    return replace(_of_folders(name, top, found=found), notes=tuple(notes))
-
-
-def _of_folders(name: str, root: Path, *, found: pd.DataFrame) -> Catalogue:
-    images = found[found["file"] != ""]
-    if images.empty:
-        raise ValueError(
-            f"{name}: {root} must hold one folder of images per product, found "
-            f"{found['product'].nunique()} product folders and no image in them"
-        )
-    table = images.assign(image=images["folder"] + "/" + images["file"])
-    return Catalogue(table[COLUMNS].reset_index(drop=True), root, name)
-
-
-def _listed(root: Path, tops: list[Path]) -> pd.DataFrame:
-    """The images in the folders of products, which lie in folders of splits or in `root`
-    itself: folder (posix, below `root`), file, product, split; of an empty folder one row
-    with file ""."""
-    places = [(root, "train")]
-    if tops and all(top.name.lower() in SPLITS for top in tops):
-        places = [(top, top.name.lower().replace("test", "query")) for top in tops]
-    rows = []
-    for place, split in places:
-        for folder in inner(place):
-            product = unicodedata.normalize("NFC", folder.name)  # macOS writes accents otherwise
-            within = folder.relative_to(root).as_posix()
-            files = sorted(filter(_is_image, files_in(folder)), key=natural)
-            rows += [(within, file, product, split) for file in files or [""]]
-    return pd.DataFrame(rows, columns=["folder", "file", "product", "split"], dtype=str)
-
-
-def _is_image(file: str) -> bool:
-    return Path(file).suffix.lower() in IMAGES and not file.startswith(".")
+    if table.empty:
+        raise ValueError(f"{name}: {top} holds no image in folders of products")
+    table = table.reset_index(drop=True)
+    return Catalogue(table, top, name, notes=tuple(notes), left_out=found.left_out)
 
 
 def decoded(name: str) -> str:
@@ -193,10 +184,3 @@ def decoded(name: str) -> str:
         with suppress(UnicodeError):  # Chinese already, or in another encoding
             return unicodedata.normalize("NFC", name.encode("cp437").decode(encoding))
     return name
-
-
-def inner(folder: Path) -> list[Path]:
-    """The folders in a folder, 2 before 10, without hidden ones."""
-    found = [path for path in folder.iterdir() if path.is_dir()]
-    shown = [path for path in found if not path.name.startswith((".", "__"))]
-    return sorted(shown, key=lambda path: natural(path.name))

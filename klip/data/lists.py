@@ -39,10 +39,19 @@ class ListFile:
 
 
 def read(
-    name: str, path: Path, *, needs: Sequence[str], may: str = "", root: Path, **how: Any
+    name: str,
+    path: Path,
+    *,
+    needs: Sequence[str],
+    may: str = "",
+    root: Path,
+    aliases: Mapping[str, str] | None = None,
+    **how: Any,
 ) -> ListFile:
-    """A CSV (UTF-8) or Parquet file with the columns `needs`; `may` is "" where it is not.
+    """A CSV (UTF-8; of comma, semicolon or tab what its first line has) or Parquet file with
+    the columns `needs`; `may` is "" where it is not.
 
+    aliases: column -> other words for it, any of which is taken where it is alone.
     how: more options of `pandas.read_csv`.
     FileNotFoundError: there is none.  ValueError: another kind of file, too long a row, a
     column that is missing, no row.
@@ -52,6 +61,10 @@ def read(
         hint = SOURCES[name].place if name in SOURCES else f"it has {wanted}"
         raise FileNotFoundError(f"{name}: {path} is missing; {hint}")
     table = _text(name, path, **how)
+    for column, others in (aliases or {}).items():
+        called = [own for own in table.columns if own.lower() in {column, *others.split()}]
+        if column not in table and len(called) == 1:
+            table = table.rename(columns={called[0]: column})
     if not set(needs) <= set(table.columns) or table.empty:
         raise ValueError(
             f"{name}: {path} wants {wanted} and at least one row, got columns "
@@ -60,6 +73,14 @@ def read(
     if may and may not in table:
         table[may] = ""
     return ListFile(name, path, root, table)
+
+
+def _separator(path: Path) -> dict[str, str]:
+    """That of the first line, if it is no comma."""
+    with path.open(encoding="utf-8-sig") as file:
+        line = file.readline()
+    found = [sign for sign in ";\t" if sign in line and "," not in line]
+    return {"sep": found[0]} if len(found) == 1 else {}
 
 
 def _text(name: str, path: Path, **how: Any) -> pd.DataFrame:
@@ -72,7 +93,7 @@ def _text(name: str, path: Path, **how: Any) -> pd.DataFrame:
             if packed:
                 table = pd.read_parquet(path)
             else:
-                table = pd.read_csv(path, index_col=False, **how)
+                table = pd.read_csv(path, index_col=False, **_separator(path) | how)
     except ImportError:
         raise ValueError(
             f"{name}: {path} needs a reader of Parquet files; run `pip install pyarrow`, or give "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from klip.data import images
 from klip.data.catalogue import PARTS, Catalogue
@@ -102,11 +103,7 @@ def _phash(path: Path) -> np.uint64:
     from imagehash import phash
 
     try:
-        with images.opened(path) as image:
-            bits = phash(image.convert("RGB")).hash
-    except OSError as error:
-        raise ValueError(
-            f"leak audit: {path} cannot be read ({type(error).__name__}); "
-            "`klip data check` lists such files"
-        ) from None
+        bits = phash(Image.fromarray(images.read(path))).hash
+    except (OSError, ValueError) as error:
+        raise ValueError(f"leak audit: {error}; `klip data check` lists such files") from None
     return np.packbits(bits.ravel()).view(np.uint64)[0]

@@ -3,16 +3,23 @@ Products-10K, and the index files that Stanford Online Products and Retail-786k 
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from klip.data import crops, lists
+from klip.data import crops, lists, words
 from klip.data.catalogue import Catalogue
-from klip.data.folders import COLUMNS, SPLITS, folders, inner
+from klip.data.folders import COLUMNS, folders
 from klip.data.sources import SOURCES
 from klip.data.words import named
 
+ALIASES = {
+    "image": "path file filename file_name filepath image_path img",
+    "product": "label class class_name product_id product_name sku",
+    "split": "set subset",
+}
+"""Column -> what others call it."""
 INDEX = ["image_id", "class_id", "super_class_id", "path"]
 
 
@@ -22,8 +29,10 @@ def manifest(name: str, root: Path) -> Catalogue:
     which klip does not install."""
     files = [root / "manifest.csv", root / "manifest.parquet"] if root.is_dir() else [root]
     path = next(filter(Path.is_file, files), files[0])
-    needs = ("image", "product")
-    found = lists.read(name, path, needs=needs, may="split", root=path.parent)
+    found = lists.read(
+        name, path, needs=("image", "product"), may="split", root=path.parent, aliases=ALIASES
+    )
+    _asked_or_shown(found)
     table = _splits(found, "train").table
     again = table[table["image"].duplicated(keep=False)].groupby("image")["product"].nunique()
     several = again.index[again > 1]
@@ -38,6 +47,19 @@ def manifest(name: str, root: Path) -> Catalogue:
     return Catalogue(table[~twice], path.parent, name)
 
 
+def _asked_or_shown(found: lists.ListFile) -> None:
+    """Splits by the columns is_query and is_gallery, which others have beside split."""
+    table, sides = found.table, {}
+    for column, split in {"is_query": "query", "is_gallery": "gallery"}.items():
+        if column in table:
+            sides[split] = table[column].map(words.truth)
+    if len(sides) == 2:
+        both = sides["query"] & sides["gallery"]
+        found.refuse({"is query and gallery at once; one image is one of them": both})
+    for split, rows in sides.items():
+        table["split"] = table["split"].mask(rows, split)
+
+
 def capg_gp(name: str, root: Path, *, boxes: str = "") -> Catalogue:
     """CAPG-GP: train/<product>/ and test/<product>/, the crops (`crops.cut`) of a CSV
     file of boxes (image, x1, y1, x2, y2, product[, split, else query]), or both."""
@@ -47,7 +69,7 @@ def capg_gp(name: str, root: Path, *, boxes: str = "") -> Catalogue:
     needs = ("image", *crops.SIDES, "product")
     found = _splits(lists.read(name, path, needs=needs, may="split", root=root), "query")
     cut = found.table.assign(image=crops.cut(found))[COLUMNS]
-    tops = [folder for folder in inner(root) if folder.name.lower() in SPLITS]
+    tops = [path.name for path in root.iterdir() if path.is_dir() and words.split(path.name)]
     if not tops:
         return Catalogue(cut, root, name)
     packshots = folders(name, root, tops=tops)
@@ -57,20 +79,21 @@ def capg_gp(name: str, root: Path, *, boxes: str = "") -> Catalogue:
 def _splits(found: lists.ListFile, unsaid: str) -> lists.ListFile:
     """The list with klip's names for splits (`unsaid` where there is none), every row checked."""
     table = found.table
-    table["image"] = table["image"].str.replace("\\", "/", regex=False)
-    table["product"] = table["product"].str.normalize("NFC")
-    table["split"] = table["split"].str.lower().replace({"": unsaid, "test": "query"})
+    image = table["image"].str.replace("\\", "/", regex=False)
+    root = found.root.absolute().as_posix().rstrip("/") + "/"
+    table["image"] = image.str.removeprefix(root)
+    said = table["split"]
+    table["split"] = said.map(words.split).mask(said.eq(""), unsaid)
     rooted = table["image"].str.match("/|[A-Za-z]:")
     above = table["image"].str.contains(r"(?:^|/)\.\.(?:/|$)")
     outside = rooted | above | table["image"].eq("")
-    accepted = (*SPLITS, "index")  # GroZi-120's own, see `Catalogue.pick`
-    unknown = ~table["split"].isin(accepted)
     problems = {
         "has image {image!r}, accepted are paths below {root}": outside,
         "has no product": table["product"].eq(""),
-        "has split {split!r}, accepted are " + ", ".join(accepted): unknown,
+        f"has split {{said!r}}, accepted are {', '.join(words.SPLITS)} and other words for "
+        "them": table["split"].eq(""),
     }
-    found.refuse(problems)
+    replace(found, table=table.assign(said=said)).refuse(problems)
     return found
 
 

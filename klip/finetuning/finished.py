@@ -14,7 +14,7 @@ from klip.model import encoder as encoders, heads
 from klip.model.encoder import Encoder
 from klip.model.weights import save
 from klip.settings.config import FinetuneConfig
-from klip.settings.files import atomic, write_tensors
+from klip.settings.files import atomic, write_json, write_tensors
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class Run:
         return save(mixed, file, wise=wise, config=config, seconds=self.seconds)
 
 
-def write(run: Run, precision: str) -> None:
-    """Keep a run in its folder; it counts from the moment run.json is there."""
+def write(run: Run, precision: str, *, left_out: dict[str, str]) -> None:
+    """Keep a run in its folder, with what was left out of its images; it counts from the
+    moment run.json is there."""
     config = run.config.model_dump(mode="json")
     facts = {"config": config, "seconds": run.seconds, "precision": precision}
     save(run.encoder, run.path / "encoder.safetensors", **facts)
@@ -63,23 +64,29 @@ def write(run: Run, precision: str) -> None:
         save(run.average, run.path / "average.safetensors", **facts)
     write_tensors(run.path / "head.safetensors", run.head.state_dict())
     atomic(run.path / "history.csv", lambda part: run.history.to_csv(part, index=False))
-    text = json.dumps(facts | {"products": run.products}, indent=1)
-    atomic(run.path / "run.json", lambda part: part.write_text(text))
+    write_json(run.path / "run.json", facts | {"products": run.products, "left_out": left_out})
     (run.path / "state.pt").unlink(missing_ok=True)
 
 
 def read(folder: Path, config: FinetuneConfig) -> Run:
     """The finished run of `config` that `folder` holds."""
-    history = pd.read_csv(folder / "history.csv")
-    facts = json.loads((folder / "run.json").read_text())
+    try:
+        history = pd.read_csv(folder / "history.csv")
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        products = facts["products"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"fine-tuning: the run in {folder} is damaged ({type(error).__name__}); delete the "
+            "folder to make it anew"
+        ) from None
     encoder, average = encoders.load(folder / "encoder.safetensors"), None
     encoder.name = name(config)
     if config.ema:
         average = averaged(encoder, encoders.load(folder / "average.safetensors").tower)
-    head = prepare.head_of(config, facts["products"], dim=encoder.dim)
+    head = prepare.head_of(config, products, dim=encoder.dim)
     head.load_state_dict(run_cache.read(folder / "head.safetensors"))
     rest = history, config, facts["seconds"], folder, average
-    return Run(encoder, head, facts["products"], *rest)
+    return Run(encoder, head, products, *rest)
 
 
 def name(config: FinetuneConfig) -> str:

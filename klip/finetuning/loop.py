@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pandas as pd
 import torch
@@ -20,14 +21,18 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from klip.data.catalogue import Catalogue
-from klip.finetuning import finished, run_cache
+from klip.finetuning import finished, interrupts, run_cache
 from klip.finetuning.finished import Run
 from klip.finetuning.prepare import Start
 from klip.finetuning.validation import top1
-from klip.model import blocks, encoder as encoders
+from klip.model import blocks, readers
 from klip.model.device import at_work, autocast
 from klip.model.encoder import Encoder
 from klip.settings.config import FinetuneConfig
+from klip.settings.files import write_json
+
+MINUTE, SAVING = 60.0, 0.02
+"""Seconds between two states of a run that saves by time; the most of its time that this takes."""
 
 
 def finetune(
@@ -47,18 +52,21 @@ def finetune(
     cache: keep the run under CACHE/runs, find it there, go on with an interrupted one.
     loop: `scale.distributed.SharedLoop` where several processes make one run, inside a
     group of torch.distributed: all get the same run, one process's but for rounding.
+    What was trained is kept whatever ends it, and the next call goes on from there.
     ValueError: wrong settings, a product without images, a damaged image, a loss not finite.
+    MemoryError, OSError: one sentence.  Interrupted: Ctrl-C or SIGTERM came.
     """
     made = (loop or Loop)(config, catalogue, base=base, cache=cache)
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with at_work(made.encoder), torch.random.fork_rng(gpus), encoders.one_sentence():
+    random = torch.random.fork_rng(gpus)
+    with made.alone(), at_work(made.encoder), random, readers.one_sentence(config.batch_size):
         if made.found("run.json"):
             return finished.read(made.folder, config)
         made.begin()
         made.run(progress=progress)
         run = made.result()
         if cache:
-            made.write(lambda: finished.write(run, made.precision))
+            made.write(lambda: finished.write(run, made.precision, left_out=made.left_out))
     return run
 
 
@@ -99,37 +107,62 @@ class Loop(Start):
             self.stateful["average"] = self.average
         self.forward = torch.compile(self.encoder) if config.compile else self.encoder
         self.done, self.seconds, self.history = 0, 0.0, list[dict[str, float]]()
+        self.random = run_cache.random_state()
+        self.saved, self.cost = time.perf_counter(), 0.0  # seconds
 
     def run(self, *, progress: bool = False) -> None:
         """Train to the end of the budget, from where an interrupted run stopped."""
         config, steps = self.config, len(self.batches)
         validate_every = config.validate_every or steps  # 0: not before the end
-        save_every = config.save_every or steps
         self.restore()
         self.encoder.checkpointing(config.checkpointing)
         self.encoder.train()
         text = f"{config.loss}, {config.rates}, depth {config.depth}, seed {config.seed}"
         with tqdm(total=config.images, unit="img", desc=text, disable=not progress) as bar:
             started = time.perf_counter() - self.seconds
-            for images, labels in self.fetch():
-                rates = [group["lr"] for group in self.optimiser.param_groups]
-                loss = self.train_step(images, labels)  # forward, loss, backward, clip, step
-                self.done, self.seconds = self.done + 1, time.perf_counter() - started
-                self.log(loss, rates, bar=bar)
-                last = self.done == steps
-                if self.held and (last or self.done % validate_every == 0):
-                    self.history[-1]["val_top1"] = top1(self.embedded(self.held), self.held)
-                if self.cache and not last and self.done % save_every == 0:
-                    self.save()
-                started = time.perf_counter() - self.seconds  # without validating and saving
+            with interrupts.noted() as asked, self.keeping():
+                for images, labels in self.fetch():
+                    self.random = run_cache.random_state()
+                    rates = [group["lr"] for group in self.optimiser.param_groups]
+                    loss = self.train_step(images, labels)  # forward, loss, backward, clip, step
+                    self.done, self.seconds = self.done + 1, time.perf_counter() - started
+                    self.log(loss, rates, bar=bar)
+                    last = self.done == steps
+                    if self.held and (last or self.done % validate_every == 0):
+                        self.history[-1]["val_top1"] = top1(self.embedded(self.held), self.held)
+                    self.random = run_cache.random_state()
+                    if self.cache and not last and self.due():
+                        self.save()
+                    if asked() and not last:
+                        raise interrupts.Interrupted(self.where())
+                    started = time.perf_counter() - self.seconds  # without validating and saving
         self.encoder.checkpointing(False)
         self.encoder.eval()
         for weight in self.low:  # frozen for this run only
             weight.requires_grad_(True)
 
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Whatever ends the steps inside, what the last whole step made is saved."""
+        try:
+            yield
+        except BaseException:
+            if self.cache and self.done:
+                self.save()
+            raise
+
+    def where(self) -> str:
+        """How far an interrupted run got."""
+        if not self.cache:
+            return f"fine-tuning: interrupted at step {self.done} of {len(self.batches)}"
+        return (
+            f"fine-tuning: interrupted, saved at step {self.done} of {len(self.batches)}; the same "
+            "call goes on from there"
+        )
+
     def restore(self) -> None:
         """Go on from the state on disk; else begin with the accuracy of the frozen encoder."""
-        if self.config.save_every and self.found("state.pt"):
+        if self.found("state.pt"):
             state = run_cache.restore(self.folder / "state.pt", self.stateful)
             self.done, self.seconds, self.history = state
         elif self.config.validate_every and self.held:
@@ -142,12 +175,14 @@ class Loop(Start):
         for batch in self.batches[self.done :]:
             own = [self.own(part) for part in self.parts(batch)]
             shares.append(torch.cat(own).tolist())
+        size = self.images.preprocess.size
         loader = DataLoader(
             self.images,
             batch_sampler=[share for share in shares if share],
-            num_workers=self.config.workers,
-            worker_init_fn=encoders.quiet_worker,
+            num_workers=readers.room_for(self.config.workers, self.config.batch_size, size=size),
+            worker_init_fn=readers.quiet,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # the numbers that torch draws are for the steps
         )
         return iter(loader)
 
@@ -184,11 +219,21 @@ class Loop(Start):
             return self.forward(images.to(self.device, non_blocking=True))
 
     def check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"fine-tuning: the loss became {loss} at step {self.done + 1}, at precision "
-                f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate"
-            )
+        """ValueError: the loss is no number; the images of the batch are told in a file."""
+        if math.isfinite(loss):
+            return
+        told = ""
+        if self.cache:
+            file = self.folder / "not_finite.json"
+            rows = self.batches[self.done][:, 2].tolist()
+            seen = [str(self.images.files[row]) for row in rows]
+            facts = {"step": self.done + 1, "loss": str(loss), "images": seen}
+            self.write(lambda: write_json(file, facts))
+            told = f"; the images of its batch are in {file}"
+        raise ValueError(
+            f"fine-tuning: the loss became {loss} at step {self.done + 1}, at precision "
+            f"{self.precision} and top_lr {self.config.top_lr:g}; try fp32 or a lower rate{told}"
+        )
 
     def step(self) -> None:
         """Move the weights by their gradients, then the rates and the averaged weights."""
@@ -212,10 +257,21 @@ class Loop(Start):
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update(seen - bar.n)
 
+    def due(self) -> bool:
+        """Is it time to save?  By steps, or else once a minute, and less often where saving
+        takes longer than SAVING of the time."""
+        if self.config.save_every:
+            return self.done % self.config.save_every == 0
+        return time.perf_counter() - self.saved > max(MINUTE, self.cost / SAVING)
+
     def save(self) -> None:
         """Write the state from which an interrupted run goes on."""
+        started = time.perf_counter()
         file, facts = self.folder / "state.pt", [self.done, self.seconds, self.history]
-        self.write(lambda: run_cache.save(file, self.stateful, facts=facts))
+        random = self.random
+        self.write(lambda: run_cache.save(file, self.stateful, facts=facts, random=random))
+        self.saved = time.perf_counter()
+        self.cost = self.saved - started
 
     def result(self) -> Run:
         """The finished run."""
@@ -238,6 +294,10 @@ class Loop(Start):
 
     def add_gradients(self) -> None:
         """Make the gradients those of the whole batch."""
+
+    def alone(self) -> AbstractContextManager:
+        """Inside, no other process makes this run; who waits finds it made."""
+        return run_cache.locked(self.folder) if self.cache else nullcontext()
 
     def write(self, file: Callable[[], None]) -> None:
         """Write a file that all go on with."""

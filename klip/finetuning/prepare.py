@@ -39,7 +39,7 @@ class Start:
 
     batches: of each step the draws (B, 4), items of `images`.
     held: gallery and queries of the validation, or None.
-    cache: is the run to be kept under CACHE/runs?
+    cache: is the run to be kept under CACHE/runs?  left_out: files that the catalogue lacks.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Start:
         base: Encoder | None = None,
         cache: bool = False,
     ) -> None:
-        self.config, self.cache = config, cache
+        self.config, self.cache, self.left_out = config, cache, catalogue.reasons()
         self.encoder = encoder_of(config, base)
         self.plan = plan_of(config, catalogue)
         kin = None

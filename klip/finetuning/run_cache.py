@@ -6,11 +6,13 @@ The key covers all that decides the weights: no run is made twice, none taken fo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from klip.data import images
@@ -55,22 +57,41 @@ def read(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def save(file: Path, parts: dict[str, Any], *, facts: list) -> None:
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process of this machine makes the run of a folder."""
+    with files.sentence(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            yield
+
+
+def random_state() -> dict[str, Any]:
+    """That of the numbers which torch draws."""
+    gpu = torch.cuda.is_available()
+    return {"rng": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if gpu else {})
+
+
+def save(file: Path, parts: dict[str, Any], *, facts: list, random: dict[str, Any]) -> None:
     """Write the state from which an interrupted run goes on: that of its parts, `facts`,
-    and the random numbers."""
+    and `random_state`."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"facts": facts, "rng": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+    state |= {"facts": facts, **random}
     files.atomic(file, lambda part: torch.save(state, part))
 
 
 def restore(file: Path, parts: dict[str, Any]) -> list:
     """Put the parts into the state of `save`, and give back its `facts`."""
     state = read(file)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["rng"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-    return state["facts"]
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["rng"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
+        return state["facts"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"fine-tuning: {file} is no state of this run ({type(error).__name__}); delete "
+            f"{file.parent} to make it anew"
+        ) from None

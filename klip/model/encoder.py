@@ -6,13 +6,10 @@ Axes: B images, S pixels a side, D numbers per embedding, N images, K views.
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -22,7 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from klip.data.images import read
-from klip.model import augment, kept, towers, weights
+from klip.model import augment, kept, readers, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
@@ -184,23 +181,6 @@ def _views(images: list, preprocess: Preprocess, *, views: int, seed: int) -> Te
     return torch.from_numpy(np.stack(made))
 
 
-def quiet_worker(_worker: int) -> None:
-    """A loader's worker computes on one thread: the others belong to the model."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-
-
-@contextmanager
-def one_sentence() -> Iterator[None]:
-    """Strip the traceback that a DataLoader puts around a worker's error."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise type(error)(str(error).strip().splitlines()[-1].split(": ", 1)[-1]) from None
-
-
 @torch.no_grad()
 def embed(
     encoder: Encoder,
@@ -230,15 +210,17 @@ def embed(
         more = {"workers": workers, "progress": progress, "unit": unit, "alike": True}
         make = partial(embed, encoder, **how, **more)
         return kept.rows(images, facts, embed=make, views=views)
+    size = encoder.preprocess.size
     loader = DataLoader(
         images,
         max(1, BATCH // max(1, views)),
-        worker_init_fn=quiet_worker,
-        num_workers=0 if len(images) * views < FEW else workers,
+        worker_init_fn=readers.quiet,
+        num_workers=0 if len(images) * views < FEW else readers.room_for(workers, BATCH, size=size),
         collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),
+        generator=torch.Generator(),
     )
     rows, bar = [], tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
-    with at_work(encoder), one_sentence(), bar:
+    with at_work(encoder), readers.one_sentence(BATCH), bar:
         for batch in loader:
             shown = batch.flatten(0, 1)  # (B, 3, S, S)
             if alike and len(shown) < ALIKE:

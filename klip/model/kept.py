@@ -62,5 +62,5 @@ def _read(path: Path) -> tuple[dict[str, int], Tensor | None]:
         with safe_open(path, "pt") as file:
             names = json.loads(file.metadata()["names"])
             return {name: place for place, name in enumerate(names)}, file.get_tensor("rows")
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return {}, None

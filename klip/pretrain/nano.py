@@ -25,7 +25,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from klip.data.catalogue import Catalogue
-from klip.model import blocks, encoder, hub, imagenet
+from klip.model import blocks, encoder, hub, imagenet, readers
 from klip.model.device import default_device
 from klip.model.encoder import Encoder
 from klip.pretrain import judging
@@ -93,7 +93,7 @@ def pretrain(
     alone.  sets: those of `judging.judges`; what `judging.choices` finds on them is kept in the file.
     """
     model = start(config).to(default_device())
-    facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text())
+    facts = json.loads((paths.WEIGHTS / f"{config.arch}.json").read_text(encoding="utf-8"))
     how = preprocess(config.test_pixels)
     tower = Encoder(model.visual, how, name=config.arch, arch=config.arch, config=facts).train()
     study = partial(learn, warmup=config.warmup, log_every=log_every, progress=progress)
@@ -117,7 +117,7 @@ def pretrain(
 def _loader(config: PretrainConfig, progress: bool) -> Lessons:
     products, packshots = corpus(config, progress=progress)
     batches = Batches(config, products, packshots=packshots, tokenize=tokenizer(config.arch))
-    how = {"num_workers": os.cpu_count(), "worker_init_fn": encoder.quiet_worker}
+    how = {"num_workers": os.cpu_count(), "worker_init_fn": readers.quiet}
     return torch.utils.data.DataLoader(batches, batch_size=None, prefetch_factor=4, **how)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from klip.data import words
 from klip.data.catalogue import Catalogue
 from klip.model.encoder import Encoder, embed, fingerprint
 from klip.recognise import gallery_file, keypoints as prints, outcomes, rerank as by_print
@@ -24,7 +25,8 @@ from klip.recognise.rerank import Rerank
 CHUNK = 256
 """Queries compared at a time: memory is CHUNK x G numbers."""
 TIE = 1e-6
-"""Cosines this close are equal: a matrix product may round equal rows differently."""
+"""Cosines this close are computed again, in 64 bits: a matrix product may round equal rows
+differently, and a first row that is a little worse must not win."""
 
 
 @dataclass(eq=False)
@@ -70,7 +72,11 @@ class Gallery:
                 f"{len(packshots)} packshots and {views!r} views"
             )
         meta = {"fingerprint": fingerprint(encoder), "encoder": encoder.name}
+        meta |= {"model": encoder.name, "resize": encoder.preprocess.resize}
+        meta |= {name: encoder.config.get(name, 0) for name in ("pixels", "also")}
         meta |= {"views": views, "seed": seed, "precision": precision}
+        if packshots.left_out:
+            meta["left_out"] = {"files": len(packshots.left_out), "why": packshots.reasons()}
         described = [] if keypoints else None
         gallery = cls(torch.empty(0, encoder.dim), [], [], meta, encoder, described, reading)
         gallery.extend(packshots["product"], packshots["image"], files=packshots.files)
@@ -88,7 +94,7 @@ class Gallery:
         self, products: Sequence[str], images: Sequence[str], *, files: Sequence[str | Path]
     ) -> None:
         """Put the views of some packshots behind the other rows: all or none."""
-        views = self.meta["views"]
+        views, products = self.meta["views"], [words.name(product) for product in products]
         rows = self.embed(files, views=views, seed=self.meta["seed"])
         if not torch.isfinite(rows).all():
             raise ValueError(
@@ -103,7 +109,7 @@ class Gallery:
     def add(self, product: str, images: Sequence[str | Path]) -> None:
         """Append the views of a product's images; a known product gets more rows."""
         names = [str(path) for path in images]
-        if not product or not names:
+        if not product.strip() or not names:
             raise ValueError(
                 f"gallery: a product needs a name and images, got {product!r} and {len(names)}"
             )
@@ -111,6 +117,7 @@ class Gallery:
 
     def remove(self, product: str) -> None:
         """Drop a product's rows; the others keep their values and order."""
+        product = words.name(product)
         if product not in self.owners:
             near = difflib.get_close_matches(product, self.products, 1)
             hint = f"; did you mean {near[0]!r}" if near else ""
@@ -162,10 +169,25 @@ class Gallery:
         found, similarities = [], []
         for chunk in queries.split(CHUNK):
             similarity = chunk @ self.embeddings.T  # (q, G)
-            best = _nearest(similarity.clone(), owners, top=top)
+            best = self._nearest(similarity.clone(), chunk, owners, top=top)
             found.append(best)
             similarities.append(similarity.gather(1, best))
         return torch.cat(found).numpy(), torch.cat(similarities).numpy()
+
+    def _nearest(self, left: Tensor, queries: Tensor, owners: Tensor, *, top: int) -> Tensor:
+        """Nearest rows of the `top` best products (q, top); `left`, the cosines (q, G) of some
+        queries (q, D), is used up."""
+        found = []
+        for _ in range(top):
+            close = left >= left.amax(dim=1, keepdim=True) - TIE
+            row = close.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first such row
+            for asked in torch.nonzero(close.sum(dim=1) > 1).flatten().tolist():
+                rows = torch.nonzero(close[asked]).flatten()
+                exact = (self.embeddings[rows].double() * queries[asked].double()).sum(dim=1)
+                row[asked] = rows[exact.argmax()]  # of equal ones the first
+            found.append(row)
+            left.masked_fill_(owners == owners[row], -torch.inf)  # the product is taken
+        return torch.cat(found, dim=1)
 
     def classify(
         self,
@@ -218,7 +240,9 @@ class Gallery:
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None) -> Gallery:
-        """Read a gallery; another encoder or preprocessing than made it is refused."""
+        """Read a gallery; another encoder or preprocessing than made it is refused.
+
+        Who changes it and saves it again does so inside `gallery_file.locked(path)`."""
         embeddings, descriptors, meta = gallery_file.read(Path(path))
         if encoder is not None and fingerprint(encoder) != meta["fingerprint"]:
             raise ValueError(
@@ -227,15 +251,3 @@ class Gallery:
                 "it anew"
             )
         return cls(embeddings, meta.pop("owners"), meta.pop("images"), meta, encoder, descriptors)
-
-
-def _nearest(left: Tensor, owners: Tensor, *, top: int) -> Tensor:
-    """Nearest rows of the `top` best products (q, top); `left` (q, G) is used up."""
-    found = []
-    for _ in range(top):
-        highest = left.amax(dim=1, keepdim=True)
-        close = (left >= highest - TIE).to(torch.uint8)
-        row = close.argmax(dim=1, keepdim=True)  # the first such row
-        found.append(row)
-        left.masked_fill_(owners == owners[row], -torch.inf)  # the product is taken
-    return torch.cat(found, dim=1)

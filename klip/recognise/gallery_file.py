@@ -1,17 +1,43 @@
 """The file of a gallery: safetensors, its owners and settings as JSON in the metadata."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from klip.settings.files import write_tensors
+from klip.settings.files import sentence, write_tensors
 
 FORMAT = "klip-gallery-1"
+PATIENCE = 600
+"""Seconds to wait for another command that changes the same gallery."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Inside, no other process that asks here may change the gallery.
+
+    OSError: another has not ended within PATIENCE seconds, or no lock can be written; and as
+    `read`.
+    """
+    read(path)  # there is one
+    path = Path(os.path.realpath(path))
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with sentence(path), FileLock(lock, timeout=PATIENCE):
+            yield
+    except Timeout:
+        raise OSError(
+            f"gallery: another command has been changing {path} for {PATIENCE} seconds; wait for "
+            f"it, or delete {lock} if there is none"
+        ) from None
 
 
 def write(
@@ -41,8 +67,30 @@ def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:
         raise ValueError(f"gallery: {path} is not a whole safetensors file ({error})") from None
     if head.get("format") != FORMAT:
         raise ValueError(f"gallery: {path} is no gallery; `klip gallery build` writes one")
-    descriptors = None
-    if "descriptors" in tensors:  # galleries from before re-ranking have none
-        rows = tensors["descriptors"].split(tensors["keypoints"].tolist())
-        descriptors = [own.numpy() for own in rows]
-    return tensors["embeddings"], descriptors, json.loads(head["gallery"])
+    try:
+        told = json.loads(head["gallery"])
+        descriptors = None
+        if "descriptors" in tensors:  # galleries from before re-ranking have none
+            rows = tensors["descriptors"].split(tensors["keypoints"].tolist())
+            descriptors = [own.numpy() for own in rows]
+        _check(tensors["embeddings"], descriptors, told)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"gallery: {path} is damaged or made by another program ({error}); build it anew"
+        ) from None
+    return tensors["embeddings"], descriptors, told
+
+
+def _check(embeddings: Tensor, descriptors: list | None, told: dict[str, Any]) -> None:
+    """ValueError where the parts of a gallery do not belong together."""
+    rows = len(embeddings)
+    if embeddings.ndim != 2 or not torch.isfinite(embeddings).all():
+        raise ValueError("embeddings must be finite numbers, a row for each view")
+    lengths = {name: len(told[name]) for name in ("owners", "images")}
+    if set(lengths.values()) != {rows}:
+        raise ValueError(f"{rows} rows of embeddings, and names of {lengths}")
+    if descriptors is not None and len(descriptors) * told["views"] != rows:
+        raise ValueError(f"{len(descriptors)} packshots with descriptors for {rows} rows")
+    missing = {"fingerprint", "encoder", "views", "seed", "precision"} - set(told)
+    if missing:
+        raise ValueError(f"it does not say its {', '.join(sorted(missing))}")

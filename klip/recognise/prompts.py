@@ -47,7 +47,7 @@ def tokenizer(arch: str = "nanoclip") -> Any:
     file = paths.WEIGHTS / f"{arch}.json"
     if not file.is_file():
         return open_clip.get_tokenizer(arch)
-    text = json.loads(file.read_text())["text_cfg"]
+    text = json.loads(file.read_text(encoding="utf-8"))["text_cfg"]
     short = paths.CACHE / f"bpe_{text['vocab_size']}.txt.gz"
     if not short.exists():
         lines = gzip.open(default_bpe()).read().decode().split("\n")
@@ -63,7 +63,7 @@ def build(arch: str, trained: bool = False) -> nn.Module:
     random.
     """
     # `create_model` would warn that the weights are random, which is meant.
-    model = CLIP(**json.loads((paths.WEIGHTS / f"{arch}.json").read_text()))
+    model = CLIP(**json.loads((paths.WEIGHTS / f"{arch}.json").read_text(encoding="utf-8")))
     if trained:
         load_model(model, paths.WEIGHTS / f"{arch}.safetensors", strict=False)
     return model

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -137,6 +137,17 @@ class SharedLoop(Loop):
             if first():
                 file()
 
+    def alone(self) -> AbstractContextManager:
+        return nullcontext()  # its processes make one run together
+
+    def due(self) -> bool:
+        # by steps alone: clocks of several processes differ
+        return bool(self.config.save_every) and self.done % self.config.save_every == 0
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        yield  # not all processes may be at the same step
+
     def found(self, name: str) -> bool:
         box = [super().found(name)]  # on the first process's disk
         distributed.broadcast_object_list(box, src=0)
@@ -145,4 +156,8 @@ class SharedLoop(Loop):
     @cached_property
     def facts(self) -> list:
         # the number of processes decides how sums are rounded
-        return [*super().facts, distributed.get_world_size(), Path(__file__).read_text()]
+        return [
+            *super().facts,
+            distributed.get_world_size(),
+            Path(__file__).read_text(encoding="utf-8"),
+        ]

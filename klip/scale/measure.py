@@ -100,7 +100,7 @@ def peak_mib() -> int | None:
     """Most resident memory of this process so far, MiB; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage also counts the process that started this one
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) // 1024
         return None

@@ -8,19 +8,26 @@ FILE.tar@OFFSET+SIZE (`images`): a packed set is loaded as any manifest.
 
 import io
 import json
+import posixpath
 import tarfile
-from functools import partial
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from klip.data import images
+from klip.data import images, words
 from klip.data.catalogue import Catalogue
-from klip.settings.files import atomic
+from klip.data.scan import NO_IMAGE, hidden, told
+from klip.data.words import natural
+from klip.settings.files import atomic, whole_folder
 
 COLUMNS = ["image", "product", "split", "group"]
+MOST_TEXT = 2**20
+"""Bytes that a .json, .cls or .txt may have."""
 
 
 def pack(
@@ -42,51 +49,88 @@ def pack(
         raise ValueError(f"shards: per_shard must be at least 1 image, got {per_shard!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"shards: {out} holds something already; name an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(seed).permutation(len(catalogue))
-    with tqdm(total=len(order), unit="img", desc="pack", disable=not progress) as bar:
+    bar = tqdm(total=len(order), unit="img", desc="pack", disable=not progress)
+    with whole_folder(out) as folder, bar:
         for number, start in enumerate(range(0, len(order), per_shard)):
             rows = catalogue.frame.iloc[order[start : start + per_shard]]
-            write = partial(_write, rows=rows, root=catalogue.root, bar=bar)
-            atomic(out / f"{number:06}.tar", write)
-    index(out)
+            _write(folder / f"{number:06}.tar", rows=rows, root=catalogue.root, bar=bar)
+        index(folder)
     return out
 
 
 def index(folder: str | Path) -> Path:
     """Write the manifest.csv of a folder of tar files, by their headers; its path.
 
-    An image's product stands in its .json ({"product": ..., "split": ...}) or is the
-    text of its .cls or .txt.
-    ValueError: no tar file, a torn one, an image without a product.
+    A key is what WebDataset takes for it: the path of a member up to the first dot of its
+    name.  An image's product stands in its .json ({"product": ..., "split": ...}) or is the
+    text of its .cls or .txt.  Rows are in the order of the packed catalogue, or of the tar
+    files.  A warning counts and names members that are left out.
+    ValueError: no tar file, a torn one, two images of one key, an image without a product.
     """
-    folder = Path(folder)
-    rows = []
-    for path in sorted(folder.glob("*.tar")):
+    folder, rows, left_out = Path(folder), [], {}
+    for path in sorted(folder.glob("*.tar"), key=lambda path: natural(path.name)):
         try:
-            places, facts = _members(path)
-        except (tarfile.TarError, ValueError) as error:
+            members = _members(path)
+        except (tarfile.TarError, EOFError, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(" (:")
             raise ValueError(
                 f"shards: {path} is no whole tar file of images ({reason}); pack or fetch it again"
             ) from None
-        nameless = [key for key in places if not facts.get(key, {}).get("product")]
-        if nameless:
-            raise ValueError(
-                f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of "
-                f'{len(places)} images); a .json with "product", a .cls or a .txt does'
-            )
-        for key, place in places.items():
-            rows.append({"image": place, "split": "train", **facts[key]})
+        rows += _rows(path, members)
+        left_out |= {f"{path.name}/{name}": why for name, why in members.left_out.items()}
     if not rows:
         raise ValueError(
             f"shards: {folder} must hold tar files of images, each with a .json that names its "
             "product; `klip data pack` writes such"
         )
+    shown = {path: why for path, why in left_out.items() if why != "hidden"}
+    if shown:
+        warnings.warn(f"shards: {'; '.join(told(shown))}", stacklevel=2)
+    if all("place" in row for row in rows):  # `pack` shuffles them
+        rows.sort(key=lambda row: row["place"])
     table = pd.DataFrame(rows).filter(COLUMNS).fillna("").astype(str)
     manifest = folder / "manifest.csv"
-    atomic(manifest, lambda part: table.to_csv(part, index=False))
+    atomic(manifest, lambda part: table.to_csv(part, index=False, encoding="utf-8"))
     return manifest
+
+
+@dataclass
+class Members:
+    """Of a tar file.  images: key -> its members.  facts: key -> what stands beside it.
+    left_out: member -> why."""
+
+    images: dict[str, list[tarfile.TarInfo]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def _rows(path: Path, members: Members) -> list[dict[str, Any]]:
+    """Of each image of a tar file its place and what is said of it."""
+    nameless = [key for key in members.images if not members.facts.get(key, {}).get("product")]
+    if nameless:
+        raise ValueError(
+            f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of "
+            f'{len(members.images)} images); a .json with "product", a .cls or a .txt does'
+        )
+    rows = []
+    for key, (image, *others) in members.images.items():
+        if others:
+            raise ValueError(
+                f"shards: {path} has {len(others) + 1} images of one key, {image.name} and "
+                f"{others[0].name}; each image wants a key of its own"
+            )
+        facts = members.facts[key]
+        split = words.split(str(facts.get("split") or "train"))
+        if not split:
+            raise ValueError(
+                f"shards: {path} says split {facts['split']!r} of {key}, accepted are "
+                f"{', '.join(words.SPLITS)} and other words for them"
+            )
+        place = f"{path.name}@{image.offset_data}+{image.size}"
+        row = {"image": place, "product": words.name(facts["product"]), "split": split}
+        rows.append(row | {name: facts[name] for name in ("group", "place") if name in facts})
+    return rows
 
 
 def _write(path: Path, *, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
@@ -96,7 +140,8 @@ def _write(path: Path, *, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
             if suffix not in images.IMAGES:  # it comes out of another shard
                 suffix = ".jpg"
             content = images.content(Path(root, row["image"]))
-            facts = json.dumps(row.drop("image").to_dict(), ensure_ascii=False).encode()
+            said = row.drop("image").to_dict() | {"place": int(key)}
+            facts = json.dumps(said, ensure_ascii=False).encode()
             for ending, text in ((suffix, content), (".json", facts)):
                 member = tarfile.TarInfo(f"{key:09}{ending}")
                 member.size = len(text)
@@ -104,18 +149,41 @@ def _write(path: Path, *, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
             bar.update()
 
 
-def _members(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """For every key of a tar file the place of its image, and what stands beside it."""
-    places, facts = {}, {}
+def _members(path: Path) -> Members:
+    """What a tar file holds; nothing is unpacked."""
+    found = Members()
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            name = PurePosixPath(member.name)
-            key, suffix = name.stem, name.suffix.lower()
-            if suffix in images.IMAGES:
-                places[key] = f"{path.name}@{member.offset_data}+{member.size}"
-            elif suffix == ".json":
-                facts[key] = json.load(tar.extractfile(member))
-            elif suffix in (".cls", ".txt"):
-                product = tar.extractfile(member).read().decode().strip()
-                facts.setdefault(key, {"product": product})
-    return places, facts
+            name = posixpath.normpath(member.name)
+            folder, last = posixpath.split(name)
+            key = posixpath.join(folder, last.partition(".")[0])
+            suffix = PurePosixPath(last).suffix.lower()
+            if member.isdir():
+                continue
+            if any(hidden(part) for part in name.split("/")):
+                found.left_out[name] = "hidden"
+            elif not member.isfile():
+                found.left_out[name] = "a link or device"
+            elif suffix in images.IMAGES:
+                found.images.setdefault(key, []).append(member)
+            elif suffix not in (".json", ".cls", ".txt"):
+                found.left_out[name] = NO_IMAGE
+            elif member.size > MOST_TEXT:
+                raise ValueError(f"shards: {path}: {name} has {member.size} bytes of text")
+            else:
+                _add(found.facts, key, tar.extractfile(member).read(), where=f"{path}: {name}")
+    return found
+
+
+def _add(facts: dict[str, dict], key: str, text: bytes, *, where: str) -> None:
+    """Add what a member says of the image of its key; JSON says more than a plain text."""
+    try:
+        said = text.decode("utf-8-sig").strip()
+        if not where.lower().endswith(".json"):
+            facts.setdefault(key, {"product": said})
+            return
+        facts[key] = json.loads(said)
+    except ValueError as error:
+        raise ValueError(f"shards: {where} cannot be read ({error})") from None
+    if not isinstance(facts[key], dict):
+        raise ValueError(f'shards: {where} must be {{"product": ...}}, got {said[:40]}')

@@ -59,7 +59,7 @@ class Shared(Checked):
     compile: bool = False  # faster steps after a slow first one; needs a C++ compiler
     workers: CountOrNone = 2
     save_every: CountOrNone = 0
-    """Steps between the states from which an interrupted run goes on; 0 means none."""
+    """Steps between the states from which an interrupted run goes on; 0: about a minute."""
 
 
 class FinetuneConfig(Shared):
@@ -214,7 +214,7 @@ def profile_values(name: str) -> dict[str, Any]:
     known_profile(name)
     if name == "nano":
         return {}
-    return yaml.safe_load((paths.PROFILES / f"{name}.yaml").read_text())
+    return yaml.safe_load((paths.PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def settings(namespace: Mapping[str, Any]) -> Settings:

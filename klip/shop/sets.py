@@ -7,10 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -24,6 +21,7 @@ from numpy import ndarray
 from numpy.random import Generator
 from tqdm.auto import tqdm
 
+from klip.settings.files import whole_folder
 from klip.shop.design import Product
 from klip.shop.packshot import packshot
 from klip.shop.paint import stream
@@ -139,27 +137,14 @@ def render(
     root = Path(root).absolute()
     recipe = json.dumps({"plan": asdict(plan), "source": source_hash()}, indent=1)
     if (root / "plan.json").is_file():
-        if (root / "plan.json").read_text() == recipe:
+        if (root / "plan.json").read_text(encoding="utf-8") == recipe:
             return catalogues(root)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         wanted = "root must be a new or empty folder or an earlier render"
         raise ValueError(f"shop render: {wanted}, got {str(root)!r}")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{root.name}.partial-", dir=root.parent))
-    try:
+    with whole_folder(root) as fresh:
         _fill(fresh, plan, workers=workers, progress=progress)
-        (fresh / "plan.json").write_text(recipe)
-        fresh.chmod(0o755)
-        if root.exists():
-            # Moved away first, for a full folder cannot be replaced; deleted last.
-            old = Path(tempfile.mkdtemp(prefix=f".{root.name}.old-", dir=root.parent))
-            os.replace(root, old / "render")
-            os.replace(fresh, root)
-            shutil.rmtree(old)
-        else:
-            os.replace(fresh, root)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        (fresh / "plan.json").write_text(recipe, encoding="utf-8")
     return catalogues(root)
 
 
@@ -180,7 +165,7 @@ def _fill(root: Path, plan: ShopPlan, *, workers: int, progress: bool) -> None:
         frame.to_csv(root / name / "catalogue.csv", index=False)
     lines = "\n".join(f"{row[0]} {row[3]}" for row in sorted(rows))
     digest = hashlib.sha256(lines.encode()).hexdigest()
-    (root / "fingerprint.txt").write_text(digest + "\n")
+    (root / "fingerprint.txt").write_text(digest + "\n", encoding="utf-8")
 
 
 def _done(jobs: list[Job], workers: int) -> Iterator[list[Row]]:

@@ -14,7 +14,7 @@ from klip.settings import paths
 def archive(tmp_path, picture, monkeypatch):
     """archive(name, mark): a zip like GitHub's of one product in place of it, and the fingerprint of its content."""
 
-    def build(name="good.zip", mark="same"):
+    def build(name="good.zip", mark="same", **more):
         source = tmp_path / name / "GroceryStoreDataset-abc"
         icon, files = "iconic/Packages/Milk/Milk_Iconic.jpg", []
         picture(source / "dataset" / icon)
@@ -29,7 +29,8 @@ def archive(tmp_path, picture, monkeypatch):
         with zipfile.ZipFile(tmp_path / f"packed-{name}", "w") as packed:
             for path in sorted(source.rglob("*")):
                 packed.write(path, path.relative_to(source.parent))
-            packed.writestr("GroceryStoreDataset-abc/dataset/../../../escaped.txt", "out")
+            for member, content in more.items():
+                packed.writestr(member, content, zipfile.ZIP_DEFLATED)
         monkeypatch.setattr(fetch, "URL", (tmp_path / f"packed-{name}").as_uri())
         monkeypatch.setattr(
             fetch, "CONTENT", fetch.fingerprint(source / "dataset", [*files, icon, "classes.csv"])
@@ -67,7 +68,6 @@ def test_fetches_checks_and_is_done(archive, workspace, monkeypatch):
     folder = fetch.fetch("grocery-store")
     assert folder == paths.data_root() / "grocery-store"
     assert len(load_catalogue("grocery-store")) == 4 and not (folder / "README.md").exists()
-    assert [path.parent for path in workspace.rglob("escaped.txt")] == [folder]  # kept inside
     assert [path.name for path in folder.parent.iterdir()] == ["grocery-store"]
     monkeypatch.setattr(fetch, "URL", "file:///nowhere.zip")
     assert fetch.fetch("grocery-store") == folder
@@ -150,3 +150,25 @@ def test_no_set_at_hand_is_one_sentence(tmp_path):
         match=r"none is in .*: rp2k \(not at hand\); `klip data list` says .* --set",
     ):
         fetch.at_hand(["rp2k"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "member",
+    ["d/dataset/../../../escaped.txt", "/escaped.txt", "d\\..\\..\\escaped.txt", "C:/escaped"],
+)
+def test_an_archive_that_leads_out_is_refused_and_nothing_is_kept(archive, workspace, member):
+    archive(**{member: "out"})
+    with pytest.raises(FileNotFoundError, match="its member .*escaped.* leads out of the folder"):
+        fetch.fetch("grocery-store", workspace / "data/grocery-store")
+    assert not list(workspace.rglob("escaped*")) and not list((workspace / "data").iterdir())
+
+
+def test_an_archive_too_large_is_refused(archive, workspace, monkeypatch):
+    archive(**{"d/dataset/zeros": bytes(2**20)})
+    monkeypatch.setattr(fetch, "MOST_BYTES", 2**19)
+    with pytest.raises(FileNotFoundError, match="it unpacks to 0.0 GB in .* more than the set has"):
+        fetch.fetch("grocery-store", workspace / "data/grocery-store")
+    monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
+    with pytest.raises(FileNotFoundError, match="it is longer than"):
+        fetch.fetch("grocery-store", workspace / "data/grocery-store")
+    assert not list((workspace / "data").iterdir())
