@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from klip.cli import options
-from klip.cli.options import app, catalogue_of, gallery_of, images_of, rerank_of, save_gallery
+from klip.cli.options import app, catalogue_of, encoder_of, images_of, rerank_of, tell
 
 gallery_app = options.group()
 app.add_typer(gallery_app, name="gallery", help="Build and use a gallery of packshots (paper 4.2).")
@@ -49,7 +49,8 @@ def build(
     gallery.meta |= {"model": model, "resize": resize, "pixels": pixels, "also": also}
     if keypoints:
         gallery.meta["rerank"] = Rerank().model_dump()
-    save_gallery(gallery, file)
+    gallery.save(file)
+    tell(gallery, file)
 
 
 @gallery_app.command()
@@ -58,26 +59,24 @@ def add(
     product: Annotated[str, Argument(help="Its name; a known product gets more packshots.")],
     images: Annotated[list[Path], Argument(help="Packshots, or folders of them.")],
     model: options.Moved = "",
+    bad_images: options.BadImages = "stop",
 ) -> None:
     """Add a product; the other rows are not touched."""
-    from klip.recognise import gallery_file
+    from klip.recognise.gallery import Gallery
 
-    with gallery_file.locked(file):
-        gallery = gallery_of(file, model)
-        gallery.add(product, images_of(images, "stop"))
-        save_gallery(gallery, file)
+    with Gallery.edited(file, encoder_of(file, model)) as gallery:
+        gallery.add(product, images_of(images, bad_images))
+    tell(gallery, file)
 
 
 @gallery_app.command()
 def remove(file: options.File, product: Annotated[str, Argument(help="Its name.")]) -> None:
     """Remove a product; the other rows are not touched."""
-    from klip.recognise import gallery_file
     from klip.recognise.gallery import Gallery
 
-    with gallery_file.locked(file):
-        gallery = Gallery.load(file)
+    with Gallery.edited(file) as gallery:
         gallery.remove(product)
-        save_gallery(gallery, file)
+    tell(gallery, file)
 
 
 @gallery_app.command()
@@ -95,7 +94,9 @@ def classify(
     as_json: options.Json = False,
 ) -> None:
     """Name the product on each photograph; unknown if it scores under a threshold."""
-    gallery = gallery_of(file, model)
+    from klip.recognise.gallery import Gallery
+
+    gallery = Gallery.load(file, encoder_of(file, model))
     how = rerank_of(rerank, gallery.meta.get("rerank", {}), weight=weight, first=first)
     asked = images_of(images, bad_images)
     frame = gallery.classify(asked, top=top, unknown_below=unknown_below, score=score, rerank=how)
@@ -126,12 +127,11 @@ def calibrate(
     the others are unknown, in five draws.
     """
     catalogue = catalogue_of(source, root, bad_images=bad_images)
-    from klip.recognise import gallery_file, open_set
+    from klip.recognise import open_set
+    from klip.recognise.gallery import Gallery
 
-    with gallery_file.locked(file):
-        gallery = gallery_of(file, model)
+    with Gallery.edited(file, encoder_of(file, model)) as gallery:
         gallery.reading["progress"] = True
         chosen = open_set.calibrate(gallery, catalogue, score=score, accepts=accepts)
         gallery.meta["unknown"] = chosen | {"set": source}
-        gallery.save(file)
     typer.echo(f"{file}: {CHOSEN.format(**chosen)}")

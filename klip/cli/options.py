@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from klip.data.catalogue import Catalogue
+    from klip.model.encoder import Encoder
     from klip.recognise.gallery import Gallery
     from klip.recognise.rerank import Rerank
 
@@ -135,8 +136,8 @@ def size_of(catalogue: Catalogue) -> str:
     return f"{len(catalogue)} images of {catalogue['product'].nunique()} products"
 
 
-def gallery_of(file: Path, model: str) -> Gallery:
-    """A gallery with the encoder that made it; another encoder is refused."""
+def encoder_of(file: Path, model: str) -> Encoder:
+    """The encoder that made a gallery; `Gallery.load` refuses another."""
     from klip.model import encoder
     from klip.recognise.gallery import Gallery
 
@@ -147,13 +148,12 @@ def gallery_of(file: Path, model: str) -> Gallery:
             "name it with --model"
         )
     sizes = {name: meta.get(name, 0) for name in ("pixels", "also")}
-    tower = encoder.load(model or meta["model"], meta.get("resize"), **sizes)
-    return Gallery.load(file, tower)
+    return encoder.load(model or meta["model"], meta.get("resize"), **sizes)
 
 
-def save_gallery(gallery: Gallery, file: Path) -> None:
-    """Write it, and tell its size."""
-    size, part = gallery.save(file).stat().st_size, ""
+def tell(gallery: Gallery, file: Path) -> None:
+    """The size of a gallery that was saved."""
+    size, part = file.stat().st_size, ""
     if gallery.descriptors is not None:
         own = sum(rows.nbytes for rows in gallery.descriptors)
         part = f", {100 * own / size:.0f} % of it descriptors"

@@ -122,6 +122,8 @@ def evaluate(
     figures["preprocess"] = tower.preprocess.to_dict()
     if also:
         figures["also"] = also
+    if catalogue.lost():
+        figures["left_out"] = catalogue.lost()
     if how:
         more = {"root": catalogue.root, "workers": workers, "seed": seed}
         figures["rerank"] = scores.reranked(tower, frame, how=how, **more)

@@ -73,9 +73,10 @@ def leaks(
     model: Annotated[str, Option(help=NEIGHBOURS)] = "nano",
     images: Annotated[int, Option(help="Images of each product that take part; 0: all.")] = 2,
     workers: options.Workers = 2,
+    bad_images: options.BadImages = "stop",
 ) -> None:
     """Products two sets seem to share, by perceptual hash and embedding; exit code 1 if any."""
-    few = [catalogue_of(source) for source in (tuned, evaluated)]
+    few = [catalogue_of(source, bad_images=bad_images) for source in (tuned, evaluated)]
     from klip.data import longtail
 
     if images:
@@ -102,12 +103,13 @@ def pack(
     per_shard: Annotated[int, Option(help="Images of a tar file.")] = 1000,
     root: options.Root = "",
     seed: options.Seed = 0,
+    bad_images: options.BadImages = "stop",
     load: options.Load = None,
 ) -> None:
     """Pack a set into tar files (as WebDataset), which klip reads like a folder."""
     from klip.scale import shards
 
-    catalogue = catalogue_of(source, root, seed=seed, load=load)
+    catalogue = catalogue_of(source, root, seed=seed, bad_images=bad_images, load=load)
     shards.pack(catalogue, out, per_shard=per_shard, seed=seed, progress=True)
     typer.echo(f"{out}: {size_of(catalogue)} in {len(list(out.glob('*.tar')))} tar files")
 

@@ -110,7 +110,8 @@ def reading(given: Settings) -> dict[str, Any]:
 
 def finetuning_set(given: Settings) -> Catalogue:
     """The set to fine-tune on; two images of each product are kept for validation (§4.1.3)."""
-    return load_catalogue(given.finetune_set, given.finetune_folder, validation=2)
+    how = {"validation": 2, "bad_images": given.bad_images}
+    return load_catalogue(given.finetune_set, given.finetune_folder, **how)
 
 
 def relative(files: Sequence[Path]) -> list[str]:
@@ -126,4 +127,5 @@ def cached(files: Sequence[str]) -> list[Path]:
 def evaluation_sets(given: Settings) -> tuple[dict[str, Catalogue], str]:
     """The evaluation sets that are at hand, by name, and one line on the others, or ""."""
     present, left_out = fetch.at_hand(given.eval_list)
-    return {name: load_catalogue(name) for name in present}, left_out
+    how = {"bad_images": given.bad_images}
+    return {name: load_catalogue(name, **how) for name in present}, left_out

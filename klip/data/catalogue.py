@@ -33,7 +33,7 @@ class Catalogue:
     empty: products without images.  notes: sentences on what was left out or put
     together.  left_out: files of the folder that are none of its images, and why.
     counted: are queries of products without a packshot wrong answers, or left out?
-    copies: are queries asked that are the very file of a packshot?
+    copies: are queries asked whose answer proves nothing (`identity.no_question`)?
     """
 
     frame: pd.DataFrame
@@ -57,10 +57,11 @@ class Catalogue:
         """Where each image lies."""
         return [Path(self.root, image) for image in self.frame["image"]]
 
-    def reasons(self, most: int = 1000) -> dict[str, str]:
-        """The first of the files that were left out, but for hidden ones, and why."""
+    def lost(self, most: int = 1000) -> dict[str, Any]:
+        """How many files were left out, hidden ones aside, and of the first ones why (JSON);
+        {}: none."""
         seen = [(path, why) for path, why in self.left_out.items() if why != "hidden"]
-        return dict(seen[:most])
+        return {"files": len(seen), "why": dict(seen[:most])} if seen else {}
 
     @property
     def photographs(self) -> bool:
@@ -166,21 +167,22 @@ class Catalogue:
         return self if self.counted else self.where(known)
 
     def _no_copies_of(self, gallery: Catalogue) -> Catalogue:
-        """The queries without those that are the very file of a packshot."""
-        same = identity.shown(gallery, self)
-        if not same.any() or self.copies:
+        """The queries without those whose answer proves nothing."""
+        if self.copies:
             return self
-        if same.all():
-            raise ValueError(
-                f"{self.name}: each of the {len(self)} queries is the very file of a packshot; to "
-                "recognise them proves nothing (copies=keep asks them all the same)"
-            )
-        warnings.warn(
-            f"{self.name}: {same.sum()} queries left out, they are the very files of packshots: "
-            f"{named(self['image'][same])} (copies=keep asks them all the same)",
-            stacklevel=3,
-        )
-        return self.where(~same)
+        why = identity.no_question(gallery, self)
+        lost = why != ""
+        if not lost.any():
+            return self
+        told = [
+            f"{(why == reason).sum()} queries left out, {reason}: {named(self['image'][why == reason])}"
+            for reason in dict.fromkeys(why[lost])
+        ]
+        sentence = f"{self.name}: {'; '.join(told)} (copies=keep asks them all the same)"
+        if lost.all():
+            raise ValueError(sentence)
+        warnings.warn(sentence, stacklevel=3)
+        return self.where(~lost)
 
     def counts(self, split: str = "train") -> pd.Series:
         """Images per product of one split, most first, ties by name."""

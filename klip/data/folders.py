@@ -52,7 +52,7 @@ def folders(
                 "a product has one"
             )
     lacking = {words.name(Path(folder).name) for folder in placed.empty} - set(table["product"])
-    notes = (*placed.notes, *_outside(found))
+    notes = (*placed.notes, *_outside(found), *_several(table))
     more = {"empty": tuple(sorted(lacking, key=natural)), "notes": notes}
     return Catalogue(table, root, name, left_out=found.left_out, **more)
 
@@ -60,6 +60,22 @@ def folders(
 def _outside(found: Scan) -> list[str]:
     many = len(found.outside)
     return [f"{many} images are links out of the folder: {named(found.outside)}"] if many else []
+
+
+def _several(table: pd.DataFrame) -> list[str]:
+    """A note on products whose folders are called in several ways."""
+    folder = (
+        table["image"]
+        .str.split("/")
+        .map(lambda parts: next((part for part in parts[:-1] if not words.split(part)), ""))
+    )
+    names = folder.groupby(table["product"], sort=False).nunique()
+    twice = names.index[names > 1]
+    return (
+        [f"{len(twice)} products have folders of several names: {named(twice)}"]
+        if len(twice)
+        else []
+    )
 
 
 @dataclass
@@ -160,14 +176,10 @@ def rp2k(name: str, root: Path, *, others: bool = False) -> Catalogue:
     empty = [f"{folder}/" for folder in placed.empty if folder not in unnamed]
     if empty:
         notes.append(f"{len(empty)} folders are empty: {named(empty)}")
-    last = folder.str.rpartition("/")[2]  # without the split
-    names = last.groupby(table["product"], sort=False).nunique()
-    twice = names.index[names > 1]
-    if len(twice):
-        notes.append(f"{len(twice)} products have folders of several names: {named(twice)}")
     if table.empty:
         raise ValueError(f"{name}: {top} holds no image in folders of products")
     table = table.reset_index(drop=True)
+    notes += _several(table)
     return Catalogue(table, top, name, notes=tuple(notes), left_out=found.left_out)
 
 

@@ -44,10 +44,21 @@ def copies(catalogue: Catalogue) -> pd.DataFrame:
     return frame[wrong].drop(columns="digest").reset_index(drop=True)
 
 
-def shown(gallery: Catalogue, queries: Catalogue) -> np.ndarray:
-    """Which queries (Q,) are the very file of a packshot: to recognise them proves nothing."""
+def no_question(gallery: Catalogue, queries: Catalogue) -> np.ndarray:
+    """Of each query (Q,) why its answer proves nothing; "" for the others."""
     found = digests([*gallery.files, *queries.files])
-    return np.isin(found[len(gallery) :], found[: len(gallery)])
+    products = pd.concat([gallery["product"], queries["product"]])
+    several = products.groupby(found).transform("nunique").to_numpy() > 1
+    packshots, asked = found[: len(gallery)], found[len(gallery) :]
+    told_apart = gallery["product"][~several[: len(gallery)]]
+    reasons = {
+        "the very file of a packshot": np.isin(asked, packshots),
+        "the very file of another product's query": several[len(gallery) :],
+        "of a product whose packshot is the very file of another's": queries["product"].isin(
+            set(gallery["product"]) - set(told_apart)
+        ),
+    }
+    return np.select(list(reasons.values()), list(reasons), "")
 
 
 def _size(file: Path) -> int:

@@ -55,8 +55,8 @@ TURNS = {
 ORIENTATION = 0x0112
 INSIDE = re.compile(r"(?P<tar>.+\.tar)@(?P<offset>\d+)\+(?P<size>\d+)")
 
-if Image.MAX_IMAGE_PIXELS:  # Pillow warns from there on, and refuses twice as many
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MOST)
+if Image.MAX_IMAGE_PIXELS:  # Pillow warns from there on, and refuses twice as many; `read` is first
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, 2 * MOST)
 
 
 def file_of(path: str | Path) -> Path:

@@ -53,7 +53,8 @@ def load_catalogue(
     the set's own, or else of the training images of products that have more.
     Options: test_only, are queries of products without a packshot counted as wrong
     ("count", as RP2K does if nothing is said) or left out ("drop", as the others do); copies,
-    are queries that are the very file of a packshot left out ("drop") or asked ("keep"); rp2k
+    are queries that are the very file of a packshot, or of another product, left out ("drop")
+    or asked ("keep"); rp2k
     others=True (the folder of what is no product); capg-gp boxes=FILE (cut out of shelf
     photographs); folder products=outer or inner (which of two folders names the product).
     ValueError: an unknown name, option or value, a list that cannot be understood.
@@ -105,6 +106,8 @@ def _parsed(
         folder = sources.folder_of(base, root)
     else:  # rendered where it is not yet
         folder = Path(root).expanduser() if root else paths.CACHE / "shop"
+    for option, value in options.items():
+        options[option] = words.truth(value) if option == "others" else value
     found = PARSERS[base](base, folder, **options)
     table = found.frame.astype(dict.fromkeys(folders.COLUMNS, str))
     table["product"] = _named(found, table["product"])

@@ -16,6 +16,11 @@ SPLITS = {
 _SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words.split()}
 TRUE, FALSE = ("true", "yes", "1", "1.0", "t", "y"), ("false", "no", "0", "0.0", "f", "n", "")
 
+UNSEEN = (
+    r"^[\s\u200b-\u200f\u2028-\u202e\u2060\ufeff]+|[\s\u200b-\u200f\u2028-\u202e\u2060\ufeff]+$"
+)
+"""Spaces, and signs without a width, at either end of a name."""
+
 
 def natural(text: str) -> tuple[list[Any], str]:
     """Sorting key under which numbers inside names count as numbers: 2 before 10, and of
@@ -25,12 +30,12 @@ def natural(text: str) -> tuple[list[Any], str]:
 
 
 def name(text: Any) -> str:
-    """The one form of a name: no space around it, accents as one sign (NFC).
+    """The one form of a name: nothing unseen around it, accents as one sign (NFC).
 
     ValueError: nothing is left, or it holds what no file could (line breaks, bytes that
     are no UTF-8).
     """
-    shown = unicodedata.normalize("NFC", str(text)).strip()
+    shown = re.sub(UNSEEN, "", unicodedata.normalize("NFC", str(text)))
     if not shown:
         raise ValueError(f"name: a product needs one, got {text!r}")
     wrong = {"Cc": "a control character", "Cs": "bytes that are no UTF-8"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -54,7 +55,7 @@ class Run:
         return save(mixed, file, wise=wise, config=config, seconds=self.seconds)
 
 
-def write(run: Run, precision: str, *, left_out: dict[str, str]) -> None:
+def write(run: Run, precision: str, *, left_out: dict[str, Any]) -> None:
     """Keep a run in its folder, with what was left out of its images; it counts from the
     moment run.json is there."""
     config = run.config.model_dump(mode="json")

@@ -50,7 +50,7 @@ class Start:
         base: Encoder | None = None,
         cache: bool = False,
     ) -> None:
-        self.config, self.cache, self.left_out = config, cache, catalogue.reasons()
+        self.config, self.cache, self.left_out = config, cache, catalogue.lost()
         self.encoder = encoder_of(config, base)
         self.plan = plan_of(config, catalogue)
         kin = None

@@ -6,7 +6,8 @@ Axes: Q queries, G gallery rows (packshots x views), D numbers per row, of lengt
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,8 @@ class Gallery:
         meta |= {"model": encoder.name, "resize": encoder.preprocess.resize}
         meta |= {name: encoder.config.get(name, 0) for name in ("pixels", "also")}
         meta |= {"views": views, "seed": seed, "precision": precision}
-        if packshots.left_out:
-            meta["left_out"] = {"files": len(packshots.left_out), "why": packshots.reasons()}
+        if packshots.lost():
+            meta["left_out"] = packshots.lost()
         described = [] if keypoints else None
         gallery = cls(torch.empty(0, encoder.dim), [], [], meta, encoder, described, reading)
         gallery.extend(packshots["product"], packshots["image"], files=packshots.files)
@@ -162,6 +163,10 @@ class Gallery:
                 f"gallery: queries must have {self.embeddings.shape[1]} columns, got the shape "
                 f"{tuple(queries.shape)}"
             )
+        if not torch.isfinite(queries).all():
+            raise ValueError(
+                "gallery: the queries hold values that are not finite; the encoder is broken"
+            )
         if not self.owners:
             raise ValueError("gallery: it holds no product to compare with; add one")
         owners, products = pd.factorize(np.array(self.owners, object))  # (G,)
@@ -240,9 +245,7 @@ class Gallery:
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None) -> Gallery:
-        """Read a gallery; another encoder or preprocessing than made it is refused.
-
-        Who changes it and saves it again does so inside `gallery_file.locked(path)`."""
+        """Read a gallery; another encoder or preprocessing than made it is refused."""
         embeddings, descriptors, meta = gallery_file.read(Path(path))
         if encoder is not None and fingerprint(encoder) != meta["fingerprint"]:
             raise ValueError(
@@ -251,3 +254,13 @@ class Gallery:
                 "it anew"
             )
         return cls(embeddings, meta.pop("owners"), meta.pop("images"), meta, encoder, descriptors)
+
+    @classmethod
+    @contextmanager
+    def edited(cls, path: str | Path, encoder: Encoder | None = None) -> Iterator[Gallery]:
+        """Inside, a gallery to change that no other process changes; saved when the block has
+        ended without an error.  Errors: as `load` and `gallery_file.locked`."""
+        with gallery_file.locked(Path(path)):
+            gallery = cls.load(path, encoder)
+            yield gallery
+            gallery.save(path)

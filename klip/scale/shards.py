@@ -9,6 +9,7 @@ FILE.tar@OFFSET+SIZE (`images`): a packed set is loaded as any manifest.
 import io
 import json
 import posixpath
+import re
 import tarfile
 import warnings
 from dataclasses import dataclass, field
@@ -22,10 +23,13 @@ from tqdm.auto import tqdm
 from klip.data import images, words
 from klip.data.catalogue import Catalogue
 from klip.data.scan import NO_IMAGE, hidden, told
-from klip.data.words import natural
+from klip.data.words import named, natural
 from klip.settings.files import atomic, whole_folder
 
 COLUMNS = ["image", "product", "split", "group"]
+PACKED = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$")
+BESIDE = (".json", ".cls", ".txt")
+"""What stands beside an image; the first of these tells its product."""
 MOST_TEXT = 2**20
 """Bytes that a .json, .cls or .txt may have."""
 
@@ -69,6 +73,12 @@ def index(folder: str | Path) -> Path:
     ValueError: no tar file, a torn one, two images of one key, an image without a product.
     """
     folder, rows, left_out = Path(folder), [], {}
+    packed = [path.name for path in folder.glob("*.t*") if PACKED.search(path.name.lower())]
+    if packed:
+        raise ValueError(
+            f"shards: {folder} holds compressed tar files ({named(packed)}), in which no image has "
+            "a place; uncompress them"
+        )
     for path in sorted(folder.glob("*.tar"), key=lambda path: natural(path.name)):
         try:
             members = _members(path)
@@ -107,7 +117,8 @@ class Members:
 
 def _rows(path: Path, members: Members) -> list[dict[str, Any]]:
     """Of each image of a tar file its place and what is said of it."""
-    nameless = [key for key in members.images if not members.facts.get(key, {}).get("product")]
+    said = {key: members.facts.get(key, {}).get("product") for key in members.images}
+    nameless = [key for key, product in said.items() if product in (None, "")]
     if nameless:
         raise ValueError(
             f"shards: {path} names no product for {nameless[0]} ({len(nameless)} of "
@@ -151,7 +162,7 @@ def _write(path: Path, *, rows: pd.DataFrame, root: Path, bar: tqdm) -> None:
 
 def _members(path: Path) -> Members:
     """What a tar file holds; nothing is unpacked."""
-    found = Members()
+    found, texts, read = Members(), dict[str, dict[str, str]](), dict[str, bytes]()
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             name = posixpath.normpath(member.name)
@@ -162,28 +173,34 @@ def _members(path: Path) -> Members:
                 continue
             if any(hidden(part) for part in name.split("/")):
                 found.left_out[name] = "hidden"
-            elif not member.isfile():
-                found.left_out[name] = "a link or device"
+            elif not member.isfile() or member.issparse():
+                found.left_out[name] = "a link, a device or a sparse file"
             elif suffix in images.IMAGES:
                 found.images.setdefault(key, []).append(member)
-            elif suffix not in (".json", ".cls", ".txt"):
+            elif suffix not in BESIDE:
                 found.left_out[name] = NO_IMAGE
             elif member.size > MOST_TEXT:
                 raise ValueError(f"shards: {path}: {name} has {member.size} bytes of text")
+            elif name in texts.setdefault(key, {}).values():
+                raise ValueError(f"shards: {path} has {name} twice; a key is there once")
             else:
-                _add(found.facts, key, tar.extractfile(member).read(), where=f"{path}: {name}")
+                texts[key][suffix] = name
+                read[name] = tar.extractfile(member).read()
+    for key, own in texts.items():
+        name = own[min(own, key=BESIDE.index)]
+        found.facts[key] = _facts(read[name], where=f"{path}: {name}")
+        if key not in found.images:
+            found.left_out |= dict.fromkeys(own.values(), "no image beside it")
     return found
 
 
-def _add(facts: dict[str, dict], key: str, text: bytes, *, where: str) -> None:
-    """Add what a member says of the image of its key; JSON says more than a plain text."""
+def _facts(text: bytes, *, where: str) -> dict[str, Any]:
+    """What a member says of the image of its key."""
     try:
         said = text.decode("utf-8-sig").strip()
-        if not where.lower().endswith(".json"):
-            facts.setdefault(key, {"product": said})
-            return
-        facts[key] = json.loads(said)
+        facts = json.loads(said) if where.lower().endswith(".json") else {"product": said}
     except ValueError as error:
         raise ValueError(f"shards: {where} cannot be read ({error})") from None
-    if not isinstance(facts[key], dict):
+    if not isinstance(facts, dict):
         raise ValueError(f'shards: {where} must be {{"product": ...}}, got {said[:40]}')
+    return facts

@@ -111,6 +111,8 @@ class Settings(Shared):
     """Folder of the real image sets; empty means the environment variable KLIP_DATA.
     With a finetune_set of one's own (folder, manifest) and no finetune_root it
     is that set's place, and KLIP_DATA holds the others."""
+    bad_images: Literal["stop", "skip"] = "stop"
+    """Damaged images: stop, or skip, left out with a note if they are few."""
     depths: Text = "1 4 16"  # images per product that notebook 02 tries
     breadths: Text = "0.25 0.5 1"
     """Shares of the products that notebook 02 tries, at equal numbers of images."""

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+DEVICES = re.compile("/(dev|proc)/")
 LITTLE = 2**20
 """Bytes free on a disk under which whatever failed to write is taken to have filled it."""
 OLD = 24 * 3600
@@ -31,15 +33,17 @@ def atomic(path: Path, write_to: Callable[[Path], object]) -> None:
     Where it leads is written, not a link to it; a pipe or device gets the bytes; a file
     that was there keeps its mode.  OSError: one sentence.
     """
-    path = Path(os.path.realpath(path))
+    path, given = Path(os.path.realpath(path)), Path(path)
     with sentence(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file() and not path.is_dir():
+        # /dev/stdout may lead to a file, which others have open
+        if given.exists() and not (given.is_file() or given.is_dir()) or DEVICES.match(str(given)):
+            path = given
             with tempfile.TemporaryDirectory() as work:
                 write_to(Path(work, path.name))
                 with Path(work, path.name).open("rb") as made, path.open("wb") as out:
                     shutil.copyfileobj(made, out)
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path, "part")
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -39,9 +40,10 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
-def bomb():
-    """A PNG of a few bytes whose header promises 60,000 x 60,000 pixels."""
-    return PNG[:16] + struct.pack(">II", 60_000, 60_000) + PNG[24:]
+def promising(width, height):
+    """A PNG of a few bytes whose header promises so many pixels."""
+    head = b"IHDR" + struct.pack(">II", width, height) + PNG[24:29]
+    return PNG[:12] + head + struct.pack(">I", zlib.crc32(head)) + PNG[33:]
 
 
 FILES = {
@@ -119,7 +121,8 @@ FILES = {
     "pointer.jpg": (LFS, "git lfs pull"),
     "drawing.png": (SVG, "SVG"),
     "photo.heic.jpg": (b"\0\0\0\x18ftypheic" + bytes(12), "HEIC"),
-    "bomb.png": (bomb(), "cannot be read"),
+    "bomb.png": (promising(60_000, 60_000), "could be decompression bomb"),
+    "huge.png": (promising(20_000, 20_000), "more than 256 million"),
     "checksum.png": (PNG[:40] + bytes([PNG[40] ^ 255]) + PNG[41:], "cannot be read"),
     "float_huge.tif": (saved(Image.fromarray(GREY * 1e6), "TIFF"), "accepted are fractions"),
     "float_nan.tif": (saved(Image.fromarray(GREY * np.nan), "TIFF"), "accepted are fractions"),

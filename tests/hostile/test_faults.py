@@ -70,6 +70,7 @@ def test_keys_may_lie_in_folders(tmp_path):
         ({"a.jpg": JPEG, "a.cls": b"  "}, "names no product for a"),
         ({"a.jpg": JPEG, "a.json": b" " * 2**21}, "bytes of text"),
         ({"a.jpg": JPEG}, "names no product for a (1 of 1 images)"),
+        ({"a.jpg": JPEG, "a.cls": b"x", "./a.cls": b"y"}, "has a.cls twice"),
     ],
 )
 def test_what_a_shard_leaves_open_is_refused_by_name(tmp_path, members, words_of):
@@ -90,10 +91,25 @@ def test_what_stands_beside_an_image_in_a_shard(tmp_path):
         "image": "elsewhere.jpg",
     }
     members = {"a.jpg": JPEG, "a.json": json.dumps(facts).encode(), "._b.jpg": b"x"}
-    tar(tmp_path / "0.tar", members)
-    found = load_catalogue("manifest", shards.index(tmp_path))
+    tar(tmp_path / "0.tar", members | {"c.cls": b"soup"})
+    with pytest.warns(UserWarning, match="1 left out, no image beside it: 0.tar/c.cls"):
+        found = load_catalogue("manifest", shards.index(tmp_path))
     assert found["split"].tolist() == ["query"] and found["product"].tolist() == ["Café"]
     assert found["image"][0].startswith("0.tar@")
+
+
+@pytest.mark.parametrize("product", [0, 7, "0", "\N{ZERO WIDTH SPACE}tea\N{NO-BREAK SPACE}"])
+def test_a_number_is_a_name_and_json_says_more_than_a_caption(tmp_path, product):
+    members = {"a.txt": b"a photo of a tin", "a.json": json.dumps({"product": product}).encode()}
+    tar(
+        tmp_path / "0.tar",
+        members | {"a.jpg": JPEG, "b.txt": b"soup", "b.cls": b"3", "b.jpg": JPEG},
+    )
+    found = load_catalogue("manifest", shards.index(tmp_path))
+    assert found["product"].tolist() == [words.name(product), "3"]
+    (tmp_path / "1.tar.gz").write_bytes(b"x")
+    with pytest.raises(ValueError, match="compressed tar files"):
+        shards.index(tmp_path)
 
 
 def test_a_packed_range_has_the_same_first_packshots(shop_root, tmp_path):
@@ -209,6 +225,12 @@ def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path, gallery):
         gallery.save(pipe)
     assert pipe.is_fifo() and Gallery.load(copy).products == gallery.products
     gallery.save("/dev/null")
+    code = "from pathlib import Path; from klip.settings.files import write_json as w; w(Path('/dev/stdout'), 7)"
+    with copy.open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert copy.read_text() == "7\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"7\n"
     assert not os.path.isfile("/dev/null")
 
 
@@ -258,11 +280,28 @@ def test_a_packshot_is_no_query_and_no_packshot_of_two_products(tmp_path, pictur
         picture(tmp_path / f"query/{product}/1.jpg")
     copy = tmp_path / "query/cola/copy.jpg"
     copy.write_bytes((tmp_path / "gallery/cola/1.jpg").read_bytes())
-    with pytest.warns(UserWarning, match="1 queries left out, .* query/cola/copy.jpg"):
+    with pytest.warns(
+        UserWarning, match="1 queries left out, the very file of .*: query/cola/copy.jpg"
+    ):
         _, queries = load_catalogue("folder", tmp_path).pick()
     assert len(queries) == 2
     assert len(load_catalogue("folder", tmp_path, copies="keep").pick()[1]) == 3
     (tmp_path / "gallery/tea/2.jpg").write_bytes(copy.read_bytes())
+    double = tmp_path / "query/tea/double.jpg"
+    double.write_bytes((tmp_path / "query/cola/1.jpg").read_bytes())
+    (tmp_path / "gallery/soup").mkdir()
+    (tmp_path / "gallery/soup/1.jpg").write_bytes((tmp_path / "gallery/tea/1.jpg").read_bytes())
+    with pytest.raises(ValueError) as caught:
+        load_catalogue("folder", tmp_path).pick()
+    for part in (
+        "the very file of a packshot: query/cola/copy.jpg",
+        "the very file of another product's query: query/cola/1.jpg, query/tea/double.jpg",
+        "of a product whose packshot is the very file of another's: query/tea/1.jpg",
+    ):
+        assert part in str(caught.value)
+    double.unlink()
+    (tmp_path / "gallery/soup/1.jpg").unlink()
+    (tmp_path / "gallery/soup").rmdir()
     problems = damage.check(load_catalogue("folder", tmp_path))
     assert problems[["image", "problem"]].values.tolist() == [
         ["gallery/tea/2.jpg", "the very file of gallery/cola/1.jpg, which is cola"]
@@ -280,6 +319,7 @@ def test_a_name_has_one_form(tmp_path, picture, gallery):
     picture(tmp_path / "Café /2.jpg")
     found = load_catalogue("folder", tmp_path)
     assert found["product"].tolist() == ["Café"] * 2
+    assert found.notes == ("1 products have folders of several names: Café",)
     gallery.owners[0] = "Café"
     gallery.remove(" Cafe\N{COMBINING ACUTE ACCENT}")
     assert "Café" not in gallery.products

@@ -3,8 +3,9 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
-from kinds import FILES, JPEG, PICTURE
+from kinds import FILES, JPEG, PICTURE, promising
 from PIL import Image
 
 from klip.data import damage, images, longtail, scan
@@ -160,6 +161,15 @@ def test_a_mutated_file_is_read_or_refused_in_a_sentence(tmp_path, seed):
         except ValueError as error:
             assert str(error).startswith(f"image {tmp_path / name}: cannot be read (")
             assert "\n" not in str(error)
+
+
+def test_a_telephones_200_megapixels_are_no_bomb(shelf):
+    file = shelf / "cola/large.png"
+    file.write_bytes(promising(14_000, 14_000))
+    assert images.area(file) == 196_000_000
+    others = Catalogue(pd.DataFrame({"image": ["cola/0.png", "cola/large.png"]}), shelf)
+    chosen = others.assign(product="cola", split="gallery")._one_each("largest", None)
+    assert chosen == [1]
 
 
 def test_the_fixture_is_what_it_says():

@@ -52,9 +52,12 @@ def seen(run):
     }
 
 
-def work(rank, port, folder, shop, configs):
+def work(rank, port, folder, shop, configs, cache, damaged):
     """One of two processes: its runs, or the sentence it ended with, go to FOLDER/RANK."""
     torch.set_num_threads(1)
+    paths.CACHE = cache
+    if damaged and rank == 1:
+        prepare.read_image = unreadable
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     found, kind = {}, distributed.SharedLoop
     for name, config in configs.items():
@@ -67,12 +70,22 @@ def work(rank, port, folder, shop, configs):
     dist.destroy_process_group()
 
 
-def two_processes(folder, shop, configs):
+def unreadable(file, at_least=0):
+    if "cocoa" in str(file):
+        raise ValueError("this image cannot be read")
+    return read_image(file, at_least)
+
+
+def two_processes(folder, shop, configs, damaged=False):
+    """Forked from a process that has trained nothing: torch's threads do not survive a fork."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     multiprocessing.start_processes(
-        work, (port, folder, shop, configs), nprocs=2, start_method="fork"
+        work,
+        (port, folder, shop, configs, paths.CACHE, damaged),
+        nprocs=2,
+        start_method="forkserver",
     )
     return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(2)]
 
@@ -119,20 +132,9 @@ def test_two_processes_train_what_one_does(config, shop, tmp_path):
     assert len(list((paths.CACHE / "runs").glob("*/run.json"))) == 3
 
 
-def test_an_error_in_one_process_ends_both(config, shop, tmp_path, monkeypatch):
-    read = read_image
-
-    def fails_in_the_second(file, at_least=0):
-        if dist.is_initialized() and dist.get_rank() == 1 and "cocoa" in str(file):
-            raise ValueError("this image cannot be read")
-        return read(file, at_least)
-
-    monkeypatch.setattr(
-        encoder, "embed", lambda model, frame, **more: torch.ones(len(frame), model.dim)
-    )
-    monkeypatch.setattr(prepare, "read_image", fails_in_the_second)
+def test_an_error_in_one_process_ends_both(config, shop, tmp_path):
     unseen = shop.split("train")
-    first, second = two_processes(tmp_path, unseen, {"damaged": config})
+    first, second = two_processes(tmp_path, unseen, {"damaged": config}, damaged=True)
     assert second["damaged"] == "this image cannot be read"
     assert (
         first["damaged"]

@@ -26,6 +26,7 @@ TINY = {
     "accumulate": 2,
     "gallery_views": 1,
     "workers": 0,
+    "executor": "here",
 }
 # The chain of `paper` takes a small ViT in the place of ViT-L-14, which is fine-tuned by itself below: minutes count.
 GIVEN = {

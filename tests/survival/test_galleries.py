@@ -54,8 +54,7 @@ def test_killed_saves_leave_a_whole_gallery(tmp_path):
 
 
 def editing(path, number):
-    with gallery_file.locked(path):
-        found = Gallery.load(path)
+    with Gallery.edited(path) as found:
         if number % 4 == 3:
             found.remove(f"old{number}")
         elif number % 4 == 2:
@@ -63,7 +62,6 @@ def editing(path, number):
         found.owners.append(f"new{number}")
         found.images.append("x")
         found.embeddings = torch.cat([found.embeddings, torch.ones(1, 256)])
-        found.save(path)
 
 
 def test_of_forty_edits_at_once_none_is_lost(tmp_path):

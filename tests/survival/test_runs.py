@@ -1,6 +1,7 @@
 """Fine-tuning survives: whatever ends it, what was trained is kept, and the bits are the same.
 
-Children are forked with everything imported, so that a kill costs no start.
+Children are forked from a process that has imported everything, so that a kill costs no
+start, and that has trained nothing: torch's threads do not survive a fork.
 """
 
 import json
@@ -11,13 +12,15 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from klip.finetuning import interrupts, loop
 from klip.model import heads, readers
 from klip.settings import files, paths
 
-FORK = multiprocessing.get_context("fork")
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["klip.finetuning.loop", "klip.recognise.gallery"])
 KILLS = 20
 
 pytestmark = [
@@ -42,7 +45,7 @@ def weights(folder):
 
 
 def child(target, *given):
-    process = FORK.Process(target=target, args=given)
+    process = CLEAN.Process(target=target, args=given)
     process.start()
     return process
 
@@ -50,6 +53,7 @@ def child(target, *given):
 def train(config, shop, cache, kill_at=None):
     """In a child: one run; kill_at: (which file that is written, before or after it is put in
     its place)."""
+    torch.set_num_threads(1)
     paths.CACHE = cache
     replace, written = os.replace, []
 
@@ -176,6 +180,7 @@ def test_a_damaged_state_or_run_is_one_sentence(long, shop, monkeypatch):
 
 
 def counted(config, shop, cache, log):
+    torch.set_num_threads(1)
     paths.CACHE = cache
     step = loop.Loop.step
 
