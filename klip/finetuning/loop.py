@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from klip.data.catalogue import Catalogue
@@ -171,20 +170,21 @@ class Loop(Start):
 
     def fetch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (b, 3, S, S) and labels (b,) of each batch that is left."""
-        shares = []
-        for batch in self.batches[self.done :]:
-            own = [self.own(part) for part in self.parts(batch)]
-            shares.append(torch.cat(own).tolist())
-        size = self.images.preprocess.size
-        loader = DataLoader(
+        return readers.batches(
             self.images,
-            batch_sampler=[share for share in shares if share],
-            num_workers=readers.room_for(self.config.workers, self.config.batch_size, size=size),
-            worker_init_fn=readers.quiet,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # the numbers that torch draws are for the steps
+            self.shares(),
+            workers=self.config.workers,
+            room=(self.config.batch_size, self.images.preprocess.size),
+            beside=self.device.type == "cuda",
         )
-        return iter(loader)
+
+    def shares(self) -> Iterator[list[list[int]]]:
+        """The draws of each batch that is left whose images are read here."""
+        for step in range(self.done, len(self.batches)):
+            own = [self.own(part) for part in self.parts(self.batches[step])]
+            share = torch.cat(own).tolist()
+            if share:
+                yield share
 
     def parts(self, batch: Tensor) -> tuple[Tensor, ...]:
         """The `accumulate` parts of a batch: less memory, the same step."""

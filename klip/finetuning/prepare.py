@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,8 @@ class Start:
         self.head = head_of(config, self.plan.products, dim=self.encoder.dim, kin=kin)
         self.held = catalogue.held_out()
         self.images = Draws(self, catalogue)
-        draws = self.plan.draws(config.images, together=self.head.wants_pairs)
-        self.batches = torch.tensor(list(draws)).split(config.batch_size)
+        how = {"size": config.batch_size, "together": self.head.wants_pairs}
+        self.batches = Batches(self.plan, config.images, **how)
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +157,30 @@ def head_of(
     """The loss.  kin: hierarchy of the triplet loss, (C, C), see `triplet.kinship`."""
     with torch.random.fork_rng([]):  # its first weights are drawn, and then replaced
         return heads.Head(config, len(products), dim=dim, kin=kin)
+
+
+class Batches(Sequence):
+    """The draws (B, 4) of each step, as `Plan.draws` gives them one by one; of a million
+    images none are kept but those of two epochs."""
+
+    def __init__(self, plan: balance.Plan, images: int, *, size: int, together: bool) -> None:
+        self.plan, self.images, self.size = plan, images, size
+        self._epoch = lru_cache(2)(partial(plan.epoch, together=together))
+
+    def __len__(self) -> int:
+        return math.ceil(self.images / self.size)
+
+    def __getitem__(self, step: int) -> Tensor:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        at, end, found = step * self.size, min((step + 1) * self.size, self.images), []
+        while at < end:
+            epoch, first = divmod(at, len(self.plan))
+            drawn = self._epoch(epoch)[first : first + end - at]
+            index = np.arange(first, first + len(drawn))
+            found.append(np.column_stack([np.full_like(index, epoch), index, drawn]))
+            at += len(drawn)
+        return torch.from_numpy(np.concatenate(found))
 
 
 class Draws(Dataset):

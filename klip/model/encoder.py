@@ -6,6 +6,7 @@ Axes: B images, S pixels a side, D numbers per embedding, N images, K views.
 import copy
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from klip.data.images import read
-from klip.model import augment, kept, readers, towers, weights
+from klip.model import augment, folded, kept, readers, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
@@ -55,6 +56,8 @@ class Encoder(nn.Module):
 
     def train(self, mode: bool = True) -> nn.Module:
         super().train(mode)
+        if mode:
+            folded.forget(self.tower)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -78,6 +81,11 @@ class Encoder(nn.Module):
     def _embedded(self, images: Tensor) -> Tensor:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        trained = self.training or torch.is_grad_enabled()
+        if trained:
+            folded.forget(self.tower)
+        elif images.device.type == "cpu":
+            return folded.folded(self.tower, images)(images).float()
         if not (self._stages and self.training):
             return self.tower(images).float()
         for stage in self._stages:
@@ -172,13 +180,19 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, *, alpha: float) -> Enc
     return mixed
 
 
-def _views(images: list, preprocess: Preprocess, *, views: int, seed: int) -> Tensor:
-    """The views of some images, (B, K, 3, S, S)."""
-    made = []
-    for image in images:
+class Views(Dataset):
+    """Item: the `views` views of an image, float32 (K, 3, S, S)."""
+
+    def __init__(
+        self, images: Sequence, preprocess: Preprocess, *, views: int = 1, seed: int = 0
+    ) -> None:
+        self.images, self.preprocess, self.views, self.seed = images, preprocess, views, seed
+
+    def __getitem__(self, place: int) -> Tensor:
+        image = self.images[place]
         pixels = image if isinstance(image, np.ndarray) else read(image)
-        made.append(augment.views(pixels, preprocess, k=views, seed=seed))
-    return torch.from_numpy(np.stack(made))
+        made = augment.views(pixels, self.preprocess, k=self.views, seed=self.seed)
+        return torch.from_numpy(made)
 
 
 @torch.no_grad()
@@ -210,18 +224,21 @@ def embed(
         more = {"workers": workers, "progress": progress, "unit": unit, "alike": True}
         make = partial(embed, encoder, **how, **more)
         return kept.rows(images, facts, embed=make, views=views)
-    size = encoder.preprocess.size
-    loader = DataLoader(
-        images,
-        max(1, BATCH // max(1, views)),
-        worker_init_fn=readers.quiet,
-        num_workers=0 if len(images) * views < FEW else readers.room_for(workers, BATCH, size=size),
-        collate_fn=partial(_views, preprocess=encoder.preprocess, views=views, seed=seed),
-        generator=torch.Generator(),
-    )
+    asked = Views(images, encoder.preprocess, views=views, seed=seed)
+    places, at_once = range(len(images)), max(1, BATCH // max(1, views))
+    groups = [list(places[start : start + at_once]) for start in places[::at_once]]
     rows, bar = [], tqdm(total=len(images), unit="img", desc="embed", disable=not progress)
     with at_work(encoder), readers.one_sentence(BATCH), bar:
-        for batch in loader:
+        beside = encoder.device.type == "cuda"
+        few = len(images) * views < FEW
+        arriving = readers.batches(
+            asked,
+            groups,
+            workers=0 if beside and few else workers,
+            room=(BATCH, encoder.preprocess.size),
+            beside=beside,
+        )
+        for batch in arriving:
             shown = batch.flatten(0, 1)  # (B, 3, S, S)
             if alike and len(shown) < ALIKE:
                 shown = torch.cat([shown, shown[:1].expand(ALIKE - len(shown), -1, -1, -1)])

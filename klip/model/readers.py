@@ -1,17 +1,55 @@
-"""Processes that read images for a network: how many have room, and what goes wrong with them."""
+"""Who reads images for a network: threads, or processes, how many have room, and what goes
+wrong with them."""
 
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 SHARED = Path("/dev/shm")
 """Where Linux keeps what processes share."""
+
+
+def batches(
+    items: Dataset, groups: Iterable[list], *, workers: int, room: tuple[int, int], beside: bool
+) -> Iterator[Any]:
+    """The batch of each group of keys, made of `items[key]`, by `workers` readers.
+
+    beside: read by processes while the network computes on a GPU.  Else by threads between
+    its steps: on a CPU processes would take the cores on which it computes.
+    room: views of a batch and pixels of their side, for `room_for`.
+    """
+    if not beside:
+        with _mapped(workers) as each:
+            for group in groups:
+                yield default_collate(list(each(items.__getitem__, group)))
+        return
+    yield from DataLoader(
+        items,
+        batch_sampler=groups,
+        num_workers=room_for(workers, room[0], size=room[1]),
+        worker_init_fn=quiet,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # the numbers that torch draws are for the steps
+    )
+
+
+@contextmanager
+def _mapped(workers: int) -> Iterator[Callable[..., Iterable]]:
+    """`map`, by that many threads."""
+    if workers < 2:
+        yield map
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool.map
 
 
 def quiet(_worker: int) -> None:

@@ -172,7 +172,9 @@ def metric_loss_only(loop: Watched) -> float:
             },
             batch_size=config.batch_size,
             loss_funcs={"metric_loss": loss},
-            dataset=Subset(loop.images, torch.cat(loop.batches).tolist()),  # as klip draws them
+            dataset=Subset(
+                loop.images, torch.cat(list(loop.batches)).tolist()
+            ),  # as klip draws them
             data_device=device,
             dataloader_num_workers=config.workers,
             end_of_iteration_hook=lambda _: ends.append(watch.now(device)),

@@ -87,7 +87,8 @@ class SharedLoop(Loop):
 
     def fetch(self) -> Iterator[tuple[Tensor, Tensor]]:
         arriving = super().fetch()
-        for batch in self.batches[self.done :]:
+        for step in range(self.done, len(self.batches)):
+            batch = self.batches[step]
             images, labels = torch.empty(0), torch.empty(0, dtype=torch.long)
             with together(self.device):  # a damaged image ends all processes
                 # few images leave some processes without any

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from klip.data import balance
 from klip.data.catalogue import Catalogue
 from klip.finetuning import loop, run_cache
+from klip.finetuning.prepare import Batches
 from klip.finetuning.validation import top1
 from klip.model import augment, blocks, encoder, heads
 from klip.model.augment import Preprocess
@@ -229,21 +231,33 @@ def test_the_key_of_a_run_covers_the_code_that_decides_it(monkeypatch, tmp_path)
     assert run_cache.folder([], []) != before
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_batches_are_the_plans_draws(shop, together):
+    plan = balance.plan(shop, 4)
+    draws = list(plan.draws(67, together))
+    made = Batches(plan, 67, size=10, together=together)
+    assert [len(batch) for batch in made] == [10] * 6 + [7] and len(made) == 7
+    assert torch.cat(list(made)).tolist() == [list(draw) for draw in draws]
+    assert torch.equal(made[5], list(made)[5])  # in any order
+    with pytest.raises(IndexError):
+        made[7]
+
+
 def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs(
     config, shop, monkeypatch, tmp_path
 ):
-    seen, views = [], encoder._views
+    seen, item = [], encoder.Views.__getitem__
 
-    def counted(images, *given, **more):
-        seen.append(len(images))
-        return views(images, *given, **more)
+    def counted(views, place):
+        seen.append(1)
+        return item(views, place)
 
     def of_run(change, **how):
         seen.clear()
         run = quiet(config.changed(validate_every=100, **change), shop, **how)
         return run, sum(seen)
 
-    monkeypatch.setattr(encoder, "_views", counted)
+    monkeypatch.setattr(encoder.Views, "__getitem__", counted)
     # Centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before and after.
     alone, images = of_run({"loss": "softmax"})
     assert images == 9 + 12 + 12

@@ -107,8 +107,10 @@ def test_a_fine_tuned_file_in_klip_and_in_plain_open_clip(config, shop, name, ar
     if again.channels_last:  # klip keeps such a tower in this layout
         model.visual.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        assert torch.equal(model.encode_image(images), again(images))
+    assert torch.equal(model.encode_image(images), again(images))
+    with torch.no_grad():  # where batch normalisation is folded, up to rounding
+        plain, folded = model.encode_image(images), again(images)
+    assert ((plain - folded).norm(dim=1) < 1e-5 * plain.norm(dim=1)).all()
     pixels = np.random.default_rng(0).integers(0, 256, (90, 61, 3), dtype=np.uint8)
     torch.testing.assert_close(
         preprocess(Image.fromarray(pixels)),

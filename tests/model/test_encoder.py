@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from klip.data.catalogue import Catalogue
-from klip.model import augment, encoder, weights
+from klip.model import augment, encoder, readers, weights
 from klip.model.augment import Preprocess
 from klip.model.weights import save
 from klip.settings import paths
@@ -264,14 +264,20 @@ def test_views_start_with_the_plain_image_and_know_no_neighbours(tiny, pictures)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_workers_change_nothing_but_who_reads(pictures, monkeypatch):
-    monkeypatch.setattr(encoder, "FEW", 1)
-    tiny = encoder.build(VIT, PREPROCESS, name="vit")
-    files = pictures.files * 2
-    assert torch.equal(encoder.embed(tiny, files, workers=1), encoder.embed(tiny, files, workers=0))
+@pytest.mark.parametrize("beside", [False, True], ids=["threads", "processes"])
+def test_workers_change_nothing_but_who_reads(pictures, monkeypatch, beside):
+    real = readers.batches
+
+    def chosen(*given, workers, **how):
+        return real(*given, workers=workers, **how | {"beside": beside})
+
+    monkeypatch.setattr(readers, "batches", chosen)
+    tiny, files = encoder.build(VIT, PREPROCESS, name="vit"), pictures.files * 2
+    alone, helped = (encoder.embed(tiny, files, workers=workers) for workers in (0, 2))
+    assert torch.equal(alone, helped)
     files[7].write_bytes(b"no image")
     with pytest.raises(ValueError, match="2.png.*cannot be read") as caught:
-        encoder.embed(tiny, files, workers=1)
+        encoder.embed(tiny, files, workers=2)
     assert "\n" not in str(caught.value)
 
 

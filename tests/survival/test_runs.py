@@ -204,7 +204,14 @@ def test_two_processes_make_a_run_once(long, shop, tmp_path):
     assert (tmp_path / "log").read_text().count("step") == 10
 
 
-def test_a_worker_that_is_killed_is_one_sentence(long, shop, monkeypatch):
+@pytest.fixture
+def processes(monkeypatch):
+    """Images are read by processes, as for a GPU."""
+    real = readers.batches
+    monkeypatch.setattr(readers, "batches", lambda *a, **how: real(*a, **how | {"beside": True}))
+
+
+def test_a_worker_that_is_killed_is_one_sentence(long, shop, monkeypatch, processes):
     from klip.finetuning import prepare
 
     read = prepare.read_image
@@ -233,7 +240,7 @@ def raised(error):
     raise error
 
 
-def test_a_tiny_shared_memory_is_done_without(long, shop, monkeypatch, whole, tmp_path):
+def test_a_tiny_shared_memory_is_done_without(long, shop, monkeypatch, whole, tmp_path, processes):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "other")
     real = readers.shutil.disk_usage
 
