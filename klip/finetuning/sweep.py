@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import joblib
 import torch
@@ -33,11 +34,12 @@ def sweep(
     ValueError: what `loop.finetune` refuses; submitit's own errors: no Slurm, a job that
     failed.
     """
-    together = min(joblib.cpu_count(), MOST, len(configs))
     if executor == "slurm":
         folders = _slurm(configs, catalogue)
-    elif executor == "cores" and together > 1 and not torch.cuda.is_available():
-        folders = _side_by_side(configs, catalogue, together=together)
+    elif together(len(configs), executor) > 1:
+        # Each reads its images itself: another process would want a core of its own.
+        own = [(config.changed(workers=0), catalogue) for config in configs]
+        folders = side_by_side(_run, own, executor=executor)
     else:
         yield from (loop.finetune(config, catalogue) for config in configs)
         return
@@ -45,15 +47,30 @@ def sweep(
         yield finished.read(folder, config)
 
 
-def _side_by_side(
-    configs: Sequence[FinetuneConfig], catalogue: Catalogue, *, together: int
-) -> list[Path]:
-    """The folders of all runs, made by processes that have their share of the cores each."""
-    # Each reads its images itself: another process would want a core of its own.
-    own = [config.changed(workers=0) for config in configs]
-    pool = joblib.Parallel(n_jobs=together, return_as="generator")
-    made = pool(joblib.delayed(_run)(config, catalogue, paths.CACHE) for config in own)
-    return list(tqdm(made, total=len(own), unit="run", desc=f"{together} side by side"))
+def together(cases: int, executor: Executor) -> int:
+    """How many of some cases run side by side in this machine."""
+    if executor != "cores" or torch.cuda.is_available():
+        return 1
+    return min(joblib.cpu_count(), MOST, cases)
+
+
+def side_by_side(
+    work: Callable[..., Any], cases: Sequence[tuple], *, executor: Executor = "cores"
+) -> list[Any]:
+    """`work(*case)` of each case, in order; of `cores` by processes that have their share of
+    the cores each, else one after the other in this process."""
+    number = together(len(cases), executor)
+    if number < 2:
+        return [work(*case) for case in cases]
+    pool = joblib.Parallel(n_jobs=number, return_as="generator")
+    made = pool(joblib.delayed(_there)(paths.CACHE, work, case) for case in cases)
+    return list(tqdm(made, total=len(cases), unit="run", desc=f"{number} side by side"))
+
+
+def _there(cache: Path, work: Callable[..., Any], case: tuple) -> Any:
+    """`work(*case)` in another process, which keeps its files below the same `cache`."""
+    paths.CACHE = cache
+    return work(*case)
 
 
 def _slurm(configs: Sequence[FinetuneConfig], catalogue: Catalogue) -> Iterator[Path]:
@@ -61,11 +78,11 @@ def _slurm(configs: Sequence[FinetuneConfig], catalogue: Catalogue) -> Iterator[
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster="slurm")
     pool.update_parameters(timeout_min=MINUTES, gpus_per_node=1)
-    again = [[catalogue] * len(configs), [paths.CACHE] * len(configs)]
-    return (job.result() for job in pool.map_array(_run, configs, *again))
+    cases = [(config, catalogue) for config in configs]
+    again = [paths.CACHE] * len(cases), [_run] * len(cases), cases
+    return (job.result() for job in pool.map_array(_there, *again))
 
 
-def _run(config: FinetuneConfig, catalogue: Catalogue, cache: Path) -> Path:
-    """The folder of the run, below `cache`: only that travels, not the weights."""
-    paths.CACHE = cache
+def _run(config: FinetuneConfig, catalogue: Catalogue) -> Path:
+    """The folder of the run: only that travels, not the weights."""
     return loop.finetune(config, catalogue, progress=False).path

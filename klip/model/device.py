@@ -39,6 +39,17 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
         encoder.to(home).train(training)
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Inside, torch computes on one core, as what is timed beside it does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def depthwise(network: nn.Module) -> bool:
     """Has it convolutions of one channel to a filter (EfficientNet, ConvNeXt, FastViT)?"""
     found = [module for module in network.modules() if isinstance(module, nn.Conv2d)]

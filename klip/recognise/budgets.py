@@ -6,15 +6,17 @@ products of the fine-tuning set: trained on a packshot of each, judged on photog
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from klip.data.catalogue import Catalogue
+from klip.finetuning import sweep
 from klip.model.encoder import Encoder
 from klip.recognise import baselines
 from klip.recognise.baselines import Recipe
-from klip.settings.config import FinetuneConfig
+from klip.settings.config import Executor, FinetuneConfig
 from klip.stats import metrics
 
 LEAST, LONGEST = 2, 512
@@ -30,6 +32,24 @@ def validation(finetuning: Catalogue, products: int = 60, *, seed: int = 0) -> C
     judged, train = finetuning.validation_set(products, seed=seed), finetuning.split("train")
     others = train["product"].isin(judged["product"]) & ~train["image"].isin(judged["image"])
     return finetuning.of(pd.concat([judged.frame, train.frame[others]]))
+
+
+def curves(
+    recipes: Sequence[Recipe],
+    backbone: Mapping[str, Encoder],
+    *,
+    held: Catalogue,
+    most: int,
+    executor: Executor = "here",
+    **given: Any,
+) -> pd.DataFrame:
+    """The `curve` of each row, one below the other.  executor: cores makes them side by side."""
+    cases = [(one, backbone[one.tower], {"held": held, "most": most, **given}) for one in recipes]
+    return pd.concat(sweep.side_by_side(_curve, cases, executor=executor), ignore_index=True)
+
+
+def _curve(recipe: Recipe, tower: Encoder, how: dict[str, Any]) -> pd.DataFrame:
+    return curve(recipe, tower, **how)
 
 
 def curve(

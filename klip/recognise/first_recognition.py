@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from klip.data.catalogue import Catalogue
-from klip.model.device import at_work
+from klip.model.device import at_work, one_core
 from klip.model.encoder import Encoder
 from klip.recognise.gallery import Gallery
 
@@ -23,7 +23,8 @@ def arrivals(
     seed: int = 0,
     **build: Any,
 ) -> pd.DataFrame:
-    """Seconds from a packshot to the first right answer, for `number` seeded products of a set.
+    """Seconds from a packshot to the first right answer, for `number` seeded products of a set,
+    on one core, as rivals are trained on one each (`rows.fit`).
 
     The gallery holds all others.  Columns: product, added (seconds to add its packshot
     with all views), asked (queries until one is right, one at a time), seconds (both;
@@ -35,9 +36,9 @@ def arrivals(
     known = shown["product"].isin(asked_for["product"])
     order = np.random.default_rng(seed).permutation(shown.index[known])[:number]
     rows = []
-    with at_work(encoder):  # it stays there: the way to a GPU is no part of an arrival
-        # What is timed is embedded, whatever is kept of it.
-        full = Gallery.build(encoder, packshots, seed=seed, **(build | {"remember": False}))
+    # What is timed is embedded, whatever is kept of it.
+    full = Gallery.build(encoder, packshots, seed=seed, **(build | {"remember": False}))
+    with at_work(encoder), one_core():  # the way to a GPU is no part of an arrival
         for product, packshot in shown.loc[order, ["product", "file"]].itertuples(index=False):
             gallery = full.without({product})
             started = time.perf_counter()

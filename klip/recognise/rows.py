@@ -10,11 +10,13 @@ import pandas as pd
 from torch import Tensor
 
 from klip.data.catalogue import Catalogue
+from klip.finetuning import sweep
 from klip.finetuning.finished import Run
 from klip.model.encoder import Encoder
 from klip.recognise import baselines, evaluation, keypoints, prompts, rerank
 from klip.recognise.baselines import Recipe
 from klip.recognise.rerank import Rerank, Votes
+from klip.settings.config import Executor
 from klip.stats import claims, metrics, published
 
 FROZEN, PROMPTS = "frozen encoder", "text prompts"
@@ -95,24 +97,50 @@ class Rows:
             if row not in self.frames:
                 self.nearest(row, [backbone[tower]])
 
-    def fit(
-        self, recipe: Recipe, tower: Encoder, *, budget: int, seeds: int, **training: Any
-    ) -> None:
-        """Train a row for this set, a run per seed, and let it answer."""
-        reason = baselines.missing(recipe, self.catalogue)
-        if reason:
-            self.empty[recipe.row] = reason
-            return
-        how = {"catalogue": self.catalogue, "budget": budget, "rule": self.rule, **training}
-        runs = [baselines.fit(recipe, tower, seed=seed, **how) for seed in range(seeds)]
-        self.runs[recipe.row] = runs
-        self.frames[recipe.row] = [
-            baselines.answer(run, self.catalogue, **self._asked) for run in runs
-        ]
+    def answer(self, row: str, runs: list[Run]) -> None:
+        """The row of a classifier that was trained for this set, once a seed."""
+        self.runs[row] = runs
+        answers = [baselines.answer(run, self.catalogue, **self._asked) for run in runs]
+        self.frames[row] = answers
 
     def under(self) -> list[str]:
         """Trained rows that ended under their frozen backbone."""
         return baselines.under_frozen(self.frames, self.bare)
+
+
+def fit(
+    sets: Mapping[str, Rows],
+    backbone: Backbone,
+    *,
+    recipes: Sequence[Recipe],
+    budget: Mapping[str, int],
+    seeds: int,
+    executor: Executor = "here",
+    **training: Any,
+) -> None:
+    """Train rows on each set, a run per seed, and let them answer.
+
+    budget: images per product of each row.  executor: cores trains side by side, a core
+    for each run, so that seconds are those of one core.  training: fields of FinetuneConfig.
+    """
+    asked, cases = [], []
+    for recipe in recipes:
+        for own in sets.values():
+            reason = baselines.missing(recipe, own.catalogue)
+            if reason:
+                own.empty[recipe.row] = reason
+                continue
+            asked.append((recipe.row, own))
+            how = {"catalogue": own.catalogue, "budget": budget[recipe.row], "rule": own.rule}
+            given = recipe, backbone[recipe.tower], how | training
+            cases += [(*given, seed) for seed in range(seeds)]
+    runs = sweep.side_by_side(_fit, cases, executor=executor)
+    for place, (row, own) in enumerate(asked):
+        own.answer(row, runs[place * seeds : (place + 1) * seeds])
+
+
+def _fit(recipe: Recipe, tower: Encoder, how: dict[str, Any], seed: int) -> Run:
+    return baselines.fit(recipe, tower, seed=seed, **how)
 
 
 def table(sets: Mapping[str, Rows], backbone: Backbone) -> pd.DataFrame:

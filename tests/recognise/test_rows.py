@@ -60,8 +60,8 @@ def test_each_method_fills_its_rows(filled, shelf, backbone):
     filled.floors()
     voted = filled.rerank(rerank.Rerank(weight=0.5, first=3))
     filled.as_they_came(backbone, baselines.bare(backbone))
-    filled.fit(LINEAR, backbone["semi"], budget=4, seeds=2, batch_size=8, **QUICK)
-    filled.fit(WHOLE, backbone["resnext"], budget=4, seeds=1, **QUICK)
+    how = {"budget": {LINEAR.row: 4}, "batch_size": 8, **QUICK}
+    rows.fit({"shelf": filled}, backbone, recipes=[LINEAR, WHOLE], seeds=2, **how)
     assert set(filled.frames) == {
         *(published.OURS, rows.FROZEN, *rows.FLOORS, rows.RERANKED, rows.FROZEN_RERANKED),
         *("frozen ResNeXt", LINEAR.row),
