@@ -23,9 +23,9 @@ PLACES = {
     "model": (1.5, 2),
     "finetuning": (1.5, 3),
     "recognise": (1, 4),
-    "scale": (2, 4),
+    "scale": (2, 5),
     "pretrain": (1, 5),
-    "cli": (0, 5),
+    "cli": (0, 6),
 }
 """Where a room stands: column, floor.  An arrow goes down, to what is imported."""
 
@@ -43,9 +43,9 @@ def arrows(package: Path = PACKAGE) -> set[tuple[str, str]]:
 
 def figure(package: Path = PACKAGE) -> Figure:
     """The rooms as boxes, an arrow for who imports whom unless a way through others tells it."""
-    picture = Figure(figsize=(7.5, 5.5))
+    picture = Figure(figsize=(7.5, 6.3))
     axes = picture.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-0.5, 2.5), ylim=(-0.4, 5.4))
+    axes.set(xlim=(-0.5, 2.5), ylim=(-0.4, 6.4))
     axes.axis("off")
     needed = networkx.transitive_reduction(networkx.DiGraph(arrows(package)))
     arrow = {"arrowstyle": "->", "color": "0.5"}

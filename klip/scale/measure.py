@@ -96,13 +96,16 @@ def here(file: str | Path) -> dict[str, Any]:
     }
 
 
-def peak_mib() -> int | None:
-    """Most resident memory of this process so far, MiB; None where the system does not say."""
-    status = Path("/proc/self/status")
+def peak_mib(process: int | str = "self") -> int | None:
+    """Most resident memory of a process so far, MiB; None where the system does not say.
+    process: its number."""
+    status = Path(f"/proc/{process}/status")
     if status.is_file():  # getrusage also counts the process that started this one
         for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) // 1024
+        return None
+    if process != "self":
         return None
     try:
         import resource

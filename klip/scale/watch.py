@@ -30,7 +30,7 @@ from klip.scale import activations
 from klip.settings.checked import Checked
 from klip.settings.config import Count, CountOrNone, FinetuneConfig, Precision, Text
 
-PIXELS = 400
+SIZE = (400, 400)
 """Sides of the synthetic photographs (A): about those of the paper's sets."""
 
 
@@ -104,14 +104,14 @@ def watched(asked: Asked) -> Iterator[Watched]:
         yield loop
 
 
-def photographs(root: Path, products: int) -> Catalogue:
+def photographs(root: Path, products: int, *, size: tuple[int, int] = SIZE) -> Catalogue:
     """A catalogue of one JPEG per product, smooth colours under noise, so that they are as
-    large as photographs."""
+    large as photographs.  size: width and height, pixels."""
     rng, rows = np.random.default_rng(0), []
     for number in range(products):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((PIXELS, PIXELS)), np.int16)
-        pixels = smooth + rng.integers(-12, 13, (PIXELS, PIXELS, 1))
+        smooth = np.asarray(coarse.resize(size), np.int16)  # (height, width, 3)
+        pixels = smooth + rng.integers(-12, 13, (*smooth.shape[:2], 1))
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
         image.save(root / f"{number}.jpg", quality=90)
         rows.append((f"{number}.jpg", f"product {number:05}", "train"))
