@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from klip.shop.paint import stream
+from klip.shop.paint import for_each_channel, row_of, stream
 
 _GRAINS = stream("sensor").standard_normal(1 << 20).astype(np.float32)
 
@@ -44,7 +44,8 @@ def _lit(canvas: ndarray, rng: Generator, *, strength: float, tight: bool) -> bo
     # Light that falls unevenly: a field of 3 x 3, smoothed over the picture.
     field = rng.uniform(-0.6, 0.6, (3, 3)).astype(np.float32)
     field = 1 + field * np.float32(strength * rng.uniform(0, 1))
-    canvas *= cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    light = cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)
+    canvas *= for_each_channel(light)
     # Colour casts are gains on a log scale, so that they multiply and stay above 0.
     warm = rng.normal(0, 0.13)
     cast = np.array((warm, rng.normal(0.02, 0.08), -1.3 * warm)) * strength
@@ -54,7 +55,7 @@ def _lit(canvas: ndarray, rng: Generator, *, strength: float, tight: bool) -> bo
         cast += np.array((0.1, 0.05, -0.35)) * rng.uniform(0.3, 1.5)
     dim = rng.random() < (0.6 if tight else 0.3)
     gain = rng.uniform(np.log(0.12), 0.0) * strength if dim else rng.normal(0.05, 0.2 * strength)
-    canvas *= (np.exp(gain) * np.exp(cast)).astype(np.float32)
+    canvas *= row_of(np.exp(gain) * np.exp(cast), size)
     canvas *= np.float32(max(0.05 / (float(canvas.mean()) + 1e-4), 1.0))  # never black
     np.clip(canvas, 0.0, 1.0, out=canvas)
     return dim
@@ -66,7 +67,8 @@ def _developed(canvas: ndarray, rng: Generator, *, strength: float, dim: bool) -
         gamma = rng.uniform(-0.5, 0.2) * strength if dim else rng.normal(0, 0.3 * strength)
         cv2.pow(canvas, float(np.exp(gamma)), canvas)
     if rng.random() < 0.5:
-        grey = canvas.mean(2, keepdims=True)
+        red, green, blue = cv2.split(canvas)
+        grey = for_each_channel((red + green + blue) / np.float32(3))
         canvas = grey + (canvas - grey) * np.float32(1 + rng.uniform(-0.75, 0.35) * strength)
     if rng.random() < 0.3:  # haze: black becomes grey
         lift = rng.uniform(0, 0.2) * strength

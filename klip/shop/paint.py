@@ -67,6 +67,15 @@ def grid(height: int, width: int) -> tuple[ndarray, ndarray]:
     return (x + 0.5) * (2.0 / width) - 1.0, (y + 0.5) * (2.0 / height) - 1.0
 
 
+@lru_cache(maxsize=256)
+def axes(height: int, width: int) -> tuple[ndarray, ndarray]:
+    """`grid` as one row x (1, width) and one column y (height, 1), which broadcast to it: what
+    hangs on x or on y alone need not be computed for every pixel.  Do not write.
+    """
+    x, y = grid(height, width)
+    return x[:1], y[:, :1]
+
+
 @lru_cache(maxsize=1)
 def _noise_bank() -> ndarray:
     """(24, 256, 256) fractal noise tiles 0..1, from cloudy to rough; they wrap around."""
@@ -95,19 +104,38 @@ def noise(rng: Generator, shape: Shape, *, zoom: float = 1.0, stretch: float = 1
     return cv2.warpAffine(tile, matrix, shape[::-1], flags=flags, borderMode=cv2.BORDER_WRAP)
 
 
+def row_of(colour: Colour | ndarray, width: int) -> ndarray:
+    """A row of pixels of one colour, RGB or RGBA, float32 (width, channels).
+
+    NumPy takes a row and a canvas ten times as fast as a colour and a canvas: its inner loop
+    is then a row long, not three numbers.
+    """
+    return np.full((width, len(colour)), colour, np.float32)
+
+
+def for_each_channel(mask: ndarray) -> ndarray:
+    """A mask once for red, green and blue, (height, width, 3): faster than mask[..., None]."""
+    return cv2.merge((mask, mask, mask))
+
+
 def blend(
     canvas: ndarray, colour: Colour | ndarray, *, where: ndarray, opacity: float = 1.0
 ) -> None:
     """Lay a colour (or a canvas) over `canvas`, in place, as the mask `where` says."""
-    weight = (where * np.float32(opacity))[..., None]
+    if np.ndim(colour) == 1:
+        colour = row_of(colour, canvas.shape[1])
+    weight = for_each_channel(where * np.float32(opacity))
     canvas += weight * (np.asarray(colour, np.float32) - canvas)
 
 
-def layer(colour: Colour | ndarray, mask: ndarray) -> ndarray:
+def layer(colour: float | Colour | ndarray, mask: ndarray) -> ndarray:
     """A sprite: a colour, or colours (height, width, 3), seen where the mask says so."""
-    sprite = np.empty((*mask.shape, 4), np.float32)
-    sprite[..., :3], sprite[..., 3] = np.clip(colour, 0, 1), mask
-    return sprite
+    colours = np.clip(colour, 0, 1).astype(np.float32)
+    if colours.ndim == 3:
+        planes = cv2.split(colours)
+    else:
+        planes = [np.full(mask.shape, one) for one in np.broadcast_to(colours, 3)]
+    return cv2.merge((*planes, mask.astype(np.float32)))
 
 
 def paste(
@@ -127,18 +155,19 @@ def paste(
     x1, y1 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
     if x0 >= x1 or y0 >= y1:
         return
-    part = sprite[y0 - top : y1 - top, x0 - left : x1 - left]
     target = canvas[y0:y1, x0:x1]
-    alpha = part[..., 3:]
+    *colours, alpha = cv2.split(sprite[y0 - top : y1 - top, x0 - left : x1 - left])
     if canvas.shape[2] == 3:
-        target += alpha * (part[..., :3] - target)
+        target += for_each_channel(alpha) * (cv2.merge(colours) - target)
         return
     # "Over" of Porter and Duff (1984) for straight alpha: the colours are weighted by how
     # much of the total cover is the sprite's, so clear pixels below do not darken it.
-    total = alpha + target[..., 3:] * (1 - alpha)
+    total = alpha + target[..., 3] * (1 - alpha)
     share = alpha / np.maximum(total, 1e-4)
-    target[..., :3] += share * (part[..., :3] - target[..., :3])
-    target[..., 3:] = total
+    for channel, colour in enumerate(colours):
+        below = target[..., channel]
+        below += share * (colour - below)
+    target[..., 3] = total
 
 
 def turned(sprite: ndarray, degrees: float, *, scale: float = 1.0) -> ndarray:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from klip.shop.camera import coarse, compressed, exposed
-from klip.shop.paint import any_colour, blend, edge, grid, noise
+from klip.shop.paint import any_colour, axes, blend, edge, for_each_channel, noise, row_of
 from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip, trimmed
 
 STYLES = ("tight", "scene", "pile")
@@ -41,8 +41,9 @@ def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
     """A clean packshot as a web shop shows it, RGB uint8 (size, size, 3)."""
     canvas = np.full((size, size, 3), 255.0, np.float32)
     if rng.random() < 0.12:
-        canvas[:] = np.float32(any_colour(rng, (0, 0.3), value=(0.75, 1))) * 255
-        canvas += grid(size, size)[1][..., None] * np.float32(rng.uniform(-15, 15))
+        canvas[:] = row_of(np.float32(any_colour(rng, (0, 0.3), value=(0.75, 1))) * 255, size)
+        slope = axes(size, size)[1] * np.float32(rng.uniform(-15, 15))
+        canvas += for_each_channel(np.broadcast_to(slope, (size, size)))
     high, wide = trimmed(rgba).shape[:2]
     fill = rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97)
     scale = size * fill / max(wide, high)
@@ -56,14 +57,14 @@ def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
     warp = 0.03 if rng.random() < 0.3 else 0.0
     corners = _corners(rng, centre, sides=(wide, high), degrees=degrees, warp=warp)
     if rng.random() < 0.3:
-        x, y = grid(size, size)
+        x, y = axes(size, size)
         floor = corners[:, 1].max() / size * 2 - 1
         shadow = edge(np.hypot(x / max(wide / size, 0.1) / 1.05, (y - floor) / 0.08) - 1, 1.0)
         blend(canvas, (90, 90, 95), where=shadow, opacity=rng.uniform(0.2, 0.7))
     lay(canvas, rgba, corners=corners)
     if rng.random() < 0.6:  # contrast, with white kept, and a light cast
         canvas = (canvas - 255) * np.float32(rng.uniform(0.85, 1.1)) + 255
-        canvas *= rng.uniform(0.96, 1.03, 3).astype(np.float32)
+        canvas *= row_of(rng.uniform(0.96, 1.03, 3), size)
     if rng.random() < 0.35:
         canvas = coarse(canvas, rng, side=int(np.exp(rng.uniform(np.log(36), np.log(size)))))
     out = np.clip(canvas, 0, 255).astype(np.uint8)
@@ -186,12 +187,16 @@ def _held(rgba: ndarray, rng: Generator, *, size: int, strength: float) -> ndarr
 def _relief(canvas: ndarray, mask: ndarray, *, rng: Generator, strength: float) -> None:
     """Light that falls unevenly on the product itself: a gradient and glare."""
     size = len(canvas)
-    x, y = grid(size, size)
+    x, y = axes(size, size)
     turn = rng.uniform(0, 6.28)
     along = x * np.cos(turn) + y * np.sin(turn)
-    canvas *= 1 + (mask * along * np.float32(rng.uniform(0, 0.6) * strength))[..., None]
+    light = 1 + mask * along * np.float32(rng.uniform(0, 0.6) * strength)
+    for channel in range(3):
+        canvas[..., channel] *= light
     if rng.random() < 0.5 * strength:
         glare = np.exp(-(((along - rng.uniform(-0.8, 0.8)) / rng.uniform(0.05, 0.3)) ** 2))
         if rng.random() < 0.5:
             glare *= np.clip(noise(rng, (size, size), zoom=size / 60) * 4 - 1.6, 0, 1)
-        canvas += (mask * glare * np.float32(rng.uniform(40, 220)))[..., None]
+        light = mask * glare * np.float32(rng.uniform(40, 220))
+        for channel in range(3):
+            canvas[..., channel] += light

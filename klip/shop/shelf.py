@@ -18,19 +18,22 @@ from klip.shop.paint import (
     Colour,
     any_colour,
     as_mask,
+    axes,
     blend,
-    grid,
+    for_each_channel,
     hsv,
     noise,
     paste,
     pick,
+    row_of,
     turned,
 )
 
 
 def trimmed(rgba: ndarray) -> ndarray:
     """A product without its clear margins; a view."""
-    left, top, wide, high = cv2.boundingRect(cv2.compare(rgba[..., 3], 20, cv2.CMP_GT))
+    alpha = cv2.extractChannel(rgba, 3)
+    left, top, wide, high = cv2.boundingRect(cv2.compare(alpha, 20, cv2.CMP_GT))
     return rgba[top : top + high, left : left + wide] if wide else rgba
 
 
@@ -48,8 +51,9 @@ def lay(canvas: ndarray, rgba: ndarray, *, corners: ndarray) -> ndarray:
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
     target = (canvas.shape[1], canvas.shape[0])
     # The colours go on beyond the rim, so that it is not mixed with black.
-    rgb = cv2.warpPerspective(part[..., :3], matrix, target, borderMode=cv2.BORDER_REPLICATE)
-    mask = as_mask(cv2.warpPerspective(part[..., 3], matrix, target))
+    rgb, alpha = cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), cv2.extractChannel(part, 3)
+    rgb = cv2.warpPerspective(rgb, matrix, target, borderMode=cv2.BORDER_REPLICATE)
+    mask = as_mask(cv2.warpPerspective(alpha, matrix, target))
     blend(canvas, rgb, where=mask)
     return mask
 
@@ -57,12 +61,12 @@ def lay(canvas: ndarray, rgba: ndarray, *, corners: ndarray) -> ndarray:
 def shelf(canvas: ndarray, rng: Generator, *, others: Sequence[ndarray]) -> None:
     """Fill the canvas with what is behind a product: a wall, or rows of goods with rails."""
     size = len(canvas)
-    x, y = grid(size, size)
-    canvas[:] = np.float32(any_colour(rng, (0, 0.5), value=(0.02, 0.95))) * 255
-    canvas *= (1 + rng.uniform(-0.5, 0.5) * x + rng.uniform(-0.5, 0.5) * y)[..., None]
+    x, y = axes(size, size)
+    canvas[:] = row_of(np.float32(any_colour(rng, (0, 0.5), value=(0.02, 0.95))) * 255, size)
+    canvas *= for_each_channel(1 + rng.uniform(-0.5, 0.5) * x + rng.uniform(-0.5, 0.5) * y)
     if rng.random() < 0.4:
         rough = noise(rng, (size, size), zoom=rng.uniform(0.3, 2.0))
-        canvas *= (0.5 + rough)[..., None]
+        canvas *= for_each_channel(0.5 + rough)
     if not others and rng.random() < 0.5:
         return
     rows = int(rng.choice((1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1)))
@@ -70,7 +74,7 @@ def shelf(canvas: ndarray, rng: Generator, *, others: Sequence[ndarray]) -> None
     goods = []
     for other in others[:4]:
         goods.append(_reduced(other, rng, side=max(int(high * rng.uniform(0.6, 1.0)), 6)))
-    rail = np.float32(any_colour(rng, (0, 0.7), value=(0.15, 1))) * 255
+    rail = row_of(np.float32(any_colour(rng, (0, 0.7), value=(0.15, 1))) * 255, size)
     for row in range(rows + 1):
         floor = (row + rng.uniform(0.6, 0.9)) * high
         _row(canvas, goods, floor=floor, high=high, rng=rng)
@@ -98,7 +102,7 @@ def _row(
             wide = int(high * rng.uniform(0.2, 0.9)) + 2
             x0, y0 = max(int(at), 0), max(int(floor - high * rng.uniform(0.4, 0.9)), 0)
             box = canvas[y0 : max(int(floor), 0), x0 : max(int(at) + wide, 0)]
-            box[:] = rng.uniform(0, 255, 3)
+            box[:] = row_of(rng.uniform(0, 255, 3), box.shape[1])
             at += wide + 1
 
 
@@ -110,7 +114,7 @@ def _reduced(rgba: ndarray, rng: Generator, *, side: int) -> ndarray:
     target = max(round(wide * scale), 2), max(round(high * scale), 2)
     small = cv2.resize(part, target, interpolation=cv2.INTER_AREA).astype(np.float32)
     light = rng.uniform(0.7, 1.0)
-    return small * np.float32((light, light, light, 1 / 255))
+    return small * row_of((light, light, light, 1 / 255), small.shape[1])
 
 
 def copies(canvas: ndarray, rgba: ndarray, *, corners: ndarray, rng: Generator) -> None:
@@ -130,7 +134,7 @@ def shade_behind(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
     cv2.fillConvexPoly(mask, moved.astype(np.int32), 255)
     side = max(size // 10, 1)
     soft = as_mask(cv2.blur(mask, (side, side)))
-    canvas *= 1 - (soft * np.float32(rng.uniform(0.2, 0.8)))[..., None]
+    canvas *= for_each_channel(1 - soft * np.float32(rng.uniform(0.2, 0.8)))
 
 
 def hand(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
@@ -168,7 +172,8 @@ def _limb(canvas: ndarray, skin: Colour, *, start: ndarray, end: ndarray, across
     cv2.line(mask, *ends, 255, max(int(across), 1), cv2.LINE_AA)
     share = as_mask(mask)
     side = max(int(across * 0.7), 1)
-    lit = skin * (0.35 + 0.7 * cv2.blur(share, (side, side)))[..., None]
+    light = 0.35 + 0.7 * cv2.blur(share, (side, side))
+    lit = row_of(skin, light.shape[1]) * for_each_channel(light)
     blend(canvas[low[1] : high[1], low[0] : high[0]], lit, where=share)
 
 
@@ -193,7 +198,7 @@ def strip(canvas: ndarray, rng: Generator) -> None:
 def pile(canvas: ndarray, rgba: ndarray, *, rng: Generator) -> None:
     """Many turned, scaled and relit copies of the product over the whole frame."""
     size = len(canvas)
-    canvas[:] = np.float32(any_colour(rng, (0, 0.5), value=(0.0, 0.5))) * 255
+    canvas[:] = row_of(np.float32(any_colour(rng, (0, 0.5), value=(0.0, 0.5))) * 255, size)
     part = trimmed(rgba).astype(np.float32)
     part[..., 3] *= np.float32(1 / 255)
     share = float(np.exp(rng.uniform(np.log(0.14), np.log(0.6))))

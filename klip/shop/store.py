@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from klip.shop.paint import blend, edge, grid, noise
+from klip.shop.paint import axes, blend, edge, noise, row_of
 
 LAMPS = (0.86, 1.0, 0.82)
 """What the store's green-white lamps leave of red, green and blue."""
@@ -21,9 +21,9 @@ def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
     """A photograph, RGB uint8 (S, S, 3), behind the store's glass; 0 changes nothing."""
     canvas = image * np.float32(1 / 255)
     lamps = np.float32(LAMPS) * np.float32(rng.uniform(0.9, 1.1))
-    canvas *= 1 + (lamps - 1) * np.float32(strength)
     size = len(canvas)
-    x, y = grid(size, size)
+    canvas *= row_of(1 + (lamps - 1) * np.float32(strength), size)
+    x, y = axes(size, size)
     if rng.random() < 0.7:  # mist on the pane
         grain = noise(rng, (size, size), zoom=rng.uniform(0.7, 2.0))
         mist, dense = np.clip(grain * 1.6 - 0.5, 0, 1), rng.uniform(0.2, 0.7)
@@ -33,7 +33,7 @@ def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
         width = rng.uniform(0.03, 0.14)
         across = np.abs(x * np.sin(turn) - y * np.cos(turn) - offset)
         bright = np.float32(rng.uniform(0.2, 0.7) * strength)
-        canvas += (edge(across - width, 0.1) * bright)[..., None]
+        _mirrored(canvas, edge(across - width, 0.1), bright=bright)
     if rng.random() < 0.4:  # wires of the rack
         period, phase = rng.uniform(0.25, 0.6), rng.uniform(0, 1)
         along = x if rng.random() < 0.5 else y
@@ -41,10 +41,18 @@ def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
         wire = np.abs(((along / period + phase) % 1.0) - 0.5) * period
         mask = edge(wire - rng.uniform(0.015, 0.04), 0.02)
         opacity = 0.9 * min(1.0, 1.3 * strength)
-        blend(canvas, (0.75, 0.76, 0.78), where=mask, opacity=opacity)
+        where = np.broadcast_to(mask, (size, size))
+        blend(canvas, (0.75, 0.76, 0.78), where=where, opacity=opacity)
     if rng.random() < 0.7 * strength:
         _sticker(canvas, rng)
     return (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
+
+
+def _mirrored(canvas: ndarray, mask: ndarray, *, bright: np.float32) -> None:
+    """Add light to a canvas (S, S, 3) in place, where a mask (S, S) is not 0: a narrow band."""
+    lit = np.flatnonzero(mask)
+    pixels = canvas.reshape(-1, 3)
+    pixels[lit] += (mask.ravel()[lit] * bright)[:, None]
 
 
 def _sticker(canvas: ndarray, rng: Generator) -> None:
