@@ -78,7 +78,10 @@ def axes(height: int, width: int) -> tuple[ndarray, ndarray]:
 
 @lru_cache(maxsize=1)
 def _noise_bank() -> ndarray:
-    """(24, 256, 256) fractal noise tiles 0..1, from cloudy to rough; they wrap around."""
+    """(24, 512, 512) fractal noise 0..1, from cloudy to rough: 256 x 256 tiles, two by two.
+
+    They wrap around, so one tile would do; but OpenCV is slow where it has to wrap.
+    """
     rng = stream("noise bank")
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) * 256
     tiles = []
@@ -89,7 +92,7 @@ def _noise_bank() -> ndarray:
         spectrum = white / np.maximum(frequency, 1.0) ** (0.7 + index / 14)
         tile = np.fft.ifft2(spectrum * (frequency > 1.5)).real
         tiles.append(np.clip(0.5 + 0.19 * tile / tile.std(), 0.0, 1.0))
-    return np.asarray(tiles, np.float32)
+    return np.tile(np.asarray(tiles, np.float32), (1, 2, 2))
 
 
 def noise(rng: Generator, shape: Shape, *, zoom: float = 1.0, stretch: float = 1.0) -> ndarray:

@@ -8,11 +8,11 @@ import hashlib
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -45,16 +45,25 @@ def _clutter(plan: ShopPlan, name: str) -> tuple[ndarray, ...]:
 
 
 def _shot(
-    plan: ShopPlan, name: str, *, product: Product, views: list[ndarray], rng: Generator
+    plan: ShopPlan,
+    name: str,
+    *,
+    product: Product,
+    views: int,
+    drawn: Callable[[int], ndarray],
+    rng: Generator,
 ) -> ndarray:
-    """A photograph in the store, RGB uint8 (h, w, 3); a close one is cut to the product."""
+    """A photograph in the store, RGB uint8 (h, w, 3); a close one is cut to the product.
+
+    views: how many views of the product there are; drawn: number of a view -> RGBA.
+    """
     clutter, style = _clutter(plan, name), "tight"
     others = [clutter[i] for i in rng.integers(len(clutter), size=5)]
     if name != "grozi_like":
         close = "pile" if product.shape == "produce" else "tight"
-        style = str(rng.choice((close, "scene"), p=(0.7, 0.3)))
+        style = close if rng.random() < 0.7 else "scene"
     # Not the view of the packshot, where there are others.
-    view = views[int(rng.integers(0 if len(views) == 1 else 1, len(views)))]
+    view = drawn(int(rng.integers(0 if views == 1 else 1, views)))
     how = {"style": style, "strength": plan.of(name, "strength"), "squashed": plan.squashed}
     picture = photograph(view, rng, size=plan.size, others=others, **how)
     picture = in_store(picture, rng, strength=plan.store)
@@ -67,12 +76,19 @@ def _images(plan: ShopPlan, name: str, *, index: int) -> dict[str, list[ndarray]
     trained = int(counts(plan)[index]) if name == "finetune" else 0
     amount = plan.val_images + trained if trained else int(plan.of(name, "queries"))
     turn = 35.0 * plan.of(name, "strength")
-    views = [packshot(product, 160)]
-    for variant in range(1, min(amount, 7) + 1):
-        view = rng.uniform(-turn, turn), rng.uniform(0, 18)
-        views.append(packshot(product, 160, view=view, variant=variant))
-    shot = partial(_shot, plan, name, product=product, views=views, rng=rng)
-    clean = partial(on_white, views[0], rng, size=plan.size)
+    sides: list[tuple[float, float] | None] = [None]
+    for _ in range(min(amount, 7)):
+        sides.append((rng.uniform(-turn, turn), rng.uniform(0, 18)))
+
+    @cache  # of a product with few photographs some views are never taken
+    def drawn(number: int) -> ndarray:
+        return packshot(product, 160, view=sides[number], variant=number)
+
+    def clean() -> ndarray:
+        return on_white(drawn(0), rng, size=plan.size)
+
+    views = len(sides)
+    shot = partial(_shot, plan, name, product=product, views=views, drawn=drawn, rng=rng)
     if trained:
         held = [shot() for _ in range(plan.val_images)]
         # All is chosen before the first is drawn: what a picture draws moves no choice.

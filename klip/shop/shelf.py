@@ -40,7 +40,7 @@ def trimmed(rgba: ndarray) -> ndarray:
 def lay(canvas: ndarray, rgba: ndarray, *, corners: ndarray) -> ndarray:
     """Warp the trimmed product to corners (4, 2) in pixels; returns its mask 0..1."""
     part = trimmed(rgba)
-    sides = np.hypot(*(corners - np.roll(corners, 1, 0)).T)
+    sides = np.hypot(*(corners - corners[[3, 0, 1, 2]]).T)
     wanted_w, wanted_h = max(sides[1], sides[3], 2.0), max(sides[0], sides[2], 2.0)
     # A warp looks at four pixels only: what gets much smaller is averaged first.
     if wanted_w < 0.7 * part.shape[1] or wanted_h < 0.7 * part.shape[0]:
@@ -50,11 +50,19 @@ def lay(canvas: ndarray, rgba: ndarray, *, corners: ndarray) -> ndarray:
     source = np.float32([(0, 0), (width, 0), (width, height), (0, height)])
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
     target = (canvas.shape[1], canvas.shape[0])
-    # The colours go on beyond the rim, so that it is not mixed with black.
-    rgb, alpha = cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), cv2.extractChannel(part, 3)
-    rgb = cv2.warpPerspective(rgb, matrix, target, borderMode=cv2.BORDER_REPLICATE)
-    mask = as_mask(cv2.warpPerspective(alpha, matrix, target))
-    blend(canvas, rgb, where=mask)
+    alpha = cv2.warpPerspective(cv2.extractChannel(part, 3), matrix, target)
+    mask = as_mask(alpha)
+    left, top, wide, high = cv2.boundingRect(alpha)  # of what is not 0
+    if wide:
+        # The colours go on beyond the rim, so that it is not mixed with black.  That is slow
+        # far outside, so it ends soon after the product.  It ends at a multiple of 32, for
+        # OpenCV rounds the last pixels of a row that fill no register differently.
+        right, bottom = left + wide, top + high
+        end = min(-(-right // 32) * 32, target[0]), bottom
+        rgb = cv2.cvtColor(part, cv2.COLOR_RGBA2RGB)
+        rgb = cv2.warpPerspective(rgb, matrix, end, borderMode=cv2.BORDER_REPLICATE)
+        seen = slice(top, bottom), slice(left, right)
+        blend(canvas[seen], rgb[seen], where=mask[seen])
     return mask
 
 

@@ -33,7 +33,7 @@ def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
         width = rng.uniform(0.03, 0.14)
         across = np.abs(x * np.sin(turn) - y * np.cos(turn) - offset)
         bright = np.float32(rng.uniform(0.2, 0.7) * strength)
-        _mirrored(canvas, edge(across - width, 0.1), bright=bright)
+        _mirrored(canvas, across - width, bright=bright)
     if rng.random() < 0.4:  # wires of the rack
         period, phase = rng.uniform(0.25, 0.6), rng.uniform(0, 1)
         along = x if rng.random() < 0.5 else y
@@ -48,11 +48,14 @@ def in_store(image: ndarray, rng: Generator, *, strength: float) -> ndarray:
     return (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
-def _mirrored(canvas: ndarray, mask: ndarray, *, bright: np.float32) -> None:
-    """Add light to a canvas (S, S, 3) in place, where a mask (S, S) is not 0: a narrow band."""
-    lit = np.flatnonzero(mask)
+def _mirrored(canvas: ndarray, distance: ndarray, *, bright: np.float32) -> None:
+    """Add the light of a lamp to a canvas (S, S, 3), in place; distance (S, S): from its rim,
+    below 0 within.
+    """
+    # The edge is 0.1 wide, so beyond 0.05 there is none; the band is a small part of a pane.
+    near = np.flatnonzero(distance < 0.06)
     pixels = canvas.reshape(-1, 3)
-    pixels[lit] += (mask.ravel()[lit] * bright)[:, None]
+    pixels[near] += (edge(distance.ravel()[near], 0.1) * bright)[:, None]
 
 
 def _sticker(canvas: ndarray, rng: Generator) -> None:
