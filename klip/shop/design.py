@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from klip.shop.goods import CATEGORIES, COLOURS, FLAVOURS, FRUIT, LINES
-from klip.shop.paint import Colour, hsv, luma, mix, stream
+from klip.shop.paint import Colour, hsv, luma, mix, pick, pick_weighted, stream
 
 RANGES = ("pretrain", "finetune", "grozi_like", "capg_like", "rp2k_like", "spare")
 """Every range of products.  A brand name belongs to exactly one of them, see `range_of`."""
@@ -57,11 +57,11 @@ def colour_name(colour: Colour) -> str:
 
 
 def _word(rng: Generator) -> str:
-    syllables = int(rng.choice((1, 2, 3, 4), p=(0.08, 0.5, 0.34, 0.08)))
+    syllables = pick_weighted(rng, (1, 2, 3, 4), p=(0.08, 0.5, 0.34, 0.08))
     text = ""
     for left in reversed(range(syllables)):
-        text += str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS))
-        text += str(rng.choice(_CODAS)) if rng.random() < 0.5 or not left else ""
+        text += pick(rng, _ONSETS) + pick(rng, _VOWELS)
+        text += pick(rng, _CODAS) if rng.random() < 0.5 or not left else ""
     return text.capitalize() if len(text) > 2 else text.capitalize() + "co"
 
 

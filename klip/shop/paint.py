@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -34,6 +35,18 @@ def stream(*keys: object) -> Generator:
 def pick(rng: Generator, options: Sequence) -> Any:
     """One of the options, as it is; `rng.choice` would make an array of them."""
     return options[int(rng.integers(len(options)))]
+
+
+def pick_weighted(rng: Generator, options: Sequence, *, p: tuple[float, ...]) -> Any:
+    """One of the options, with probabilities p: the one `rng.choice` gives, but sooner."""
+    return options[bisect_right(_cumulated(p), rng.random())]
+
+
+@lru_cache(maxsize=64)
+def _cumulated(p: tuple[float, ...]) -> list[float]:
+    """The sums of p up to each place, as `rng.choice` makes them."""
+    sums = np.cumsum(p)
+    return (sums / sums[-1]).tolist()
 
 
 def hsv(hue: float, saturation: float, *, value: float) -> Colour:

@@ -25,6 +25,7 @@ from klip.shop.paint import (
     noise,
     paste,
     pick,
+    pick_weighted,
     row_of,
     turned,
 )
@@ -77,7 +78,7 @@ def shelf(canvas: ndarray, rng: Generator, *, others: Sequence[ndarray]) -> None
         canvas *= for_each_channel(0.5 + rough)
     if not others and rng.random() < 0.5:
         return
-    rows = int(rng.choice((1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1)))
+    rows = pick_weighted(rng, (1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1))
     high = size / rows * rng.uniform(0.8, 1.1)
     goods = []
     for other in others[:4]:
@@ -149,7 +150,7 @@ def hand(canvas: ndarray, rng: Generator, *, corners: ndarray) -> None:
     """Fingers that reach over one edge of the product, with the arm going out of the frame."""
     size = len(canvas)
     length = float(np.hypot(*(corners[2] - corners[0])))
-    side = int(rng.choice((1, 3, 2), p=(0.4, 0.4, 0.2)))  # right, left or lower edge
+    side = pick_weighted(rng, (1, 3, 2), p=(0.4, 0.4, 0.2))  # right, left or lower edge
     a, b = corners[side], corners[(side + 1) % 4]
     inward = corners.mean(0) - (a + b) / 2
     inward = inward / (np.hypot(*inward) + 1e-6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,9 +10,11 @@ from klip.shop import sets
 from klip.shop.artwork import label
 from klip.shop.design import RANGES, caption, design, range_of
 from klip.shop.packshot import SHAPES, packshot
+from klip.shop.paint import axes, blend, grid, layer, noise, paste, pick_weighted
 from klip.shop.photo import STYLES, on_white, photograph
 from klip.shop.plan import ShopPlan, counts
 from klip.shop.sets import render
+from klip.shop.shelf import lay, trimmed
 
 TINY = ShopPlan(
     breadth=5,
@@ -241,3 +244,74 @@ def test_broken_arguments_say_what_is_accepted():
         photograph(cut, np.random.default_rng(0), size=32, style="wide")
     with pytest.raises(ValueError, match="strength must lie in 0..1, got 2"):
         photograph(cut, np.random.default_rng(0), size=32, strength=2)
+
+
+def numbers(*shape):
+    return np.random.default_rng(3).random(shape, np.float32)
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_blending_and_pasting_are_their_definitions_to_the_bit(precision):
+    canvas, sprite, colour = numbers(30, 41, 3), numbers(30, 41, 4).astype(precision), (0.1, 0.5, 1)
+    mask, made = sprite[..., 0], canvas.copy()
+    blend(made, colour, where=mask, opacity=0.7)
+    weight = (mask * np.float32(0.7))[..., None]
+    want = canvas + weight * (np.float32(colour) - canvas)
+    assert np.array_equal(made, want.astype(np.float32))
+    made = canvas.copy()
+    paste(made, sprite)
+    want = canvas + sprite[..., 3:] * (sprite[..., :3] - canvas)
+    assert np.array_equal(made, want.astype(np.float32))
+    made, below = numbers(30, 41, 4)[::-1].copy(), numbers(30, 41, 4)[::-1]
+    paste(made, sprite)
+    total = sprite[..., 3:] + below[..., 3:] * (1 - sprite[..., 3:])
+    share = sprite[..., 3:] / np.maximum(total, 1e-4)
+    colours = below[..., :3] + share * (sprite[..., :3] - below[..., :3])
+    assert np.array_equal(made, np.dstack((colours, total)).astype(np.float32))
+
+
+@pytest.mark.parametrize("colour", [0.6, (0.1, 2.0, -1.0), numbers(9, 7, 3) * 2 - 0.5])
+def test_a_layer_has_its_colour_and_its_mask(colour):
+    made, mask = layer(colour, numbers(9, 7)), numbers(9, 7)
+    assert made.dtype == np.float32 and np.array_equal(made[..., 3], mask)
+    want = np.broadcast_to(np.clip(colour, 0, 1), (9, 7, 3)).astype(np.float32)
+    assert np.array_equal(made[..., :3], want)
+
+
+def test_axes_broadcast_to_the_grid():
+    for line, whole in zip(axes(20, 33), grid(20, 33), strict=True):
+        assert np.array_equal(np.broadcast_to(line, (20, 33)), whole)
+
+
+def test_a_weighted_pick_is_the_choice_of_numpy():
+    one, other = np.random.default_rng(4), np.random.default_rng(4)
+    options, p = (1, 2, 3, 4), (0.08, 0.5, 0.34, 0.08)
+    made = [pick_weighted(one, options, p=p) for _ in range(500)]
+    assert made == [other.choice(options, p=p) for _ in range(500)]
+
+
+def test_noise_wraps_around_every_256_pixels():
+    field = noise(np.random.default_rng(0), (300, 300), stretch=1.0 + 1e-9)
+    assert np.allclose(field[:40, :40], field[256:296, 256:296], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [48, 96, 144, 200])
+def test_a_product_is_laid_as_by_a_warp_of_the_whole_canvas(size):
+    rng = np.random.default_rng(size)
+    cut = packshot(design("pretrain", 3, flavours=(1, 1))[1], 96)
+    part = trimmed(cut)
+    high, wide = part.shape[:2]
+    source = np.float32([(0, 0), (wide, 0), (wide, high), (0, high)])
+    for _ in range(40):
+        # Not much smaller than the product, which would be reduced first; some hang over.
+        corners = source * rng.uniform(0.9, 1.2) + rng.uniform(-size, size, 2)
+        corners = (corners + rng.normal(0, 2, (4, 2))).astype(np.float32)
+        matrix = cv2.getPerspectiveTransform(source, corners)
+        canvas = numbers(size, size, 3) * 255
+        colours = np.ascontiguousarray(part[..., :3])
+        rgb = cv2.warpPerspective(colours, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.warpPerspective(np.ascontiguousarray(part[..., 3]), matrix, (size, size))
+        mask = mask.astype(np.float32) * np.float32(1 / 255)
+        want = canvas + mask[..., None] * (rgb.astype(np.float32) - canvas)
+        assert np.array_equal(lay(canvas, cut, corners=corners), mask)
+        assert np.array_equal(canvas, want)
