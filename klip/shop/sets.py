@@ -111,7 +111,8 @@ def _write(job: Job) -> list[Row]:
         for number, picture in enumerate(pictures):
             image = f"{name}/{split}/{product}/{number}.jpg"
             quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
-            data = cv2.imencode(".jpg", picture[..., ::-1], quality)[1].tobytes()
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            data = cv2.imencode(".jpg", picture, quality)[1].tobytes()
             Path(root, image).write_bytes(data)
             rows.append((image, product, split, hashlib.sha256(data).hexdigest()))
     return rows
