@@ -12,7 +12,18 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from klip.shop.artwork import Pack
-from klip.shop.paint import any_colour, edge, grid, layer, mix, noise, paste, pick, turned
+from klip.shop.paint import (
+    any_colour,
+    edge,
+    for_each_channel,
+    grid,
+    layer,
+    mix,
+    noise,
+    paste,
+    pick,
+    turned,
+)
 from klip.shop.pictures import food_colour, picture, thing
 
 
@@ -24,8 +35,8 @@ def _creases(
     across, down = cv2.Sobel(height_map, cv2.CV_32F, 1, 0), cv2.Sobel(height_map, cv2.CV_32F, 0, 1)
     slope = across * np.cos(turn) + down * np.sin(turn)
     slope *= np.float32(strength)
-    rgb *= np.clip(1.0 + slope, 0.35, 1.5)[..., None]
-    rgb += (np.clip(slope - 0.25, 0, 1) * np.float32(gloss))[..., None]
+    rgb *= for_each_channel(np.clip(1.0 + slope, 0.35, 1.5))
+    rgb += for_each_channel(np.clip(slope - 0.25, 0, 1) * np.float32(gloss))
 
 
 def _shape(size: int, aspect: float) -> tuple[int, int]:

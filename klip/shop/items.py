@@ -10,7 +10,20 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from klip.shop.forms import Form
-from klip.shop.paint import Box, Colour, edge, grid, layer, mix, noise, paste, pick, turned
+from klip.shop.paint import (
+    Box,
+    Colour,
+    edge,
+    for_each_channel,
+    grid,
+    layer,
+    mix,
+    noise,
+    paste,
+    pick,
+    row_of,
+    turned,
+)
 
 _LEAVES = ("spikes", "leaf")  # crowns of leaves; the others are a stalk
 
@@ -32,15 +45,15 @@ def sprite(
     alpha = edge((depth - 1.0) * min(form.width, 1.0), 3.0 / size)
     grain = noise(rng, (size, size), zoom=rng.uniform(0.3, 1.0) * size / 64)
     share = _share(form, rng, points=(depth, angle, y, grain))
-    skin, second, marks = (np.asarray(colour, np.float32) for colour in colours)
-    albedo = skin + share[..., None] * (second - skin)
+    skin, second, marks = (row_of(colour, size) for colour in colours)
+    albedo = skin + for_each_channel(share) * (second - skin)
     if form.speckle > 0.05:
         spots = np.clip((noise(rng, (size, size), zoom=size / 110) - 0.66) * 9, 0, 1)
         spots *= np.float32(min(form.speckle, 1.0))
-        albedo += spots[..., None] * (marks - albedo)
-    albedo = albedo * (0.85 + 0.3 * grain[..., None])
+        albedo += for_each_channel(spots) * (marks - albedo)
+    albedo = albedo * for_each_channel(0.85 + 0.3 * grain)
     factor, added = _light(form, rng, depth=depth, grain=grain)
-    out = layer(albedo * factor[..., None] + added[..., None], alpha)
+    out = layer(albedo * for_each_channel(factor) + for_each_channel(added), alpha)
     if form.crown:
         top = size * (0.5 - 0.5 * fit * 0.85 + lower / 2)
         grow = _leaves if leafy else _stalk

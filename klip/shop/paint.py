@@ -140,8 +140,14 @@ def blend(
     """Lay a colour (or a canvas) over `canvas`, in place, as the mask `where` says."""
     if np.ndim(colour) == 1:
         colour = row_of(colour, canvas.shape[1])
-    weight = for_each_channel(where * np.float32(opacity))
-    canvas += weight * (np.asarray(colour, np.float32) - canvas)
+    colour, weight = np.asarray(colour, np.float32), where * np.float32(opacity)
+    if weight.dtype == np.float32:
+        canvas += for_each_channel(weight) * (colour - canvas)
+        return
+    # Three channels of float64 would not stay in the processor's cache, one does.
+    for channel in range(3):
+        below = canvas[..., channel]
+        below += weight * (colour[..., channel] - below)
 
 
 def layer(colour: float | Colour | ndarray, mask: ndarray) -> ndarray:

@@ -10,7 +10,18 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from klip.shop.artwork import Pack
-from klip.shop.paint import any_colour, blend, edge, grid, layer, mix, noise, paste, pick
+from klip.shop.paint import (
+    any_colour,
+    blend,
+    edge,
+    for_each_channel,
+    grid,
+    layer,
+    mix,
+    noise,
+    paste,
+    pick,
+)
 
 TURNED = {
     # shape: the least and the most width of one that is 1 high
@@ -110,7 +121,8 @@ def lathe(pack: Pack, aspects: tuple[float, float]) -> ndarray:
     inside = np.abs(v - (top + bottom) / 2) - (bottom - top) / 2
     blend(rgb, label, where=edge(inside, 2.0 / length))
     factor, light = _sheen(np.clip(xn, -1, 1), form, material=material)
-    rgb = rgb * factor[..., None].astype(np.float32) + light[..., None].astype(np.float32)
+    factor, light = (for_each_channel(part.astype(np.float32)) for part in (factor, light))
+    rgb = rgb * factor + light
     out = layer(rgb, alpha)
     if rise > 1:
         top = _lid_top(pack, shape, across=width * mouth, rise=rise * mouth)
@@ -151,7 +163,7 @@ def _body(pack: Pack, shape: str, *, v: ndarray, lid_end: float) -> tuple[ndarra
         cap = pick(form, (palette[1], palette[2], white, black, gold, accent))
     rgb = np.full((*v.shape, 3), body, np.float32)
     if material == "gloss" and form.random() < 0.5:
-        rgb *= 0.6 + 0.8 * noise(form, v.shape, zoom=0.5)[..., None]
+        rgb *= for_each_channel(0.6 + 0.8 * noise(form, v.shape, zoom=0.5))
     waves = np.sin(np.arange(v.shape[1]) * form.uniform(0.8, 1.6))[:, None]
     ribs = 1.0 + 0.12 * waves if form.random() < 0.5 else np.ones_like(waves)
     lid = np.float32(cap) * ribs.astype(np.float32)
