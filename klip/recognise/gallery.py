@@ -20,14 +20,8 @@ from torch import Tensor
 from klip.data import words
 from klip.data.catalogue import Catalogue
 from klip.model.encoder import Encoder, embed, fingerprint
-from klip.recognise import gallery_file, keypoints as prints, outcomes, rerank as by_print
+from klip.recognise import gallery_file, keypoints as prints, nearest, outcomes, rerank as by_print
 from klip.recognise.rerank import Rerank
-
-CHUNK = 256
-"""Queries compared at a time: memory is CHUNK x G numbers."""
-TIE = 1e-6
-"""Cosines this close are computed again, in 64 bits: a matrix product may round equal rows
-differently, and a first row that is a little worse must not win."""
 
 
 @dataclass(eq=False)
@@ -48,6 +42,8 @@ class Gallery:
     """Of each packshot the rows of `keypoints.sift`; None: none are kept."""
     reading: dict[str, Any] = field(default_factory=dict)
     """How `encoder.embed` reads images for it: workers, progress."""
+    _counted: tuple[list[str], Tensor] | None = field(default=None, init=False, repr=False)
+    """Owners as they were when their products were last numbered, and those numbers."""
 
     @classmethod
     def build(
@@ -110,10 +106,8 @@ class Gallery:
     def add(self, product: str, images: Sequence[str | Path]) -> None:
         """Append the views of a product's images; a known product gets more rows."""
         names = [str(path) for path in images]
-        if not product.strip() or not names:
-            raise ValueError(
-                f"gallery: a product needs a name and images, got {product!r} and {len(names)}"
-            )
+        if not names:
+            raise ValueError(f"gallery: a product needs images, got none of {product!r}")
         self.extend([product] * len(names), names, files=names)
 
     def remove(self, product: str) -> None:
@@ -169,30 +163,17 @@ class Gallery:
             )
         if not self.owners:
             raise ValueError("gallery: it holds no product to compare with; add one")
-        owners, products = pd.factorize(np.array(self.owners, object))  # (G,)
-        owners, top = torch.from_numpy(owners), min(top, len(products))
-        found, similarities = [], []
-        for chunk in queries.split(CHUNK):
-            similarity = chunk @ self.embeddings.T  # (q, G)
-            best = self._nearest(similarity.clone(), chunk, owners, top=top)
-            found.append(best)
-            similarities.append(similarity.gather(1, best))
-        return torch.cat(found).numpy(), torch.cat(similarities).numpy()
+        owners = self._numbered()
+        top = min(top, int(owners.max()) + 1)
+        rows, cosines = nearest.search(queries, self.embeddings, owners=owners, top=top)
+        return rows.numpy(), cosines.numpy()
 
-    def _nearest(self, left: Tensor, queries: Tensor, owners: Tensor, *, top: int) -> Tensor:
-        """Nearest rows of the `top` best products (q, top); `left`, the cosines (q, G) of some
-        queries (q, D), is used up."""
-        found = []
-        for _ in range(top):
-            close = left >= left.amax(dim=1, keepdim=True) - TIE
-            row = close.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first such row
-            for asked in torch.nonzero(close.sum(dim=1) > 1).flatten().tolist():
-                rows = torch.nonzero(close[asked]).flatten()
-                exact = (self.embeddings[rows].double() * queries[asked].double()).sum(dim=1)
-                row[asked] = rows[exact.argmax()]  # of equal ones the first
-            found.append(row)
-            left.masked_fill_(owners == owners[row], -torch.inf)  # the product is taken
-        return torch.cat(found, dim=1)
+    def _numbered(self) -> Tensor:
+        """The number of each row's product (G,), counted anew only where owners changed."""
+        if self._counted is None or self._counted[0] != self.owners:
+            numbers, _ = pd.factorize(np.array(self.owners, object))
+            self._counted = list(self.owners), torch.from_numpy(numbers)
+        return self._counted[1]
 
     def classify(
         self,
@@ -221,7 +202,7 @@ class Gallery:
         rows, cosines = self.search(queries, wanted)  # (Q, wanted)
         scores = cosines.astype(float)
         judged = scores[:, 0] if score == "similarity" else outcomes.margin(scores)
-        unknown = judged < below - TIE
+        unknown = judged < below - nearest.TIE
         if rerank and names:
             rows, scores = by_print.of_gallery(self, names, rows=rows, cosines=scores, how=rerank)
         products, packshots = self.named(rows[:, :top])
@@ -234,7 +215,12 @@ class Gallery:
 
     def named(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The products and the packshots of some rows, in the same shape."""
-        return np.array(self.owners, object)[rows], np.array(self.images, object)[rows]
+        owners = [self.owners[row] for row in rows.ravel().tolist()]
+        images = [self.images[row] for row in rows.ravel().tolist()]
+        return (
+            np.array(owners, object).reshape(rows.shape),
+            np.array(images, object).reshape(rows.shape),
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all (`gallery_file`)."""

@@ -61,7 +61,7 @@ def gallery_of(embeddings, owners):
 
 @pytest.mark.parametrize("top", [1, 2, 5, 9])
 def test_search_equals_brute_force(top, monkeypatch):
-    monkeypatch.setattr("klip.recognise.gallery.CHUNK", 7)  # 30 queries in uneven chunks
+    monkeypatch.setattr("klip.recognise.nearest.CHUNK", 7)  # 30 queries in uneven chunks
     owners = [f"p{i}" for i in np.random.default_rng(1).integers(0, 9, 60)]
     gallery, queries = gallery_of(unit(60), owners), unit(30, seed=2)
     found = gallery.classify(queries, top=top)
@@ -290,8 +290,8 @@ def test_add_and_remove_leave_the_other_rows_alone(tmp_path):
 @pytest.mark.parametrize(
     "change, word",
     [
-        (lambda gallery: gallery.add("new", []), "needs a name and images"),
-        (lambda gallery: gallery.add("", ["a.png"]), "needs a name and images"),
+        (lambda gallery: gallery.add("new", []), "needs images, got none of 'new'"),
+        (lambda gallery: gallery.add("", ["a.png"]), "a product needs one"),
         (lambda gallery: gallery.remove("p66"), "none of its 7 products; did you mean 'p6'"),
         (lambda gallery: gallery.add("new", ["torn.png"]), "torn.png"),
     ],
