@@ -139,9 +139,9 @@ def size_of(catalogue: Catalogue) -> str:
 def encoder_of(file: Path, model: str) -> Encoder:
     """The encoder that made a gallery; `Gallery.load` refuses another."""
     from klip.model import encoder
-    from klip.recognise.gallery import Gallery
+    from klip.recognise import gallery_file
 
-    meta = Gallery.load(file).meta
+    meta = gallery_file.told(file)
     if not model and not meta.get("model"):
         raise ValueError(
             f"gallery: {file} does not say its model, only that it was made by {meta['encoder']!r}; "

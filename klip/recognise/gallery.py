@@ -152,6 +152,14 @@ class Gallery:
         Products in the order of their nearest row (k = 1, as in the paper).  Exact ties
         go to the lowest gallery row.
         """
+        self.check(queries)
+        owners = self.numbered()
+        top = min(top, int(owners.max()) + 1)
+        rows, cosines = nearest.search(queries, self.embeddings, owners=owners, top=top)
+        return rows.numpy(), cosines.numpy()
+
+    def check(self, queries: Tensor) -> None:
+        """Refuse queries (Q, D) that cannot be compared with the rows."""
         if queries.shape[1] != self.embeddings.shape[1]:
             raise ValueError(
                 f"gallery: queries must have {self.embeddings.shape[1]} columns, got the shape "
@@ -163,12 +171,8 @@ class Gallery:
             )
         if not self.owners:
             raise ValueError("gallery: it holds no product to compare with; add one")
-        owners = self._numbered()
-        top = min(top, int(owners.max()) + 1)
-        rows, cosines = nearest.search(queries, self.embeddings, owners=owners, top=top)
-        return rows.numpy(), cosines.numpy()
 
-    def _numbered(self) -> Tensor:
+    def numbered(self) -> Tensor:
         """The number of each row's product (G,), counted anew only where owners changed."""
         if self._counted is None or self._counted[0] != self.owners:
             numbers, _ = pd.factorize(np.array(self.owners, object))

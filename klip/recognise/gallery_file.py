@@ -25,9 +25,9 @@ def locked(path: Path) -> Iterator[None]:
     """Inside, no other process that asks here may change the gallery.
 
     OSError: another has not ended within PATIENCE seconds, or no lock can be written; and as
-    `read`.
+    `told`.
     """
-    read(path)  # there is one
+    told(path)  # there is one
     path = Path(os.path.realpath(path))
     lock = path.with_name(f".{path.name}.lock")
     try:
@@ -55,30 +55,52 @@ def write(
     return path
 
 
+def told(path: Path) -> dict[str, Any]:
+    """What was told of the rows of a gallery; they themselves are not read."""
+    head, _ = _parts(path, rows=False)
+    with _sound(path):
+        facts = json.loads(head["gallery"])
+        _complete(facts)
+    return facts
+
+
 def read(path: Path) -> tuple[Tensor, list[np.ndarray] | None, dict[str, Any]]:
     """Embeddings, descriptors (None: there are none), and what was told of them."""
+    head, tensors = _parts(path, rows=True)
+    with _sound(path):
+        facts, descriptors = json.loads(head["gallery"]), None
+        if "descriptors" in tensors:  # galleries from before re-ranking have none
+            rows = tensors["descriptors"].split(tensors["keypoints"].tolist())
+            descriptors = [own.numpy() for own in rows]
+        _check(tensors["embeddings"], descriptors, facts)
+    return tensors["embeddings"], descriptors, facts
+
+
+def _parts(path: Path, *, rows: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header of a gallery's file, and its tensors if its rows are asked for."""
     if not path.is_file():
         raise FileNotFoundError(f"gallery {path} is missing; `klip gallery build` writes one")
     try:
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            names = file.keys() if rows else ()
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(f"gallery: {path} is not a whole safetensors file ({error})") from None
     if head.get("format") != FORMAT:
         raise ValueError(f"gallery: {path} is no gallery; `klip gallery build` writes one")
+    return head, tensors
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """Say in one sentence that the parts of a gallery cannot be used."""
     try:
-        told = json.loads(head["gallery"])
-        descriptors = None
-        if "descriptors" in tensors:  # galleries from before re-ranking have none
-            rows = tensors["descriptors"].split(tensors["keypoints"].tolist())
-            descriptors = [own.numpy() for own in rows]
-        _check(tensors["embeddings"], descriptors, told)
+        yield
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"gallery: {path} is damaged or made by another program ({error}); build it anew"
         ) from None
-    return tensors["embeddings"], descriptors, told
 
 
 def _check(embeddings: Tensor, descriptors: list | None, told: dict[str, Any]) -> None:
@@ -91,6 +113,11 @@ def _check(embeddings: Tensor, descriptors: list | None, told: dict[str, Any]) -
         raise ValueError(f"{rows} rows of embeddings, and names of {lengths}")
     if descriptors is not None and len(descriptors) * told["views"] != rows:
         raise ValueError(f"{len(descriptors)} packshots with descriptors for {rows} rows")
+    _complete(told)
+
+
+def _complete(told: dict[str, Any]) -> None:
+    """ValueError where the settings of a gallery are not all told."""
     missing = {"fingerprint", "encoder", "views", "seed", "precision"} - set(told)
     if missing:
         raise ValueError(f"it does not say its {', '.join(sorted(missing))}")

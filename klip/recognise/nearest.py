@@ -36,14 +36,14 @@ def search(
         chunk = queries[asked]
         candidates, values, left_out = _candidates(chunk, embeddings, keep=2 * top + 2)
         facts = {"embeddings": embeddings, "owners": owners, "top": top}
-        found = _best(values, candidates, queries=chunk, left_out=left_out, **facts)
+        found = best(values, candidates, queries=chunk, left_out=left_out, **facts)
         rows[asked], cosines[asked], sure = found
         for again in asked[~sure].split(few):
             chunk = queries[again]
             values = (embeddings @ chunk.T).T.contiguous()  # (q, G)
             none = torch.full((len(again),), -torch.inf)
             whole = everything.expand(len(again), -1)
-            rows[again], cosines[again], _ = _best(
+            rows[again], cosines[again], _ = best(
                 values, whole, queries=chunk, left_out=none, **facts
             )
     return rows, cosines
@@ -86,7 +86,7 @@ def _highest(
     return highest, numbers.gather(0, chosen), blocks.gather(0, places)
 
 
-def _best(
+def best(
     left: Tensor,
     rows: Tensor,
     *,
