@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-lab fuzz lock audit lint lab copies lab-edit refresh clean
+.PHONY: help install reproduce bench test test-lab fuzz lock audit lint lab copies lab-edit refresh clean
 
 PYTHON ?= python3
 PROFILE ?= nano
@@ -31,12 +31,18 @@ $(STAMP): pyproject.toml requirements.lock
 reproduce: $(STAMP)  ## run the notebooks of PROFILE (nano) and write results/PROFILE; ARGS="--set NAME=VALUE"
 	@$(BIN)/klip reproduce --profile $(PROFILE) $(ARGS)
 
+bench: $(STAMP)  ## what klip costs beside its peers: installs them, runs notebook B alone (a quarter of an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open-metric-learning==4.0.0 validators gdown omegaconf
+	rm -f results/$(PROFILE)/notebooks/B_what_it_costs.json
+	@$(BIN)/klip reproduce --profile $(PROFILE) --only B $(ARGS)
+
 test: lint  ## ruff, unit tests, and the committed notebooks against a new run
 	$(PARALLEL) loadfile
 	$(PARALLEL) worksteal -m slow
 	rm -rf .cache/test-results
 	KLIP_RESULTS=$(CURDIR)/.cache/test-results $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
-	  --nbval-sanitize-with notebooks/nbval.cfg --ignore-glob='*/A_*.ipynb' notebooks
+	  --nbval-sanitize-with notebooks/nbval.cfg --ignore-glob='*/[AB]_*.ipynb' notebooks
 
 test-lab: $(STAMP)  ## every notebook by Run All in JupyterLab, in headless Chromium (skipped where there is none)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m lab

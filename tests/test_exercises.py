@@ -25,7 +25,7 @@ def exercises(name):
     """(number, kind, solution's text, its cell) of every question before a code cell."""
     cells = load(name)
     for (question, _), (solution, cell) in zip(cells, cells[1:], strict=False):
-        asked = re.match(r"\*\*Exercise ([\dA]+\.\d+)\*\* \(([^)]+)\)\. \S", question)
+        asked = re.match(r"\*\*Exercise ([\dA-Z]+\.\d+)\*\* \(([^)]+)\)\. \S", question)
         if asked and cell["cell_type"] == "code":
             yield *asked.groups(), solution, cell
 
@@ -77,6 +77,6 @@ def test_it_ends_with_what_was_learned(name):
 
 def test_the_teacher_has_an_answer_to_every_exercise():
     page = (paths.ROOT / "docs" / "teaching.md").read_text()
-    answered = re.findall(r"^\| ([\dA]+\.\d+) \| \S", page, flags=re.M)
+    answered = re.findall(r"^\| ([\dA-Z]+\.\d+) \| \S", page, flags=re.M)
     assert answered == [number for name in NAMES for number, *_ in exercises(name)]
     assert len(page.splitlines()) < 120

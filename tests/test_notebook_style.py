@@ -14,7 +14,7 @@ SHARING = ["01_long_tail", "02_depth_sweep", "03_finetune", "04_zero_shot", "05_
            "06_new_products", "07_umap", "08_claims"]  # fmt: skip
 """Those with the shared parameters cell."""
 NUMBERED = ["00_five_minutes", *SHARING]
-NAMES = [*NUMBERED, "A_nano_backbone"]
+NAMES = [*NUMBERED, "A_nano_backbone", "B_what_it_costs"]
 SECTIONS = {"1", "2", "3", "4", "4.1", "4.1.1", "4.1.2", "4.1.3", "4.2", "5", "5.1"}
 """Sections that the paper has."""
 TAGS = {"parameters", "nbval-check-output", "nbval-skip"}

@@ -50,17 +50,30 @@ def verdicts() -> str:
     return report.markdown(pd.DataFrame(rows))
 
 
+def cost(place: str) -> str:
+    """The bars of notebook B: what is held against what, and whether it is there."""
+    found = stored.all_metrics(place).get("cost")
+    if not found:
+        return "Not measured yet: `make bench`.\n"
+    table = pd.DataFrame(found["bars"])
+    table["measured"] = [f"{value:.3g}" for value in table["measured"]]
+    table["met"] = table["met"].map({True: "\u2713", False: "\u2717"})
+    return report.markdown(table)
+
+
 def filled(text: str) -> str:
     """A text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
 
-    Kinds: `headline`, a sentence; `results`, ours beside the paper's numbers; `claims`, the
+    Kinds: `cost`, the bars of notebook B; `headline`, a sentence; `results`, ours beside the paper's numbers; `claims`, the
     ledger; `verdicts:all`, the ledger in short; `times`, a sentence; `speed:all`, see
     `report.speeds`.
     """
 
     def fresh(match: re.Match[str]) -> str:
         start, kind, place, end = match.groups()
-        if kind == "headline":
+        if kind == "cost":
+            new = cost(place)
+        elif kind == "headline":
             new = headline(place)
         elif kind == "results":
             new = overview.results_table(place)
@@ -74,7 +87,7 @@ def filled(text: str) -> str:
             new = report.markdown(report.speeds().round(3))
         return start + new + end
 
-    block = r"(<!-- (headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
+    block = r"(<!-- (cost|headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
     return re.sub(block, fresh, text, flags=re.DOTALL)
 
 

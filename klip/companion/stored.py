@@ -29,7 +29,7 @@ def command(place: str) -> str:
 
 def path(name: str, place: str) -> Path:
     """File of a name as tables/02_depths.csv."""
-    if not re.fullmatch(r"\w+/(\d\d|[A-Z])_[a-z0-9_]+\.\w+", name):
+    if not re.fullmatch(r"\w+/((\d\d|[A-Z])_[a-z0-9_]+|cost)\.\w+", name):
         raise ValueError(
             f"report: a name begins with its notebook's number, as 02_depth_curve, got {name!r}"
         )

@@ -1,0 +1,217 @@
+"""What work costs with klip and with what a user would take instead: the contests of
+notebook B, each in one run and by turns.
+
+Rates are images or queries a second; every function returns the table of `contest.rounds`
+or one like it, to be summed up by `standings.summary`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from klip.data.images import read
+from klip.data.loading import load_catalogue
+from klip.model import encoder as encoders, heads
+from klip.model.device import one_core
+from klip.recognise import keypoints, rerank
+from klip.recognise.gallery import Gallery
+from klip.scale import (
+    contest,
+    peers_embedding,
+    peers_print,
+    peers_search,
+    peers_training,
+    same_start,
+    watch,
+)
+from klip.scale.peers_embedding import Embedding
+from klip.scale.peers_print import Prints
+from klip.scale.peers_search import Search
+from klip.scale.plain_training import Training
+from klip.settings.config import FinetuneConfig
+from klip.shop import sets
+from klip.shop.plan import ShopPlan
+
+PHOTOGRAPH = (600, 800)
+"""Width and height of the JPEG files of a catalogue (A): a telephone's, made smaller."""
+COMMANDS = {"import klip": ["-c", "import klip"], "klip --help": ["-m", "klip", "--help"]}
+
+
+def training(
+    model: str, *, rounds: int, steps: int, batch: int, products: int = 64, workers: int = 2
+) -> pd.DataFrame:
+    """Images/s of fine-tuning from JPEG files: klip, its pure compute, and its peers."""
+    with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
+        start = same_start.write(model, Path(folder, "start"))
+        shots = watch.photographs(Path(folder), products)
+        given = Training(
+            str(start),
+            [str(file) for file in shots.files],
+            list(range(products)),
+            batch,
+            steps,
+            workers,
+            **same_start.how(model, trained=True),
+        )
+        return contest.held(peers_training.contenders(given), rounds)
+
+
+def embedding(
+    model: str, *, rounds: int, files: int, workers: int = 2
+) -> tuple[pd.DataFrame, Mapping[str, float]]:
+    """Images/s of embedding JPEG files; and of each peer the share of images whose nearest
+    other image is the one that klip finds."""
+    with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
+        out = Path(folder, "rows")
+        out.mkdir()
+        start = same_start.write(model, Path(folder, "start"))
+        shots = watch.photographs(Path(folder), files, size=PHOTOGRAPH)
+        names = [str(file) for file in shots.files]
+        how = same_start.how(model, trained=False)
+        given = Embedding(str(start), names, str(out), workers, **how)
+        table = contest.held(peers_embedding.contenders(given), rounds)
+        return table, peers_embedding.agreement(out)
+
+
+def search(*, rounds: int, names: Sequence[str] = (), **sizes: int) -> pd.DataFrame:
+    """Queries/s of the nearest rows.  sizes: of `Search`; names: of contestants, else all."""
+    return contest.held(peers_search.contenders(Search(**sizes), names), rounds)
+
+
+def prints(*, rounds: int, queries: int, packshots: int) -> pd.DataFrame:
+    """Queries/s of comparing print with some packshots, on one core; of the rendered set
+    grozi-like."""
+    asked, shots = _rendered()
+    given = Prints(asked[:queries], shots[:packshots])
+    return contest.held(peers_print.contenders(given), rounds)
+
+
+def _rendered() -> tuple[list[str], list[str]]:
+    """Files of queries and of packshots."""
+    packshots, asked = load_catalogue("grozi-like").pick("first", 0)
+    return [str(file) for file in asked.files], [str(file) for file in packshots.files]
+
+
+def by_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> pd.DataFrame:
+    """Rows contender, round, per_second, work, seconds of works in this process; each returns
+    how much it did.  The first round warms up, and is not told."""
+    rows = []
+    for turn in range(-1, rounds):
+        for name, work in works.items():
+            started = time.perf_counter()
+            done = work()
+            seconds = time.perf_counter() - started
+            row = {"contender": name, "round": turn, "per_second": done / seconds}
+            rows.append(row | {"work": done, "seconds": seconds})
+    table = pd.DataFrame(rows).query("round >= 0").reset_index(drop=True)
+    return table.assign(user_s=np.nan, peak_mib=np.nan, note="")
+
+
+def arrival(model: str, *, rounds: int, products: int, steps: int = 200) -> pd.DataFrame:
+    """A new product, on one core: a packshot's file added to a gallery of so many products and
+    its photograph recognised; one forward pass of one image; refitting the linear layer, from
+    embeddings that are there, for `steps` steps."""
+    encoder = encoders.load(model)
+    rows = nn.functional.normalize(
+        torch.randn(products, encoder.dim, generator=torch.manual_seed(0)), dim=1
+    )
+    names = [f"product {place:05}" for place in range(products)]
+    size = encoder.preprocess.size
+    with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder, one_core():
+        packshot, photograph = watch.photographs(Path(folder), 2).files
+        meta = {"views": 1, "seed": 0, "precision": "fp32"}
+        full = Gallery(rows, names, names, meta=meta, encoder=encoder)
+
+        def added() -> float:
+            gallery = full.without(set())
+            gallery.add("a new product", [packshot])
+            gallery.classify([photograph], top=1)
+            return 1
+
+        def forward() -> float:
+            with torch.no_grad():
+                encoder(torch.zeros(1, 3, size, size))
+            return 1
+
+        def refitted() -> float:
+            config = FinetuneConfig(depth=1, loss="softmax", rates="frozen", images=steps * 32)
+            head = heads.Head(config, products + 1, dim=encoder.dim)
+            optimiser = torch.optim.AdamW(head.parameters(), lr=config.head_lr)
+            labels = torch.arange(32) % products
+            for _ in range(steps):
+                optimiser.zero_grad()
+                head(rows[labels], labels).backward()
+                optimiser.step()
+            return 1
+
+        works = {"klip": added, "floor: forward": forward, "refit": refitted}
+        return by_turns(works, rounds)
+
+
+def reranking(*, rounds: int, products: int, first: int = 20, queries: int = 20) -> pd.DataFrame:
+    """Queries/s of re-ranking among the first of so many products, on one core, from the file
+    to the answer, and of finding the query's keypoints alone."""
+    asked, shots = _rendered()
+    asked, shots = asked[:queries], (shots * (1 + products // len(shots)))[:products]
+    seen = dict(zip(set(shots), keypoints.describe(set(shots), 1), strict=True))
+    names = [f"product {place:05}" for place in range(products)]
+    unit = nn.functional.normalize(torch.randn(products, 8), dim=1)
+    meta = {"views": 1, "seed": 0, "precision": "fp32"}
+    gallery = Gallery(unit, names, shots, meta, None, [seen[file] for file in shots])
+    how = rerank.Rerank(first=min(first, products))
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.permutation(products)[: how.first] for _ in asked])  # (Q, F)
+    cosines = np.linspace(1, 0.5, how.first)[None]
+
+    def ranked() -> float:
+        for file, nearest in zip(asked, rows, strict=True):  # one at a time, as a till asks
+            rerank.of_gallery(gallery, [file], rows=nearest[None], cosines=cosines, how=how)
+        return len(asked)
+
+    def found() -> float:
+        for file in asked:
+            keypoints.sift(read(file))
+        return len(asked)
+
+    with one_core():
+        return by_turns({"klip": ranked, "floor: keypoints": found}, rounds)
+
+
+def rendering(*, rounds: int, share: float = 0.05) -> pd.DataFrame:
+    """Images/s of the rendered shop on one core; share: of the products of its plan."""
+    usual, turn = ShopPlan(), itertools.count()
+    names = ("breadth", "max_images", "grozi_products", "capg_lines", "rp2k_products")
+    fewer = {name: max(4, round(share * getattr(usual, name))) for name in names}
+
+    def rendered() -> float:
+        with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
+            plan = replace(usual, seed=next(turn), **fewer)
+            made = sets.render(plan, Path(folder, "shop"), workers=1, progress=False)
+            return sum(map(len, made.values()))
+
+    return by_turns({"klip": rendered}, rounds)
+
+
+def commands(rounds: int) -> pd.DataFrame:
+    """Seconds of starting klip: contender, round, seconds."""
+    rows: list[dict[str, Any]] = []
+    for turn in range(rounds + 1):
+        for name, words in COMMANDS.items():
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - started
+            rows.append({"contender": name, "round": turn - 1, "seconds": seconds})
+    return pd.DataFrame(rows).query("round >= 0").reset_index(drop=True)
