@@ -26,7 +26,8 @@ PACKAGES = {
 }
 """Module -> what pip calls it, where the names differ or no dependency of klip brings it."""
 Round = Callable[[], dict[str, Any]]
-"""A round of work: `work`, how many images or queries it was, `seconds`, and what else is to
+"""A round of work: `work`, how many images or queries are counted, the `seconds` that they
+took, `done`, how many there were with those not counted (else `work`), and what else is to
 be told."""
 
 
@@ -82,7 +83,7 @@ def timed(work: Round) -> dict[str, Any]:
     after = os.times()
     user = after.user + after.children_user - before.user - before.children_user
     system = after.system + after.children_system - before.system - before.children_system
-    return {**found, "user_s": user, "system_s": system}
+    return {"done": found["work"], **found, "user_s": user, "system_s": system}
 
 
 def sentence(error: Exception) -> str:

@@ -138,15 +138,16 @@ def rounds(contenders: Sequence[Contender], number: int) -> pd.DataFrame:
     """Let contenders that were `started` work `number` rounds by turns.
 
     A row per contender and round: contender, round (from 0), per_second, work, seconds,
-    user_s and system_s of computing, peak_mib (of its process so far, without workers),
-    what else a contestant tells, note.  One that fails has a row with its reason instead.
+    done, user_s and system_s of computing for all that was done, peak_mib (of its process
+    so far, without workers), what else a contestant tells, note.  One that fails has a row
+    with its reason instead.
     """
     rows, silent = [], [one for one in contenders if one.empty]
     for turn in range(number):
         rows += [one.round(turn) for one in contenders if not one.empty]
     for one in silent:
         rows.append({"contender": one.name, "note": f"empty: {one.empty}"})
-    first = ["contender", "round", "per_second", "work", "seconds", "user_s", "system_s"]
+    first = ["contender", "round", "per_second", "work", "seconds", "done", "user_s", "system_s"]
     table = pd.DataFrame(rows, columns=[*first, "peak_mib", *_others(rows, first), "note"])
     place = {one.name: place for place, one in enumerate(contenders)}
     return table.sort_values(

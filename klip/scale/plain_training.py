@@ -48,7 +48,8 @@ class Training:
 
     def counted(self, ends: list[float]) -> dict[str, Any]:
         """What a round tells; ends: when its steps ended, of which the first is not counted."""
-        return {"work": self.batch * (len(ends) - 1), "seconds": ends[-1] - ends[0]}
+        work, done = self.batch * (len(ends) - 1), self.batch * len(ends)
+        return {"work": work, "seconds": ends[-1] - ends[0], "done": done}
 
 
 def plain(given: dict[str, Any]) -> Round:

@@ -28,7 +28,7 @@ def summary(table: pd.DataFrame, own: tuple[str, ...] = OWN) -> pd.DataFrame:
         if best is not None and len(rate):
             ratio = (rates[name] / rates[best]).dropna()
             row |= {"ratio": ratio.median(), "ratio_low": ratio.min(), "ratio_high": ratio.max()}
-        row["user_ms"] = (1000 * found["user_s"] / found["work"]).median()
+        row["user_ms"] = (1000 * found["user_s"] / found["done"]).median()
         row |= {"peak_mib": found["peak_mib"].max(), "note": notes.iloc[-1]}
         rows.append(row)
     columns = ["contender", "rounds", "per_second", "low", "high", "ratio", "ratio_low"]
