@@ -21,6 +21,7 @@ from klip.data import words
 from klip.data.catalogue import Catalogue
 from klip.model.encoder import Encoder, embed, fingerprint
 from klip.recognise import gallery_file, keypoints as prints, nearest, outcomes, rerank as by_print
+from klip.recognise.printed import Printed
 from klip.recognise.rerank import Rerank
 
 
@@ -44,6 +45,7 @@ class Gallery:
     """How `encoder.embed` reads images for it: workers, progress."""
     _counted: tuple[list[str], Tensor] | None = field(default=None, init=False, repr=False)
     """Owners as they were when their products were last numbered, and those numbers."""
+    _prints: Printed | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def build(
@@ -152,25 +154,11 @@ class Gallery:
         Products in the order of their nearest row (k = 1, as in the paper).  Exact ties
         go to the lowest gallery row.
         """
-        self.check(queries)
+        nearest.check(queries, self.embeddings)
         owners = self.numbered()
         top = min(top, int(owners.max()) + 1)
         rows, cosines = nearest.search(queries, self.embeddings, owners=owners, top=top)
         return rows.numpy(), cosines.numpy()
-
-    def check(self, queries: Tensor) -> None:
-        """Refuse queries (Q, D) that cannot be compared with the rows."""
-        if queries.shape[1] != self.embeddings.shape[1]:
-            raise ValueError(
-                f"gallery: queries must have {self.embeddings.shape[1]} columns, got the shape "
-                f"{tuple(queries.shape)}"
-            )
-        if not torch.isfinite(queries).all():
-            raise ValueError(
-                "gallery: the queries hold values that are not finite; the encoder is broken"
-            )
-        if not self.owners:
-            raise ValueError("gallery: it holds no product to compare with; add one")
 
     def numbered(self) -> Tensor:
         """The number of each row's product (G,), counted anew only where owners changed."""
@@ -178,6 +166,13 @@ class Gallery:
             numbers, _ = pd.factorize(np.array(self.owners, object))
             self._counted = list(self.owners), torch.from_numpy(numbers)
         return self._counted[1]
+
+    def printed(self) -> Printed:
+        """The prints of its products, made anew where products or descriptors changed."""
+        packshots = self.numbered()[:: self.meta["views"]].numpy()
+        if self._prints is None or not self._prints.are_of(packshots, self.descriptors):
+            self._prints = Printed(packshots, self.descriptors)
+        return self._prints
 
     def classify(
         self,

@@ -58,8 +58,8 @@ class Large:
 
         A query for which the index proposes too few products is asked of all rows.
         """
-        self.gallery.check(queries)
         owners, embeddings = self.gallery.numbered(), self.gallery.embeddings
+        nearest.check(queries, embeddings)
         top = min(top, int(owners.max()) + 1)
         rows = torch.empty(len(queries), top, dtype=torch.int64)
         cosines = torch.empty(len(queries), top)

@@ -12,12 +12,31 @@ from torch import Tensor
 
 CHUNK = 1024
 """Queries compared at a time: the more, the better a matrix product uses the caches."""
+FEW = 256
+"""The same where all rows are compared closely, which a larger chunk would not speed up."""
 PANEL = 2**24
 """Cosines held at a time, 64 MB: chunk x rows of a panel."""
 BLOCK = 32
+SMALL = 2048
+"""Rows of a gallery up to which blocks spare nothing."""
 TIE = 1e-6
 """Cosines this close are computed again, in 64 bits: a matrix product may round equal rows
 differently, and a first row that is a little worse must not win."""
+
+
+def check(queries: Tensor, embeddings: Tensor) -> None:
+    """Refuse queries (Q, D) that cannot be compared with embeddings (G, D)."""
+    if queries.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"gallery: queries must have {embeddings.shape[1]} columns, got the shape "
+            f"{tuple(queries.shape)}"
+        )
+    if not torch.isfinite(queries).all():
+        raise ValueError(
+            "gallery: the queries hold values that are not finite; the encoder is broken"
+        )
+    if not len(embeddings):
+        raise ValueError("gallery: it holds no product to compare with; add one")
 
 
 def search(
@@ -28,25 +47,35 @@ def search(
     queries (Q, D), embeddings (G, D), owners (G,) the number of each row's product, top at
     most the number of products.
     """
+    facts = {"embeddings": embeddings, "owners": owners, "top": top}
+    if len(embeddings) <= SMALL:
+        return _among_all(queries, **facts)
     rows = torch.empty(len(queries), top, dtype=torch.int64)
     cosines = torch.empty(len(queries), top)
-    few = max(1, PANEL // len(embeddings))
-    everything = torch.arange(len(embeddings))
-    for asked in torch.arange(len(queries)).split(CHUNK):
-        chunk = queries[asked]
-        candidates, values, left_out = _candidates(chunk, embeddings, keep=2 * top + 2)
-        facts = {"embeddings": embeddings, "owners": owners, "top": top}
-        found = best(values, candidates, queries=chunk, left_out=left_out, **facts)
+    for first in range(0, len(queries), CHUNK):
+        asked = slice(first, first + CHUNK)
+        candidates, values, left_out = _candidates(queries[asked], embeddings, keep=2 * top + 2)
+        found = best(values, candidates, queries=queries[asked], left_out=left_out, **facts)
         rows[asked], cosines[asked], sure = found
-        for again in asked[~sure].split(few):
-            chunk = queries[again]
-            values = (embeddings @ chunk.T).T.contiguous()  # (q, G)
-            none = torch.full((len(again),), -torch.inf)
-            whole = everything.expand(len(again), -1)
-            rows[again], cosines[again], _ = best(
-                values, whole, queries=chunk, left_out=none, **facts
-            )
+        again = first + torch.nonzero(~sure).flatten()
+        if len(again):
+            rows[again], cosines[again] = _among_all(queries[again], **facts)
     return rows, cosines
+
+
+def _among_all(
+    queries: Tensor, *, embeddings: Tensor, owners: Tensor, top: int
+) -> tuple[Tensor, Tensor]:
+    """`search`, each query compared closely with all rows."""
+    every = torch.arange(len(embeddings))[None]
+    found = [(torch.empty(0, top, dtype=torch.int64), torch.empty(0, top))]
+    for chunk in queries.split(max(1, min(FEW, PANEL // len(embeddings)))):
+        values = chunk @ embeddings.T  # (q, G)
+        none = torch.full((len(chunk),), -torch.inf)
+        facts = {"embeddings": embeddings, "owners": owners, "top": top}
+        found.append(best(values, every, queries=chunk, left_out=none, **facts)[:2])
+    rows, cosines = zip(*found, strict=True)
+    return torch.cat(rows), torch.cat(cosines)
 
 
 def _candidates(queries: Tensor, embeddings: Tensor, *, keep: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,14 +126,17 @@ def best(
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Best row of each of the `top` best products, its cosine (q, top), and whether no row
-    that was left out could change it (q,).  `left`, the cosines (q, C) of some rows (q, C) in
-    rising order, is used up.  left_out (q,): no other row has a higher cosine."""
-    found, values, sure = [], [], torch.ones(len(queries), dtype=torch.bool)
+    that was left out could change it (q,).
+
+    `left`, the cosines (q, C) of some rows in rising order, is used up.  rows: (q, C), or
+    (1, C) if they are the same for all.  left_out (q,): no other row has a higher cosine.
+    """
     owner = owners[rows]  # (q, C)
+    rows, found, values = rows.expand(len(queries), -1), [], []
     for _ in range(top):
         highest = left.amax(dim=1, keepdim=True)
         close = left >= highest - TIE
-        sure &= highest[:, 0] - TIE > left_out
+        sure = highest[:, 0] - TIE > left_out  # of the last product, then of all
         place = close.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first such row
         for asked in torch.nonzero(sure & (close.sum(dim=1) > 1)).flatten().tolist():
             places = torch.nonzero(close[asked]).flatten()
@@ -113,5 +145,5 @@ def best(
             place[asked] = places[exact.argmax()]  # of equal ones the first
         found.append(rows.gather(1, place))
         values.append(left.gather(1, place))
-        left.masked_fill_(owner == owner.gather(1, place), -torch.inf)  # the product is taken
+        left.masked_fill_(owner == owners[found[-1]], -torch.inf)  # the product is taken
     return torch.cat(found, dim=1), torch.cat(values, dim=1), sure

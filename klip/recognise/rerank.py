@@ -10,7 +10,6 @@ Axes: Q queries, T products kept of each, F first ones of them.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -33,7 +32,7 @@ WEIGHTS, FIRSTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0), (5, 10, 20)
 """What is tried where weight and number are chosen; weight 0 is cosine alone."""
 
 
-Prints = Mapping[str, keypoints.Print]
+Prints = Mapping[str | int, keypoints.Print]
 
 
 class Rerank(Checked):
@@ -186,15 +185,9 @@ def of_gallery(
     gallery: Gallery, images: list[str], *, rows: np.ndarray, cosines: np.ndarray, how: Rerank
 ) -> tuple[np.ndarray, np.ndarray]:
     """A gallery's nearest rows (Q, T) ordered by print, with their similarities."""
-    packshots = defaultdict(list)  # product -> descriptors of each of its packshots
-    owners = gallery.owners[:: gallery.meta["views"]]
-    for owner, own in zip(owners, gallery.descriptors, strict=True):
-        packshots[owner].append(own)
-    ranked = [[gallery.owners[row] for row in own[: how.first]] for own in rows.tolist()]
-    prints = {
-        name: keypoints.prepared(np.concatenate(packshots[name]))
-        for name in {name for own in ranked for name in own}
-    }
+    ranked = gallery.numbered().numpy()[rows[:, : how.first]].tolist()  # products by number
+    printed = gallery.printed()
+    prints = {product: printed.of(product) for product in {one for own in ranked for one in own}}
     workers = max(1, gallery.reading.get("workers", 0))
     voted = _vote(images, [ranked], prints=prints, firsts=[how.first], workers=workers)
     places, scores = order(cosines, voted.shares[0, how.first], weight=how.weight)

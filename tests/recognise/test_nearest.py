@@ -36,10 +36,18 @@ def agrees(gallery, queries, top):
         assert cosines[number] == pytest.approx(exact, abs=1e-6)
 
 
+@pytest.fixture(autouse=True)
+def blocks(monkeypatch):
+    """Blocks also where they spare nothing."""
+    monkeypatch.setattr(nearest, "SMALL", 0)
+
+
+@pytest.mark.parametrize("small", [0, 10**6], ids=["blocks", "all rows"])
 @pytest.mark.parametrize("panel", [2**24, 2**9], ids=["one panel", "many panels"])
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 1000, 1601])
 @pytest.mark.parametrize("products", [1, 3, 200, 2000])
-def test_search_is_its_definition(count, products, panel, monkeypatch):
+def test_search_is_its_definition(count, products, panel, small, monkeypatch):
+    monkeypatch.setattr(nearest, "SMALL", small)
     monkeypatch.setattr(nearest, "PANEL", panel)
     monkeypatch.setattr(nearest, "CHUNK", 7)
     rng = np.random.default_rng(count + products)

@@ -329,3 +329,17 @@ def test_a_gallery_that_cannot_re_rank_says_so(shop, tmp_path, keep, arguments, 
             **{"images": [tmp_path / "p0_query0.5.png"], "rerank": Rerank()} | arguments
         )
     assert gallery.classify([], rerank=Rerank() if keep else None).empty
+
+
+def test_kept_prints_follow_changes_of_the_gallery(shop, tmp_path):
+    gallery = Gallery.build(COLOURS, shop.packshots(), views=2, keypoints=True)
+    query = [tmp_path / "p2_query0.7.png"]
+    gallery.classify(query, rerank=Rerank())
+    prints = gallery.printed()
+    assert gallery.printed() is prints and prints.of(2) is prints.of(2)
+    gallery.add("p0", [tmp_path / "p2_query0.7.png"])
+    fresh = Gallery.load(gallery.save(tmp_path / "g"), COLOURS)
+    pd.testing.assert_frame_equal(
+        gallery.classify(query, rerank=Rerank()), fresh.classify(query, rerank=Rerank())
+    )
+    assert len(gallery.printed().of(0).roots) > len(prints.of(0).roots)
