@@ -64,9 +64,9 @@ def cost(place: str) -> str:
 def filled(text: str) -> str:
     """A text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
 
-    Kinds: `cost`, the bars of notebook B; `headline`, a sentence; `results`, ours beside the paper's numbers; `claims`, the
-    ledger; `verdicts:all`, the ledger in short; `times`, a sentence; `speed:all`, see
-    `report.speeds`.
+    Kinds: `cost`, the bars of notebook B; `headline`, a sentence; `results`, ours beside
+    the paper's numbers; `claims`, the ledger; `verdicts:all`, the ledger in short; `times`,
+    a sentence; `speed:all`, see `report.speeds`.
     """
 
     def fresh(match: re.Match[str]) -> str:
@@ -87,7 +87,9 @@ def filled(text: str) -> str:
             new = report.markdown(report.speeds().round(3))
         return start + new + end
 
-    block = r"(<!-- (cost|headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
+    block = (
+        r"(<!-- (cost|headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
+    )
     return re.sub(block, fresh, text, flags=re.DOTALL)
 
 

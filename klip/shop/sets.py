@@ -22,6 +22,7 @@ from numpy.random import Generator
 from tqdm.auto import tqdm
 
 from klip.settings.files import whole_folder
+from klip.settings.malloc import keep_memory
 from klip.shop.design import Product
 from klip.shop.packshot import packshot
 from klip.shop.paint import stream
@@ -104,6 +105,7 @@ def _images(plan: ShopPlan, name: str, *, index: int) -> dict[str, list[ndarray]
 def _write(job: Job) -> list[Row]:
     """Write one product's images; returns their rows."""
     cv2.setNumThreads(1)
+    keep_memory()
     plan, name, index, root = job
     product, rows = products_of(plan, name)[index].name, []
     for split, pictures in _images(plan, name, index=index).items():
