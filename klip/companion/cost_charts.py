@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 from klip.companion import canvas
 from klip.companion.canvas import at_ends, headline, look, panels, styled
 
+SHADES = {"klip": canvas.ORANGE, "klip compute": canvas.GREY, "floor": canvas.GREY}
+"""Of rows that are no peers."""
+
 
 @styled
 def standings(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -25,7 +28,7 @@ def standings(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for ax, (work, table) in zip(axes, tables.items(), strict=True):
         own = table.dropna(subset="ratio")
         places = np.arange(len(own))
-        shades = [canvas.ORANGE if name == "klip" else canvas.BLUE for name in own.index]
+        shades = [SHADES.get(name.split(":")[0], canvas.BLUE) for name in own.index]
         spread = [own["ratio"] - own["ratio_low"], own["ratio_high"] - own["ratio"]]
         ax.barh(places, own["ratio"], xerr=spread, color=shades, height=0.6, capsize=2.5)
         ax.axvline(1, color=canvas.DARK, linewidth=1, linestyle=":")
@@ -40,7 +43,8 @@ def standings(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 @styled
 def growth(table: pd.DataFrame, slopes: Mapping[str, float]) -> Figure:
-    """Seconds against size, both logarithmic; a line per work, named with its slope.
+    """How many times the seconds against how many times the work, both logarithmic; a line
+    per work, named with its slope.  The dotted line costs in proportion.
 
     Columns work, size and seconds, of which medians are drawn.
     """
@@ -48,9 +52,12 @@ def growth(table: pd.DataFrame, slopes: Mapping[str, float]) -> Figure:
     ends, medians = [], table.groupby(["work", "size"], sort=False)["seconds"].median()
     for number, work in enumerate(table["work"].unique()):
         own = medians[work]
-        ax.plot(own.index, own, **look(number))
-        ends.append((f"{work}: {slopes[work]:.2f}", own.index[-1], own.iloc[-1], look(number)))
-    ax.set(xscale="log", yscale="log", xlabel="size", ylabel="seconds")
+        times, longer = own.index / own.index[0], own / own.iloc[0]
+        ax.plot(times, longer, **look(number))
+        ends.append((f"{work}: {slopes[work]:.2f}", times[-1], longer.iloc[-1], look(number)))
+    most = max(end[1] for end in ends)
+    ax.plot([1, most], [1, most], ":", color=canvas.DARK, linewidth=1)
+    ax.set(xscale="log", yscale="log", xlabel="times as much work", ylabel="times as long")
     at_ends(ax, [(name, x, y, how["color"]) for name, x, y, how in ends])
     steepest = max(slopes, key=lambda work: slopes[work])
     headline(figure, f"Nothing grows faster than {steepest}: slope {slopes[steepest]:.2f}")

@@ -50,12 +50,16 @@ def verdicts() -> str:
     return report.markdown(pd.DataFrame(rows))
 
 
-def cost(place: str) -> str:
-    """The bars of notebook B: what is held against what, and whether it is there."""
+def cost(place: str, only: str = "") -> str:
+    """The bars of notebook B: what is held against what, and whether it is there.
+
+    only: rows whose work has these words.
+    """
     found = stored.all_metrics(place).get("cost")
     if not found:
         return "Not measured yet: `make bench`.\n"
     table = pd.DataFrame(found["bars"])
+    table = table[table["work"].str.contains(only)]
     table["measured"] = [f"{value:.3g}" for value in table["measured"]]
     table["met"] = table["met"].map({True: "\u2713", False: "\u2717"})
     return report.markdown(table)
@@ -64,14 +68,16 @@ def cost(place: str) -> str:
 def filled(text: str) -> str:
     """A text, made anew between `<!-- KIND:PROFILE -->` and `<!-- /KIND -->`.
 
-    Kinds: `cost`, the bars of notebook B; `headline`, a sentence; `results`, ours beside
-    the paper's numbers; `claims`, the ledger; `verdicts:all`, the ledger in short; `times`,
-    a sentence; `speed:all`, see `report.speeds`.
+    Kinds: `bars`, of notebook B; `cost`, those of them beside peers; `headline`, a sentence;
+    `results`, ours beside the paper's numbers; `claims`, the ledger; `verdicts:all`, the
+    ledger in short; `times`, a sentence; `speed:all`, see `report.speeds`.
     """
 
     def fresh(match: re.Match[str]) -> str:
         start, kind, place, end = match.groups()
         if kind == "cost":
+            new = cost(place, only="best peer")
+        elif kind == "bars":
             new = cost(place)
         elif kind == "headline":
             new = headline(place)
@@ -87,9 +93,7 @@ def filled(text: str) -> str:
             new = report.markdown(report.speeds().round(3))
         return start + new + end
 
-    block = (
-        r"(<!-- (cost|headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
-    )
+    block = r"(<!-- (bars|cost|headline|results|claims|verdicts|times|speed):(\w+) -->\n).*?(<!-- /\2 -->)"
     return re.sub(block, fresh, text, flags=re.DOTALL)
 
 
