@@ -115,7 +115,7 @@ def by_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> pd.DataFr
             done = work()
             seconds = time.perf_counter() - started
             row = {"contender": name, "round": turn, "per_second": done / seconds}
-            rows.append(row | {"work": done, "seconds": seconds})
+            rows.append(row | {"work": done, "done": done, "seconds": seconds})
     table = pd.DataFrame(rows).query("round >= 0").reset_index(drop=True)
     return table.assign(user_s=np.nan, peak_mib=np.nan, note="")
 
