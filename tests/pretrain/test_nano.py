@@ -183,8 +183,10 @@ def test_plain_open_clip_gives_the_embeddings_of_a_shipped_file(name, arch, tmp_
     images = torch.randn(2, 3, read.preprocess.size, read.preprocess.size)
     if read.channels_last:  # the order of the numbers in memory changes how convolutions round
         model, images = (part.to(memory_format=torch.channels_last) for part in (model, images))
-    with torch.no_grad():
-        assert torch.equal(read(images), model.encode_image(images))
+    assert torch.equal(read(images), model.encode_image(images))
+    with torch.no_grad():  # where batch normalisation is folded, up to rounding
+        ours, plain = read(images), model.encode_image(images)
+    assert ((ours - plain).norm(dim=1) < 1e-5 * plain.norm(dim=1)).all()
 
 
 def test_what_is_shipped_stays_small():
