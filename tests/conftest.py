@@ -36,6 +36,21 @@ def workspace(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def seen(monkeypatch):
+    """A list with one for each image that an encoder has read."""
+    from klip.model import encoder
+
+    reads, item = [], encoder.Views.__getitem__
+
+    def counted(views, place):
+        reads.append(1)
+        return item(views, place)
+
+    monkeypatch.setattr(encoder.Views, "__getitem__", counted)
+    return reads
+
+
+@pytest.fixture
 def picture():
     """picture(path, colour, size, mode): write one speckled image of a colour, with the folders it
     needs; no two are the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ def sweep(
     failed.
     """
     if executor == "slurm":
-        folders = _slurm(configs, catalogue)
+        folders = _slurm([partial(_run, config, catalogue) for config in configs])
     elif together(len(configs), executor) > 1:
         # Each reads its images itself: another process would want a core of its own.
-        own = [(config.changed(workers=0), catalogue) for config in configs]
-        folders = side_by_side(_run, own, executor=executor)
+        own = [partial(_run, config.changed(workers=0), catalogue) for config in configs]
+        folders = side_by_side(own, executor)
     else:
         yield from (loop.finetune(config, catalogue) for config in configs)
         return
@@ -47,40 +48,37 @@ def sweep(
         yield finished.read(folder, config)
 
 
-def together(cases: int, executor: Executor) -> int:
-    """How many of some cases run side by side in this machine."""
+def together(jobs: int, executor: Executor) -> int:
+    """How many of some jobs run side by side in this machine."""
     if executor != "cores" or torch.cuda.is_available():
         return 1
-    return min(joblib.cpu_count(), MOST, cases)
+    return min(joblib.cpu_count(), MOST, jobs)
 
 
-def side_by_side(
-    work: Callable[..., Any], cases: Sequence[tuple], *, executor: Executor = "cores"
-) -> list[Any]:
-    """`work(*case)` of each case, in order; of `cores` by processes that have their share of
+def side_by_side(jobs: Sequence[Callable[[], Any]], executor: Executor = "cores") -> list[Any]:
+    """What each job returns, in order; of `cores` made by processes that have their share of
     the cores each, else one after the other in this process."""
-    number = together(len(cases), executor)
+    number = together(len(jobs), executor)
     if number < 2:
-        return [work(*case) for case in cases]
+        return [job() for job in jobs]
     pool = joblib.Parallel(n_jobs=number, return_as="generator")
-    made = pool(joblib.delayed(_there)(paths.CACHE, work, case) for case in cases)
-    return list(tqdm(made, total=len(cases), unit="run", desc=f"{number} side by side"))
+    made = pool(joblib.delayed(_there)(paths.CACHE, job) for job in jobs)
+    return list(tqdm(made, total=len(jobs), unit="run", desc=f"{number} side by side"))
 
 
-def _there(cache: Path, work: Callable[..., Any], case: tuple) -> Any:
-    """`work(*case)` in another process, which keeps its files below the same `cache`."""
+def _there(cache: Path, job: Callable[[], Any]) -> Any:
+    """A job in another process, which keeps its files below the same `cache`."""
     paths.CACHE = cache
-    return work(*case)
+    return job()
 
 
-def _slurm(configs: Sequence[FinetuneConfig], catalogue: Catalogue) -> Iterator[Path]:
+def _slurm(jobs: Sequence[Callable[[], Path]]) -> Iterator[Path]:
     import submitit
 
     pool = submitit.AutoExecutor(paths.CACHE / "jobs", cluster="slurm")
     pool.update_parameters(timeout_min=MINUTES, gpus_per_node=1)
-    cases = [(config, catalogue) for config in configs]
-    again = [paths.CACHE] * len(cases), [_run] * len(cases), cases
-    return (job.result() for job in pool.map_array(_there, *again))
+    given = [paths.CACHE] * len(jobs), jobs
+    return (job.result() for job in pool.map_array(_there, *given))
 
 
 def _run(config: FinetuneConfig, catalogue: Catalogue) -> Path:

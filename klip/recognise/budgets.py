@@ -7,6 +7,7 @@ products of the fine-tuning set: trained on a packshot of each, judged on photog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -44,12 +45,9 @@ def curves(
     **given: Any,
 ) -> pd.DataFrame:
     """The `curve` of each row, one below the other.  executor: cores makes them side by side."""
-    cases = [(one, backbone[one.tower], {"held": held, "most": most, **given}) for one in recipes]
-    return pd.concat(sweep.side_by_side(_curve, cases, executor=executor), ignore_index=True)
-
-
-def _curve(recipe: Recipe, tower: Encoder, how: dict[str, Any]) -> pd.DataFrame:
-    return curve(recipe, tower, **how)
+    how = {"held": held, "most": most, **given}
+    jobs = [partial(curve, one, backbone[one.tower], **how) for one in recipes]
+    return pd.concat(sweep.side_by_side(jobs, executor), ignore_index=True)
 
 
 def curve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -123,7 +124,7 @@ def fit(
     budget: images per product of each row.  executor: cores trains side by side, a core
     for each run, so that seconds are those of one core.  training: fields of FinetuneConfig.
     """
-    asked, cases = [], []
+    asked, jobs = [], []
     for recipe in recipes:
         for own in sets.values():
             reason = baselines.missing(recipe, own.catalogue)
@@ -132,15 +133,11 @@ def fit(
                 continue
             asked.append((recipe.row, own))
             how = {"catalogue": own.catalogue, "budget": budget[recipe.row], "rule": own.rule}
-            given = recipe, backbone[recipe.tower], how | training
-            cases += [(*given, seed) for seed in range(seeds)]
-    runs = sweep.side_by_side(_fit, cases, executor=executor)
+            train = partial(baselines.fit, recipe, backbone[recipe.tower], **how, **training)
+            jobs += [partial(train, seed=seed) for seed in range(seeds)]
+    runs = sweep.side_by_side(jobs, executor)
     for place, (row, own) in enumerate(asked):
         own.answer(row, runs[place * seeds : (place + 1) * seeds])
-
-
-def _fit(recipe: Recipe, tower: Encoder, how: dict[str, Any], seed: int) -> Run:
-    return baselines.fit(recipe, tower, seed=seed, **how)
 
 
 def table(sets: Mapping[str, Rows], backbone: Backbone) -> pd.DataFrame:

@@ -155,6 +155,7 @@ def metric_loss_only(loop: Watched) -> float:
     ladder = {"top_lr": config.top_lr, "decay": config.decay, "weight_decay": config.weight_decay}
     groups = blocks.parameter_groups(encoder.tower, reading=config.rates, **ladder)
     everything = [*encoder.parameters(), *loss.parameters()]
+    drawn = torch.cat(list(loop.batches)).tolist()  # as klip draws them
 
     def clip() -> None:
         nn.utils.clip_grad_norm_(everything, config.clip)
@@ -172,9 +173,7 @@ def metric_loss_only(loop: Watched) -> float:
             },
             batch_size=config.batch_size,
             loss_funcs={"metric_loss": loss},
-            dataset=Subset(
-                loop.images, torch.cat(list(loop.batches)).tolist()
-            ),  # as klip draws them
+            dataset=Subset(loop.images, drawn),
             data_device=device,
             dataloader_num_workers=config.workers,
             end_of_iteration_hook=lambda _: ends.append(watch.now(device)),

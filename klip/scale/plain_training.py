@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch.utils.data import RandomSampler
 
 from klip.scale.contender import Round, now
 from klip.scale.plain import Photographs, autocast, dim, of_open_clip, shuffled
+from klip.settings.config import FinetuneConfig
 
-MARGIN, RADIANS, SCALE = 8.6, 0.15, 20.0
-"""Of ArcFace, in degrees and radians: the defaults of `FinetuneConfig`."""
-RATES = {"lr": 2e-4, "weight_decay": 0.05}
+USUAL = {name: field.default for name, field in FinetuneConfig.model_fields.items()}
+MARGIN, SCALE = USUAL["margin_deg"], USUAL["scale"]
+"""Of ArcFace, the margin in degrees."""
+RATES = {"lr": USUAL["top_lr"], "weight_decay": USUAL["weight_decay"]}
 """Of AdamW; klip has a rate for each block."""
 
 
@@ -146,7 +149,9 @@ def oml(given: dict[str, Any]) -> Round:
             return self.tower(images)
 
     model = Extractor().train()
-    criterion = ArcFaceLoss(model.feat_dim, asked.products, m=RADIANS, s=SCALE).to(asked.device)
+    criterion = ArcFaceLoss(model.feat_dim, asked.products, m=math.radians(MARGIN), s=SCALE).to(
+        asked.device
+    )
     optimizer = torch.optim.AdamW([*model.parameters(), *criterion.parameters()], **RATES)
     files = Named(asked.files, transform, asked.labels)
 

@@ -243,21 +243,12 @@ def test_batches_are_the_plans_draws(shop, together):
         made[7]
 
 
-def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs(
-    config, shop, monkeypatch, tmp_path
-):
-    seen, item = [], encoder.Views.__getitem__
-
-    def counted(views, place):
-        seen.append(1)
-        return item(views, place)
-
+def test_what_the_frozen_encoder_sees_is_computed_once_for_all_runs(config, shop, seen, tmp_path):
     def of_run(change, **how):
         seen.clear()
         run = quiet(config.changed(validate_every=100, **change), shop, **how)
         return run, sum(seen)
 
-    monkeypatch.setattr(encoder.Views, "__getitem__", counted)
     # Centres (3 + 3 + 2 + 1 images), validation (4 packshots, 8 queries) before and after.
     alone, images = of_run({"loss": "softmax"})
     assert images == 9 + 12 + 12

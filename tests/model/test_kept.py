@@ -19,19 +19,6 @@ def files(tmp_path, monkeypatch):
     return made
 
 
-@pytest.fixture
-def seen(monkeypatch):
-    """One for each image that was read."""
-    counts, item = [], encoder.Views.__getitem__
-
-    def counted(views, place):
-        counts.append(1)
-        return item(views, place)
-
-    monkeypatch.setattr(encoder.Views, "__getitem__", counted)
-    return counts
-
-
 @pytest.mark.parametrize("model", ["nano", "nano-vit"])
 def test_an_image_has_the_same_bits_whatever_was_asked_before(files, seen, model):
     tower = encoder.load(model)

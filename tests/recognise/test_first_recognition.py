@@ -56,15 +56,9 @@ def test_a_product_that_is_never_recognised_has_no_time(shelf, tower):
     assert len(table) == 3 and table["seconds"].isna().all() and (table["asked"] == 1).all()
 
 
-def test_what_is_timed_is_never_looked_up(shelf, tower, monkeypatch, tmp_path):
+def test_what_is_timed_is_never_looked_up(shelf, tower, monkeypatch, tmp_path, seen):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     encoder.embed(tower, shelf, remember=True)  # as an earlier notebook left it
-    seen, item = [], encoder.Views.__getitem__
-
-    def counted(views, place):
-        seen.append(1)
-        return item(views, place)
-
-    monkeypatch.setattr(encoder.Views, "__getitem__", counted)
+    seen.clear()
     table = arrivals(tower, shelf, views=1, remember=True)
     assert sum(seen) == 4 + len(table) + table["asked"].sum()  # gallery, packshots, queries

@@ -10,6 +10,8 @@ from klip.scale import cost, standings
 from klip.settings import paths
 from klip.shop import sets
 
+CACHE = paths.CACHE
+"""Of the session: the shop is rendered once for all slow tests of a process."""
 SMALLEST = {
     "rounds": 1,
     "models": "nano-vit",
@@ -63,6 +65,7 @@ def test_commands_are_quick():
 @pytest.mark.slow
 def test_notebook_b_at_its_smallest(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    monkeypatch.setattr(paths, "CACHE", CACHE)  # the notebook's kernel is told so, too
     assert reproduce.run("nano", SMALLEST, only=["B"]) == ["B_what_it_costs"]
     (folder,) = tmp_path.iterdir()
     found = stored.all_metrics(folder.name)["cost"]
