@@ -50,9 +50,9 @@ test-lab: $(STAMP)  ## every notebook by Run All in JupyterLab, in headless Chro
 fuzz: $(STAMP)  ## read ten thousand damaged images: each is read or refused in a sentence
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/hostile $(BIN)/python tests/hostile/mutate.py 10000
 
-lock: $(STAMP)  ## write requirements.lock, which make install uses, after a change of pyproject.toml
+lock: $(STAMP)  ## write requirements.lock, which make install uses (with all extras: tests want them)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --quiet --output-file requirements.lock
 
 audit: $(STAMP)  ## warn of known faults in what is installed (pip-audit; needs the network)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from klip.cli import gallery, run, sets  # noqa: F401  (they add their commands)
+from klip.cli import embedding, gallery, run, sets  # noqa: F401  (they add their commands)
 from klip.cli.options import app
 
 

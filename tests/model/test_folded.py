@@ -82,3 +82,11 @@ def test_a_tower_that_uses_its_parts_in_another_order_is_left_alone():
 def test_a_tower_without_batch_normalisation_is_itself():
     tower = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten())
     assert folded.folded(tower, torch.randn(2, 3, 4, 4)) is tower
+
+
+@torch.no_grad()
+def test_it_is_folded_in_low_precision_too():
+    tower, images = alive("tf_efficientnet_lite0"), torch.randn(3, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = folded.folded(tower, images)
+    assert norms(tower) and not norms(made)
