@@ -50,6 +50,9 @@ def search(
     facts = {"embeddings": embeddings, "owners": owners, "top": top}
     if len(embeddings) <= SMALL:
         return _among_all(queries, **facts)
+    if len(queries) == 1:  # of two, MKL's product reads a large gallery in half the time
+        found = search(queries.repeat(2, 1), **facts)
+        return found[0][:1], found[1][:1]
     rows = torch.empty(len(queries), top, dtype=torch.int64)
     cosines = torch.empty(len(queries), top)
     for first in range(0, len(queries), CHUNK):
