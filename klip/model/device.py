@@ -1,9 +1,12 @@
 """Where a network computes, and in which numbers."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import cv2
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from klip.settings.malloc import keep_memory
@@ -29,13 +32,24 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Inside, torch computes on one core, as what is timed beside it does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Inside, torch, BLAS and OpenCV compute on one core."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
     try:
-        yield
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        with threadpool_limits(1, "blas"):
+            yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+@contextmanager
+def threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of so many threads, each of which computes on one core, lest they wait for each
+    other."""
+    with one_core(), ThreadPoolExecutor(number) as pool:
+        yield pool
 
 
 def depthwise(network: nn.Module) -> bool:

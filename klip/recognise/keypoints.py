@@ -4,9 +4,7 @@ These are the floors of the tables (related work in the paper's §2).
 Axes: N descriptors of a query, G of a packshot, P products in the order of the gallery.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +12,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from klip.data.catalogue import Catalogue
 from klip.data.images import read
+from klip.model.device import threads
 from klip.recognise import outcomes
 
 QUERY, PACKSHOT = 400, 200
@@ -48,18 +46,6 @@ def describe(images: Iterable[str | Path], workers: int = 2) -> list[np.ndarray]
     """Keypoints of packshots as `sift` gives them, at most PACKSHOT of an image."""
     with threads(workers) as pool:
         return list(pool.map(lambda image: sift(read(image), PACKSHOT), images))
-
-
-@contextmanager
-def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool in which OpenCV and BLAS keep to one thread each, lest pools compete."""
-    before = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(1)
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-            yield pool
-    finally:
-        cv2.setNumThreads(before)
 
 
 def grey(image: np.ndarray, side: int) -> np.ndarray:

@@ -7,15 +7,24 @@ Axes: Q queries (q of a chunk), G gallery rows, D numbers per row, K blocks, C c
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from klip.model.device import threads
 
 CHUNK = 1024
 """Queries compared at a time: the more, the better a matrix product uses the caches."""
 FEW = 256
 """The same where all rows are compared closely, which a larger chunk would not speed up."""
+READING = 16
+"""Queries up to which a large gallery is read by all cores for one chunk; of more, each core
+has chunks of its own."""
 PANEL = 2**24
-"""Cosines held at a time, 64 MB: chunk x rows of a panel."""
+"""Cosines held at a time by a core, 64 MB: chunk x rows of a panel."""
 BLOCK = 32
 SMALL = 2048
 """Rows of a gallery up to which blocks spare nothing."""
@@ -50,19 +59,28 @@ def search(
     facts = {"embeddings": embeddings, "owners": owners, "top": top}
     if len(embeddings) <= SMALL:
         return _among_all(queries, **facts)
-    if len(queries) == 1:  # of two, MKL's product reads a large gallery in half the time
-        found = search(queries.repeat(2, 1), **facts)
-        return found[0][:1], found[1][:1]
-    rows = torch.empty(len(queries), top, dtype=torch.int64)
-    cosines = torch.empty(len(queries), top)
-    for first in range(0, len(queries), CHUNK):
-        asked = slice(first, first + CHUNK)
-        candidates, values, left_out = _candidates(queries[asked], embeddings, keep=2 * top + 2)
-        found = best(values, candidates, queries=queries[asked], left_out=left_out, **facts)
-        rows[asked], cosines[asked], sure = found
-        again = first + torch.nonzero(~sure).flatten()
-        if len(again):
-            rows[again], cosines[again] = _among_all(queries[again], **facts)
+    cores = torch.get_num_threads() if len(queries) > READING else 1
+    turns = max(1, math.ceil(len(queries) / cores / CHUNK))  # of each core, all alike
+    chunks = queries.split(max(1, math.ceil(len(queries) / cores / turns)))
+    if cores == 1:
+        found = [_among_blocks(chunk, **facts) for chunk in chunks]
+    else:
+        with threads(cores) as pool:
+            found = list(pool.map(partial(_among_blocks, **facts), chunks))
+    rows, cosines = zip(*found, strict=True)
+    return torch.cat(rows), torch.cat(cosines)
+
+
+def _among_blocks(
+    queries: Tensor, *, embeddings: Tensor, owners: Tensor, top: int
+) -> tuple[Tensor, Tensor]:
+    """`search` of a chunk, by the blocks that can matter."""
+    facts = {"embeddings": embeddings, "owners": owners, "top": top}
+    candidates, values, left_out = _candidates(queries, embeddings, keep=2 * top + 2)
+    rows, cosines, sure = best(values, candidates, queries=queries, left_out=left_out, **facts)
+    again = torch.nonzero(~sure).flatten()
+    if len(again):
+        rows[again], cosines[again] = _among_all(queries[again], **facts)
     return rows, cosines
 
 
@@ -84,38 +102,50 @@ def _among_all(
 def _candidates(queries: Tensor, embeddings: Tensor, *, keep: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (q, C) in rising order, their cosines (q, C), and a cosine (q,) that no other row
     exceeds; behind the last row of the gallery they are minus infinity."""
-    height = max(1, PANEL // max(1, len(queries)) // BLOCK)  # blocks of a panel
-    panel = torch.empty(min(height, -(-len(embeddings) // BLOCK)) * BLOCK, len(queries))
-    kept = None
-    for first in range(0, len(embeddings), height * BLOCK):
-        rows = embeddings[first : first + height * BLOCK]
-        cosines = panel[: -(-len(rows) // BLOCK) * BLOCK]
-        torch.mm(rows, queries.T, out=cosines[: len(rows)])
-        cosines[len(rows) :] = -torch.inf
-        blocks = cosines.unflatten(0, (-1, BLOCK))  # (blocks, BLOCK, q)
-        numbers = torch.arange(len(blocks))[:, None].expand(-1, len(queries))
-        found = _highest(blocks.amax(dim=1), numbers + first // BLOCK, blocks, keep=keep)
+    most = math.ceil(len(embeddings) / BLOCK) * BLOCK
+    height = min(most, max(1, PANEL // max(1, len(queries)) // BLOCK) * BLOCK)  # of a panel
+    panel, kept = torch.empty(len(queries), height), None
+    for first in range(0, len(embeddings), height):
+        blocks = _blocks(queries, embeddings[first : first + height], panel)
+        numbers = torch.arange(blocks.shape[1]).expand(len(queries), -1) + first // BLOCK
+        found = _highest(blocks.amax(dim=2), numbers, blocks, keep=keep)
         if kept is not None:
-            found = _highest(*map(torch.cat, zip(kept, found, strict=True)), keep=keep)
+            both = [torch.cat(parts, dim=1) for parts in zip(kept, found, strict=True)]
+            found = _highest(*both, keep=keep)
         kept = found
     highest, numbers, blocks = kept
     complete = keep * BLOCK >= len(embeddings)
-    left_out = torch.full_like(highest[0], -torch.inf) if complete else highest.amin(dim=0)
-    numbers, order = numbers.sort(dim=0)
-    blocks = blocks.gather(0, order[:, None].expand_as(blocks))
-    rows = numbers[:, None] * BLOCK + torch.arange(BLOCK)[:, None]  # (K, BLOCK, q)
-    flat = (rows.flatten(0, 1).T, blocks.flatten(0, 1).T.contiguous())
-    return flat[0].clamp(max=len(embeddings) - 1), flat[1], left_out
+    left_out = torch.full_like(highest[:, 0], -torch.inf) if complete else highest.amin(dim=1)
+    numbers, order = numbers.sort(dim=1)
+    blocks = _of_each(blocks, order)
+    rows = numbers[:, :, None] * BLOCK + torch.arange(BLOCK)  # (q, K, BLOCK)
+    return rows.flatten(1).clamp(max=len(embeddings) - 1), blocks.flatten(1), left_out
+
+
+def _blocks(queries: Tensor, rows: Tensor, panel: Tensor) -> Tensor:
+    """Cosines with the rows of a panel, by blocks: (q, blocks, BLOCK), written into `panel`."""
+    cosines = panel[:, : math.ceil(len(rows) / BLOCK) * BLOCK]
+    cosines[:, len(rows) :] = -torch.inf
+    if len(queries) > READING:  # OpenBLAS: on processors of AMD faster than MKL, which torch has
+        np.matmul(queries.numpy(), rows.numpy().T, out=cosines[:, : len(rows)].numpy())
+    else:  # MKL reads faster, but not for one query
+        twice = queries if len(queries) > 1 else queries.repeat(2, 1)
+        cosines[:, : len(rows)] = torch.mm(rows, twice.T)[:, : len(queries)].T
+    return cosines.unflatten(1, (-1, BLOCK))
 
 
 def _highest(
     highest: Tensor, numbers: Tensor, blocks: Tensor, *, keep: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The `keep` blocks whose best cosine is highest: their best cosine and number (K, q), and
-    their cosines (K, BLOCK, q)."""
-    highest, chosen = highest.topk(min(keep, len(highest)), dim=0)
-    places = chosen[:, None].expand(-1, BLOCK, -1)
-    return highest, numbers.gather(0, chosen), blocks.gather(0, places)
+    """The `keep` blocks whose best cosine is highest: their best cosine and number (q, K), and
+    their cosines (q, K, BLOCK)."""
+    highest, chosen = highest.topk(min(keep, highest.shape[1]), dim=1)
+    return highest, numbers.gather(1, chosen), _of_each(blocks, chosen)
+
+
+def _of_each(blocks: Tensor, chosen: Tensor) -> Tensor:
+    """Of each query its chosen blocks (q, K, BLOCK)."""
+    return blocks[torch.arange(len(blocks))[:, None], chosen]
 
 
 def best(

@@ -21,6 +21,7 @@ from pydantic import Field
 from tqdm.auto import tqdm
 
 from klip.data.images import read
+from klip.model.device import threads
 from klip.recognise import keypoints, outcomes
 from klip.settings.checked import Checked
 from klip.stats import metrics
@@ -93,7 +94,7 @@ def _vote(
     """Votes of Q images; rankings: of each the names of prints, the best first."""
     firsts = sorted(set(firsts), reverse=True)  # the votes of the most are timed
     ask = partial(_ask, prints=prints, firsts=firsts)
-    with keypoints.threads(workers) as pool:
+    with threads(workers) as pool:
         found = pool.map(ask, images, *rankings)
         none = len(images) == 1 or None  # nor where nobody looks on
         found = list(tqdm(found, "keypoints", len(images), disable=none))

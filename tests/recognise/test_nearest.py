@@ -42,18 +42,48 @@ def blocks(monkeypatch):
     monkeypatch.setattr(nearest, "SMALL", 0)
 
 
-@pytest.mark.parametrize("small", [0, 10**6], ids=["blocks", "all rows"])
+@pytest.fixture
+def cores():
+    """cores(3): torch computes on so many, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+WAYS = {"all rows": (10**6, 1, 0), "a core": (0, 1, 0), "cores": (0, 3, 0), "reading": (0, 3, 100)}
+"""SMALL, cores, READING."""
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("panel", [2**24, 2**9], ids=["one panel", "many panels"])
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 1000, 1601])
 @pytest.mark.parametrize("products", [1, 3, 200, 2000])
-def test_search_is_its_definition(count, products, panel, small, monkeypatch):
+def test_search_is_its_definition(count, products, panel, way, cores, monkeypatch):
+    small, number, reading = WAYS[way]
+    cores(number)
     monkeypatch.setattr(nearest, "SMALL", small)
+    monkeypatch.setattr(nearest, "READING", reading)
     monkeypatch.setattr(nearest, "PANEL", panel)
     monkeypatch.setattr(nearest, "CHUNK", 7)
     rng = np.random.default_rng(count + products)
     numbers = np.sort(rng.integers(0, products, count))  # rows of a product stand together
     gallery = gallery_of(unit(count, 16, rng), [f"p{number}" for number in numbers])
     agrees(gallery, unit(19, 16, rng), 5)
+
+
+def test_one_query_and_none(monkeypatch):
+    rng = np.random.default_rng(3)
+    gallery = gallery_of(unit(3000, 16, rng), [f"p{number}" for number in range(3000)])
+    agrees(gallery, unit(1, 16, rng), 5)
+    assert gallery.search(torch.empty(0, 16), 5)[0].shape == (0, 5)
+
+
+def test_threads_are_given_back(cores):
+    cores(2)
+    rng = np.random.default_rng(4)
+    gallery = gallery_of(unit(3000, 16, rng), ["one"] * 3000)
+    gallery.search(unit(40, 16, rng))
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("top", [1, 5, 20])
