@@ -23,6 +23,9 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
     """Inside, the encoder is on the GPU, if there is one, and in eval mode; afterwards
     where and as it was."""
     home, training = encoder.device, encoder.training
+    if home.type == default_device() and not any(module.training for module in encoder.modules()):
+        yield  # going through all weights would take half as long as embedding an image
+        return
     encoder.to(default_device()).eval()  # the modes may take different attention kernels
     try:
         yield

@@ -24,9 +24,9 @@ from torch import nn
 
 from klip.data.images import read
 from klip.data.loading import load_catalogue
-from klip.model import encoder as encoders, heads
+from klip.model import encoder as encoders
 from klip.model.device import one_core
-from klip.recognise import keypoints, rerank
+from klip.recognise import baselines, budgets, keypoints, rerank
 from klip.recognise.gallery import Gallery
 from klip.scale import (
     contest,
@@ -41,6 +41,7 @@ from klip.scale.peers_embedding import Embedding
 from klip.scale.peers_print import Prints
 from klip.scale.peers_search import Search
 from klip.scale.plain_training import Training
+from klip.settings import paths
 from klip.settings.config import FinetuneConfig
 from klip.shop import sets
 from klip.shop.plan import ShopPlan
@@ -105,11 +106,13 @@ def _rendered() -> tuple[list[str], list[str]]:
     return [str(file) for file in asked.files], [str(file) for file in packshots.files]
 
 
-def by_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> pd.DataFrame:
+def by_turns(
+    works: Mapping[str, Callable[[], float]], rounds: int, *, warm: bool = True
+) -> pd.DataFrame:
     """Rows contender, round, per_second, work, seconds of works in this process; each returns
-    how much it did.  The first round warms up, and is not told."""
+    how much it did.  warm: a round more before all others, which is not told."""
     rows = []
-    for turn in range(-1, rounds):
+    for turn in range(-1 if warm else 0, rounds):
         for name, work in works.items():
             started = time.perf_counter()
             done = work()
@@ -120,10 +123,9 @@ def by_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> pd.DataFr
     return table.assign(user_s=np.nan, peak_mib=np.nan, note="")
 
 
-def arrival(model: str, *, rounds: int, products: int, steps: int = 200) -> pd.DataFrame:
+def arrival(model: str, *, rounds: int, products: int) -> pd.DataFrame:
     """A new product, on one core: a packshot's file added to a gallery of so many products and
-    its photograph recognised; one forward pass of one image; refitting the linear layer, from
-    embeddings that are there, for `steps` steps."""
+    its photograph recognised; and one forward pass of one image."""
     encoder = encoders.load(model)
     rows = nn.functional.normalize(
         torch.randn(products, encoder.dim, generator=torch.manual_seed(0)), dim=1
@@ -136,7 +138,7 @@ def arrival(model: str, *, rounds: int, products: int, steps: int = 200) -> pd.D
         full = Gallery(rows, names, names, meta=meta, encoder=encoder)
 
         def added() -> float:
-            gallery = full.without(set())
+            gallery = replace(full)  # what adds to its rows makes them anew
             gallery.add("a new product", [packshot])
             gallery.classify([photograph], top=1)
             return 1
@@ -146,19 +148,46 @@ def arrival(model: str, *, rounds: int, products: int, steps: int = 200) -> pd.D
                 encoder(torch.zeros(1, 3, size, size))
             return 1
 
-        def refitted() -> float:
-            config = FinetuneConfig(depth=1, loss="softmax", rates="frozen", images=steps * 32)
-            head = heads.Head(config, products + 1, dim=encoder.dim)
-            optimiser = torch.optim.AdamW(head.parameters(), lr=config.head_lr)
-            labels = torch.arange(32) % products
-            for _ in range(steps):
-                optimiser.zero_grad()
-                head(rows[labels], labels).backward()
-                optimiser.step()
+        return by_turns({"klip": added, "floor: forward": forward}, rounds)
+
+
+def rivals(model: str, *, products: int) -> pd.DataFrame:
+    """What a product more costs who has to train: rows of notebook 05 fitted for so many
+    products, a packshot each, with the fewest images that are tried there; on one core, once,
+    for they take minutes.  "views kept": those of all products but the new one are there."""
+    encoder = encoders.load(model)
+    recipes = {recipe.row: recipe for recipe in baselines.RECIPES}
+    linear = recipes["frozen CLIP tower + linear layer"]
+    whole = recipes["ResNeXt, full fine-tuning"]  # the recipe, on klip's tower
+    with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder, one_core():
+        shots = watch.photographs(Path(folder), products + 1)
+        last = np.arange(products + 1) == products
+        names = shots["product"].where(~last, shots["product"][0])
+        shop = shots.assign(product=names, split=np.where(last, "query", "gallery"))
+        how = {"catalogue": shop, "budget": budgets.LEAST, "workers": 0, "precision": "fp32"}
+        task = FinetuneConfig(depth=1, workers=0, precision="fp32")
+        kept = torch.randn((products - 1) * baselines.VIEWS, encoder.dim)
+
+        def from_files() -> float:
+            baselines.fit(linear, encoder, **how)
             return 1
 
-        works = {"klip": added, "floor: forward": forward, "refit": refitted}
-        return by_turns(works, rounds)
+        def with_views() -> float:
+            new = shots.where(np.arange(products + 1) == 0)
+            features = torch.cat([baselines.embed(encoder, new, how=task), kept])
+            baselines.fit(linear, encoder, features=features, **how)
+            return 1
+
+        def wholly() -> float:
+            baselines.fit(whole, encoder, **how)
+            return 1
+
+        works = {"linear layer": from_files, "linear layer, views kept": with_views}
+        before, paths.CACHE = paths.CACHE, Path(folder, "cache")  # no run is found finished
+        try:
+            return by_turns(works | {"whole network": wholly}, 1, warm=False)
+        finally:
+            paths.CACHE = before
 
 
 def reranking(*, rounds: int, products: int, first: int = 20, queries: int = 20) -> pd.DataFrame:
