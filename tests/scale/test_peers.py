@@ -83,7 +83,7 @@ def available(name):
 def test_open_clip_and_timm_get_klips_tower_and_pixels(tmp_path, photographs, config, size):
     folder = folder_of(config, size, tmp_path)
     ours = encoders.load(folder / same_start.TOWER)
-    wanted = encoders.embed(ours, photographs)
+    wanted = encoders.embed(ours, photographs, precision="fp32")
     found = {"open_clip": plain.of_open_clip(str(folder), "cpu")[::2]}
     if config is NETWORK:
         found["timm"] = plain.of_timm(str(folder), "cpu")
