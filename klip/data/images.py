@@ -121,8 +121,13 @@ def opened(path: str | Path) -> Image.Image:
 
 
 def read(path: str | Path, at_least: int = 0) -> np.ndarray:
-    """An image as RGB, uint8 (H, W, 3): turned as its EXIF says, what is transparent on
-    white, the first of several pictures, the upper 8 of 16 bits.
+    """The pixels of a `picture`, uint8 (H, W, 3)."""
+    return np.array(picture(path, at_least))
+
+
+def picture(path: str | Path, at_least: int = 0) -> Image.Image:
+    """An image as RGB of 8 bits: turned as its EXIF says, what is transparent on white, the
+    first of several pictures, the upper 8 of 16 bits.
 
     at_least: S > 0 lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest
     whose short side still has 2 * S pixels: quick, but other pixels than those of the
@@ -138,7 +143,9 @@ def read(path: str | Path, at_least: int = 0) -> np.ndarray:
                 raise ValueError(f"{sides}, more than {MOST // 10**6} million")
             if at_least > 0:  # twice: what is left to shrink still averages over the pixels
                 image.draft(None, (2 * at_least, 2 * at_least))
-            return np.array(_rgb(_upright(image)))
+            shown = _rgb(_upright(image))
+            shown.load()  # before its file is closed
+            return shown
     except Exception as error:  # a damaged file leads Pillow's decoders into any of them
         raise ValueError(f"image {path}: {_why(path, error)}") from None
 

@@ -49,9 +49,11 @@ class Preprocess(Checked):
         return tuple(round(255 * value) for value in self.mean)
 
 
-def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def evaluation(image: np.ndarray | Image.Image, preprocess: Preprocess) -> np.ndarray:
     """The plain view, float32 (3, S, S), antialiased: that of open_clip's transform."""
-    size, picture = preprocess.size, Image.fromarray(_checked(image))
+    size, picture = preprocess.size, image
+    if not isinstance(image, Image.Image):
+        picture = Image.fromarray(_checked(image))
     how = InterpolationMode(preprocess.interpolation)
     if preprocess.resize == "squash":
         view = np.asarray(resize(picture, [size, size], how))
@@ -59,7 +61,7 @@ def evaluation(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         view = np.asarray(center_crop(resize(picture, [size], how), [size]))
     else:  # open_clip's own cannot pad an image that would be less than a pixel wide
         ratio = max(picture.size) / size
-        height, width = (max(1, round(side / ratio)) for side in image.shape[:2])
+        width, height = (max(1, round(side / ratio)) for side in picture.size)
         view = padded(np.asarray(resize(picture, [height, width], how)), preprocess)
     return _normalised(view, preprocess)
 
@@ -75,13 +77,16 @@ def training(
     return _normalised(padded(view, preprocess), preprocess)
 
 
-def views(image: np.ndarray, preprocess: Preprocess, *, k: int, seed: int) -> np.ndarray:
+def views(
+    image: np.ndarray | Image.Image, preprocess: Preprocess, *, k: int, seed: int
+) -> np.ndarray:
     """K gallery views (§4.2), float32 (K, 3, S, S): the plain one, then mild random ones.
     The first views do not depend on K, nor on other images."""
     made = [evaluation(image, preprocess)]
+    pixels = np.array(image) if k > 1 else None
     for view in range(1, k):
         rng = np.random.default_rng((seed, view))
-        made.append(training(image, preprocess, rng=rng, strength=VIEW_STRENGTH))
+        made.append(training(pixels, preprocess, rng=rng, strength=VIEW_STRENGTH))
     return np.stack(made)
 
 

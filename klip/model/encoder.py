@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from klip.data.images import read
+from klip.data.images import picture
 from klip.model import augment, folded, kept, readers, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
@@ -190,8 +190,8 @@ class Views(Dataset):
 
     def __getitem__(self, place: int) -> Tensor:
         image = self.images[place]
-        pixels = image if isinstance(image, np.ndarray) else read(image)
-        made = augment.views(pixels, self.preprocess, k=self.views, seed=self.seed)
+        shown = image if isinstance(image, np.ndarray) else picture(image)
+        made = augment.views(shown, self.preprocess, k=self.views, seed=self.seed)
         return torch.from_numpy(made)
 
 

@@ -205,12 +205,16 @@ class Gallery:
         if rerank and names:
             rows, scores = by_print.of_gallery(self, names, rows=rows, cosines=scores, how=rerank)
         products, packshots = self.named(rows[:, :top])
-        asked, ranks = pd.DataFrame({"query": names, "unknown": unknown}), products.shape[1]
-        found = asked.loc[asked.index.repeat(ranks)].reset_index(drop=True)
-        found["rank"] = np.tile(np.arange(1, ranks + 1), len(names))
-        found["product"], found["packshot"] = products.ravel(), packshots.ravel()
-        found["similarity"] = scores[:, :top].ravel()
-        return found[["query", "rank", "product", "similarity", "packshot", "unknown"]]
+        ranks = products.shape[1]
+        columns = {
+            "query": [name for name in names for _ in range(ranks)],
+            "rank": np.tile(np.arange(1, ranks + 1), len(names)),
+            "product": products.ravel(),
+            "similarity": scores[:, :top].ravel(),
+            "packshot": packshots.ravel(),
+            "unknown": unknown.repeat(ranks),
+        }
+        return pd.DataFrame(columns)
 
     def named(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The products and the packshots of some rows, in the same shape."""

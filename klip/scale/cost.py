@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from klip.data.catalogue import Catalogue
 from klip.data.images import read
 from klip.data.loading import load_catalogue
 from klip.model import encoder as encoders
@@ -73,8 +74,8 @@ def training(
 def embedding(
     model: str, *, rounds: int, files: int, workers: int = 2
 ) -> tuple[pd.DataFrame, Mapping[str, float]]:
-    """Images/s of embedding JPEG files; and of each peer the share of images whose nearest
-    other image is the one that klip finds."""
+    """Images/s of embedding JPEG files; and of each peer, and of klip in fp32, the share of
+    images whose nearest other image is the one that klip finds."""
     with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
         out = Path(folder, "rows")
         out.mkdir()
@@ -84,6 +85,9 @@ def embedding(
         how = same_start.how(model, trained=False)
         given = Embedding(str(start), names, str(out), workers, **how)
         table = contest.held(peers_embedding.contenders(given), rounds)
+        own = encoders.load(start / "klip" / "tower.safetensors")
+        exact = encoders.embed(own, names, workers=workers, precision="fp32")
+        np.save(out / "klip in fp32.npy", exact.numpy())
         return table, peers_embedding.agreement(out)
 
 
@@ -92,18 +96,33 @@ def search(*, rounds: int, names: Sequence[str] = (), **sizes: int) -> pd.DataFr
     return contest.held(peers_search.contenders(Search(**sizes), names), rounds)
 
 
-def prints(*, rounds: int, queries: int, packshots: int) -> pd.DataFrame:
-    """Queries/s of comparing print with some packshots, on one core; of the rendered set
-    grozi-like."""
-    asked, shots = _rendered()
-    given = Prints(asked[:queries], shots[:packshots])
-    return contest.held(peers_print.contenders(given), rounds)
+def prints(
+    *, rounds: int, queries: int, packshots: int
+) -> tuple[pd.DataFrame, Mapping[str, float]]:
+    """Queries/s of comparing print with some packshots, on one core, of the rendered set
+    grozi-like; and of each contestant the share of queries that the right packshot wins."""
+    shots, asked = (found.frame for found in _rendered())
+    shots = shots.sample(packshots, random_state=0)
+    asked = asked[asked["product"].isin(shots["product"])]
+    asked = asked.sample(min(queries, len(asked)), random_state=0)
+    given = Prints(asked["file"].tolist(), shots["file"].tolist())
+    table = contest.held(peers_print.contenders(given), rounds)
+    named, truth = shots["product"].to_numpy(), asked["product"].to_numpy()
+    won = table.dropna(subset="first").groupby("contender", sort=False)["first"].last()
+    right = {
+        name: float((named[places] == truth).mean())
+        for name, places in won.items()
+        if not name.startswith("floor")
+    }
+    return table, right
 
 
-def _rendered() -> tuple[list[str], list[str]]:
-    """Files of queries and of packshots."""
-    packshots, asked = load_catalogue("grozi-like").pick("first", 0)
-    return [str(file) for file in asked.files], [str(file) for file in packshots.files]
+def _rendered() -> tuple[Catalogue, Catalogue]:
+    """Packshots and queries, with a column `file`."""
+    chosen, asked = load_catalogue("grozi-like").pick("first", 0)
+    return chosen.assign(file=list(map(str, chosen.files))), asked.assign(
+        file=list(map(str, asked.files))
+    )
 
 
 def by_turns(
@@ -193,7 +212,7 @@ def rivals(model: str, *, products: int) -> pd.DataFrame:
 def reranking(*, rounds: int, products: int, first: int = 20, queries: int = 20) -> pd.DataFrame:
     """Queries/s of re-ranking among the first of so many products, on one core, from the file
     to the answer, and of finding the query's keypoints alone."""
-    asked, shots = _rendered()
+    shots, asked = (found["file"].tolist() for found in _rendered())
     asked, shots = asked[:queries], (shots * (1 + products // len(shots)))[:products]
     seen = dict(zip(set(shots), keypoints.describe(set(shots), 1), strict=True))
     names = [f"product {place:05}" for place in range(products)]
@@ -219,19 +238,25 @@ def reranking(*, rounds: int, products: int, first: int = 20, queries: int = 20)
         return by_turns({"klip": ranked, "floor: keypoints": found}, rounds)
 
 
-def rendering(*, rounds: int, share: float = 0.05) -> pd.DataFrame:
-    """Images/s of the rendered shop on one core; share: of the products of its plan."""
+def rendering(*, rounds: int, share: float = 0.05, photographs: int = 60) -> pd.DataFrame:
+    """Images/s of the rendered shop on one core, a share of its products in its own mixture
+    of packshots and in-store images; and of in-store images, of which few products have
+    so many each that their packshots hardly count."""
     usual, turn = ShopPlan(), itertools.count()
     names = ("breadth", "max_images", "grozi_products", "capg_lines", "rp2k_products")
     fewer = {name: max(4, round(share * getattr(usual, name))) for name in names}
+    few = dict.fromkeys(("breadth", "grozi_products", "rp2k_products"), 2)
+    few |= {"capg_lines": 1, "capg_flavours": 2, "max_images": usual.min_images}
+    few |= dict.fromkeys(("grozi_queries", "capg_queries", "rp2k_queries"), photographs)
 
-    def rendered() -> float:
+    def rendered(changes: Mapping[str, int]) -> float:
         with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
-            plan = replace(usual, seed=next(turn), **fewer)
+            plan = replace(usual, seed=next(turn), **changes)
             made = sets.render(plan, Path(folder, "shop"), workers=1, progress=False)
             return sum(map(len, made.values()))
 
-    return by_turns({"klip": rendered}, rounds)
+    works = {"klip": partial(rendered, fewer), "klip, in-store": partial(rendered, few)}
+    return by_turns(works, rounds)
 
 
 def commands(rounds: int) -> pd.DataFrame:

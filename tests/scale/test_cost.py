@@ -55,8 +55,8 @@ def test_an_arrival_is_quicker_than_training():
 def test_the_shop_is_rendered_each_time(monkeypatch):
     seen = []
     monkeypatch.setattr(sets, "render", lambda plan, *a, **k: seen.append(plan.seed) or {"s": "ab"})
-    assert cost.rendering(rounds=2)["work"].tolist() == [2, 2]
-    assert seen == [0, 1, 2]  # none is found finished
+    assert cost.rendering(rounds=2)["work"].tolist() == [2, 2, 2, 2]
+    assert seen == [0, 1, 2, 3, 4, 5]  # none is found finished
 
 
 def test_commands_are_quick():
