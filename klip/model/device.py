@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import cv2
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from klip.settings.malloc import keep_memory
@@ -33,6 +34,12 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
         encoder.to(home).train(training)
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those that compute, looked for once: it takes longer than comparing two prints."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_core() -> Iterator[None]:
     """Inside, torch, BLAS and OpenCV compute on one core."""
@@ -40,7 +47,7 @@ def one_core() -> Iterator[None]:
     try:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        with threadpool_limits(1, "blas"):
+        with _libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before[0])
