@@ -1,13 +1,9 @@
 """Where a network computes, and in which numbers."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 
-import cv2
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from klip.settings.malloc import keep_memory
@@ -32,34 +28,6 @@ def at_work(encoder: nn.Module) -> Iterator[None]:
         yield
     finally:
         encoder.to(home).train(training)
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """Those that compute, looked for once: it takes longer than comparing two prints."""
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Inside, torch, BLAS and OpenCV compute on one core."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        with _libraries().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
-
-
-@contextmanager
-def threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of so many threads, each of which computes on one core, lest they wait for each
-    other."""
-    with one_core(), ThreadPoolExecutor(number) as pool:
-        yield pool
 
 
 def depthwise(network: nn.Module) -> bool:

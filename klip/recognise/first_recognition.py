@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from klip.data.catalogue import Catalogue
-from klip.model.device import at_work, one_core
+from klip.model.device import at_work
 from klip.model.encoder import Encoder
 from klip.recognise.gallery import Gallery
+from klip.settings.cores import one_core
 
 
 def arrivals(

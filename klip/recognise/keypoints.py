@@ -15,8 +15,8 @@ import pandas as pd
 
 from klip.data.catalogue import Catalogue
 from klip.data.images import read
-from klip.model.device import threads
 from klip.recognise import outcomes
+from klip.settings.cores import threads
 
 QUERY, PACKSHOT = 400, 200
 """Most keypoints of an image, the strongest first; fewer of a packshot, lest a product

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from klip.model.device import threads
+from klip.settings.cores import threads
 
 CHUNK = 1024
 """Queries compared at a time: the more, the better a matrix product uses the caches."""
@@ -61,7 +61,8 @@ def search(
         return _among_all(queries, **facts)
     cores = torch.get_num_threads() if len(queries) > READING else 1
     turns = max(1, math.ceil(len(queries) / cores / CHUNK))  # of each core, all alike
-    chunks = queries.split(max(1, math.ceil(len(queries) / cores / turns)))
+    # Of a few queries each, many cores would all read the whole gallery.
+    chunks = queries.split(max(1, READING, math.ceil(len(queries) / cores / turns)))
     if cores == 1:
         found = [_among_blocks(chunk, **facts) for chunk in chunks]
     else:

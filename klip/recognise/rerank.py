@@ -21,9 +21,9 @@ from pydantic import Field
 from tqdm.auto import tqdm
 
 from klip.data.images import read
-from klip.model.device import threads
 from klip.recognise import keypoints, outcomes
 from klip.settings.checked import Checked
+from klip.settings.cores import threads
 from klip.stats import metrics
 
 if TYPE_CHECKING:

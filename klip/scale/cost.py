@@ -26,7 +26,6 @@ from klip.data.catalogue import Catalogue
 from klip.data.images import read
 from klip.data.loading import load_catalogue
 from klip.model import encoder as encoders
-from klip.model.device import one_core
 from klip.recognise import baselines, budgets, keypoints, rerank
 from klip.recognise.gallery import Gallery
 from klip.scale import (
@@ -44,6 +43,7 @@ from klip.scale.peers_search import Search
 from klip.scale.plain_training import Training
 from klip.settings import paths
 from klip.settings.config import FinetuneConfig
+from klip.settings.cores import one_core
 from klip.shop import sets
 from klip.shop.plan import ShopPlan
 
@@ -119,10 +119,11 @@ def prints(
 
 def _rendered() -> tuple[Catalogue, Catalogue]:
     """Packshots and queries, with a column `file`."""
-    chosen, asked = load_catalogue("grozi-like").pick("first", 0)
-    return chosen.assign(file=list(map(str, chosen.files))), asked.assign(
-        file=list(map(str, asked.files))
+    chosen, asked = (
+        found.assign(file=list(map(str, found.files)))
+        for found in load_catalogue("grozi-like").pick("first", 0)
     )
+    return chosen, asked
 
 
 def by_turns(

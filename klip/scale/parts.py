@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from klip.data.catalogue import Catalogue
+from klip.data.images import INSIDE
 from klip.data.words import named
 from klip.model import encoder as encoders
 from klip.model.device import default_device, resolve_precision
@@ -27,18 +28,23 @@ from klip.settings.files import atomic, write_tensors
 PART = re.compile(r"part-(\d+)-of-(\d+)\.safetensors")
 
 
-def places(catalogue: Catalogue, part: int, parts: int) -> np.ndarray:
-    """Which rows (n,) of a catalogue part `part`, from 0, of `parts` has, in the order of
-    reading.  ValueError: there is no such part."""
+def places(catalogue: Catalogue) -> np.ndarray:
+    """The rows (N,) of a catalogue in the order of reading."""
+    inside = [INSIDE.fullmatch(image) for image in catalogue["image"]]
+    keys = [
+        (found["tar"], int(found["offset"])) if found else (image, 0)
+        for image, found in zip(catalogue["image"], inside, strict=True)
+    ]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), int)
+
+
+def share(order: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """What part `part`, from 0, of `parts` has of an order (N,).  ValueError: no such part."""
     if not 0 <= part < parts:
         raise ValueError(
             f"embed: part must be 0/{parts} to {parts - 1}/{parts}, got {part}/{parts}"
         )
-    told = [image.partition(".tar@") for image in catalogue["image"]]
-    keys = [(name, int(place.partition("+")[0] or 0)) for name, _, place in told]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    ends = len(order) * part // parts, len(order) * (part + 1) // parts
-    return np.array(order[slice(*ends)], int)
+    return order[len(order) * part // parts : len(order) * (part + 1) // parts]
 
 
 def embed(
@@ -59,10 +65,10 @@ def embed(
     """
     out = Path(out)
     file = out / f"part-{part:05}-of-{parts:05}.safetensors"
-    own = catalogue.of(catalogue.frame.iloc[places(catalogue, part, parts)])
+    own = catalogue.of(catalogue.frame.iloc[share(places(catalogue), part, parts)])
     by = f"{encoders.fingerprint(encoder)} {resolve_precision(precision, default_device())}"
     facts = {"encoder": by, "images": _images(own)}
-    if file.is_file() and _read(file)[0] == facts:
+    if file.is_file() and _read(file, rows=False)[0] == facts:
         return file
     how = {"workers": workers, "precision": precision, "progress": progress}
     rows = encoders.embed(encoder, own, alike=True, **how)
@@ -90,11 +96,11 @@ def joined(catalogue: Catalogue, out: str | Path) -> Tensor:
         raise ValueError(f"embed: {out} lacks parts {named(lacking)}; make them with --part")
     if len({parts for _, parts in there}) > 1:
         raise ValueError(f"embed: {out} holds parts of several cuts; delete those of all but one")
-    rows, order, by = [], [], set()
+    rows, order, by = [], places(catalogue), set()
     for (part, parts), file in sorted(there.items()):
         facts, own = _read(file)
-        order.append(places(catalogue, part, parts))
-        if facts.get("images") != _images(catalogue.of(catalogue.frame.iloc[order[-1]])):
+        shown = catalogue.of(catalogue.frame.iloc[share(order, part, parts)])
+        if facts.get("images") != _images(shown):
             raise ValueError(
                 f"embed: {file} is of other images than {catalogue.name}; delete it to make it anew"
             )
@@ -105,7 +111,7 @@ def joined(catalogue: Catalogue, out: str | Path) -> Tensor:
             f"embed: the parts in {out} are by several encoders or precisions; delete those of "
             "all but one"
         )
-    made = torch.cat(rows)[np.argsort(np.concatenate(order))]
+    made = torch.cat(rows)[np.argsort(order)]
     atomic(out / "embeddings.npy", lambda part: _save(part, made))
     atomic(out / "images.csv", lambda part: catalogue.frame.to_csv(part, index=False))
     return made
@@ -130,11 +136,12 @@ def _images(catalogue: Catalogue) -> str:
     return hashlib.sha256("\n".join(catalogue["image"]).encode()).hexdigest()[:16]
 
 
-def _read(file: Path) -> tuple[dict[str, str], Tensor]:
-    """What a part tells of itself, and its rows."""
+def _read(file: Path, *, rows: bool = True) -> tuple[dict[str, str], Tensor | None]:
+    """What a part tells of itself, and its rows, if they are asked for."""
     try:
         with safe_open(file, "pt") as opened:
-            return json.loads(opened.metadata()["facts"]), opened.get_tensor("rows")
+            facts = json.loads(opened.metadata()["facts"])
+            return facts, opened.get_tensor("rows") if rows else None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         reason = type(error).__name__
         raise ValueError(

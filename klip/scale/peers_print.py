@@ -15,12 +15,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from klip.data.images import read
 from klip.recognise import keypoints
 from klip.scale import contender, contest
 from klip.scale.contender import Round
+from klip.settings.cores import one_core
 
 RATIO = 0.75
 """A match is nearer than this times the second neighbour (Lowe 2004 has 0.8, OpenCV's
@@ -43,11 +43,10 @@ class Prints:
 
     def round(self, votes: Callable[[int], Sequence[float]]) -> Round:
         """A round of a function from the place of a query to its votes (P,); it tells who won."""
-        cv2.setNumThreads(1)
 
         def work() -> dict[str, Any]:
             places = range(len(self.queries))
-            with threadpool_limits(1):
+            with one_core():
                 started = time.perf_counter()
                 found = [votes(place) for place in places]
                 seconds = time.perf_counter() - started

@@ -44,7 +44,8 @@ def test_joined_parts_are_the_rows_of_the_whole(tmp_path, catalogue, tiny, count
 def test_parts_are_runs_of_a_tar_file_from_front_to_back(shop_root, tmp_path):
     listed = load_catalogue("folder", shop_root)
     packed = load_catalogue("manifest", shards.pack(listed, tmp_path / "packed", per_shard=5))
-    rows = np.concatenate([parts.places(packed, part, 3) for part in range(3)])
+    order = parts.places(packed)
+    rows = np.concatenate([parts.share(order, part, 3) for part in range(3)])
     read = packed["image"].iloc[rows].str.extract(r"(\d+)\.tar@(\d+)").astype(int)
     assert sorted(rows) == list(range(13))
     assert read.sort_values([0, 1]).index.tolist() == read.index.tolist()
