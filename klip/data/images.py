@@ -129,9 +129,9 @@ def picture(path: str | Path, at_least: int = 0) -> Image.Image:
     """An image as RGB of 8 bits: turned as its EXIF says, what is transparent on white, the
     first of several pictures, the upper 8 of 16 bits.
 
-    at_least: S > 0 lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest
-    whose short side still has 2 * S pixels: quick, but other pixels than those of the
-    whole image.  0, and every other format: the whole image.
+    at_least: P > 0 lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest
+    whose short side still has P pixels: quick, but other pixels than those of the whole
+    image.  0, and every other format: the whole image.
     FileNotFoundError: there is none.  ValueError: it cannot be read, and why.
     """
     if not file_of(path).is_file():
@@ -141,8 +141,8 @@ def picture(path: str | Path, at_least: int = 0) -> Image.Image:
             if image.width * image.height > MOST:
                 sides = f"{image.width} x {image.height} pixels"
                 raise ValueError(f"{sides}, more than {MOST // 10**6} million")
-            if at_least > 0:  # twice: what is left to shrink still averages over the pixels
-                image.draft(None, (2 * at_least, 2 * at_least))
+            if at_least > 0:
+                image.draft(None, (at_least, at_least))
             shown = _rgb(_upright(image))
             shown.load()  # before its file is closed
             return shown

@@ -190,7 +190,7 @@ class Draws(Dataset):
         config, plan, preprocess = start.config, start.plan, start.encoder.preprocess
         self.seed, self.strength = plan.seed, config.strength
         self.preprocess = preprocess.changed(size=config.train_pixels or preprocess.size)
-        self.at_least = self.preprocess.size if config.decode == "scaled" else 0
+        self.at_least = 2 * self.preprocess.size if config.decode == "scaled" else 0
         self.files = catalogue.files
         labels = pd.factorize(plan.rows["product"])[0].tolist()
         self.labels = dict(zip(plan.rows["row"], labels, strict=True))

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from klip.data.images import picture
-from klip.model import augment, folded, kept, readers, towers, weights
+from klip.model import augment, folded, kept, readers, still_norm, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
 
@@ -28,6 +28,9 @@ BATCH = 64  # views embedded at a time
 ALIKE = 16
 """Views of a batch, at least, for which kernels add up in one order on a CPU: an image then
 has the same embedding, to the bit, whatever images are beside it."""
+ENOUGH = 1.5
+"""A JPEG is decoded at the smallest fraction of its sides that has so many times the pixels of
+a view's: what is left to shrink still averages over them."""
 FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
@@ -65,6 +68,7 @@ class Encoder(nn.Module):
 
     def checkpointing(self, on: bool = True) -> None:
         """Keep only what lies between blocks for the backward pass: the same gradients."""
+        still_norm.forget(self.tower)
         if isinstance(self.tower, ModifiedResNet):  # its own switch does nothing in open_clip 3.3
             self._stages = ["stem", "layer1", "layer2", "layer3", "layer4"] if on else []
         else:
@@ -81,13 +85,16 @@ class Encoder(nn.Module):
     def _embedded(self, images: Tensor) -> Tensor:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        trained = self.training or torch.is_grad_enabled()
-        if trained:
+        here = images.device.type == "cpu" and not torch.compiler.is_compiling()
+        learns = torch.is_grad_enabled()
+        if self.training or learns:
             folded.forget(self.tower)
-        elif images.device.type == "cpu":
+        elif here:
             return folded.folded(self.tower, images)(images).float()
         if not (self._stages and self.training):
-            return self.tower(images).float()
+            light = here and self.training and learns
+            tower = still_norm.light(self.tower, images) if light else self.tower
+            return tower(images).float()
         for stage in self._stages:
             images = checkpoint(getattr(self.tower, stage), images, use_reentrant=False)
         return self.tower.attnpool(images).float()
@@ -189,8 +196,8 @@ class Views(Dataset):
         self.images, self.preprocess, self.views, self.seed = images, preprocess, views, seed
 
     def __getitem__(self, place: int) -> Tensor:
-        image = self.images[place]
-        shown = image if isinstance(image, np.ndarray) else picture(image)
+        image, enough = self.images[place], round(ENOUGH * self.preprocess.size)
+        shown = image if isinstance(image, np.ndarray) else picture(image, enough)
         made = augment.views(shown, self.preprocess, k=self.views, seed=self.seed)
         return torch.from_numpy(made)
 
@@ -211,8 +218,9 @@ def embed(
 ) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; of views, the plain one comes first.
 
-    images: a `Catalogue`, or paths or (H, W, 3) uint8 arrays.  For one seed every image
-    gets the same views, whatever its neighbours.  Gallery and queries want one
+    images: a `Catalogue`, or paths, or (H, W, 3) uint8 arrays, which are taken as they are;
+    files of large JPEGs are decoded in part, see ENOUGH.  For one seed every image gets
+    the same views, whatever its neighbours.  Gallery and queries want one
     precision: bf16 and fp32 differ.  unit=False: as the tower gives them.  alike: small
     batches are filled up, see ALIKE.  remember (files; alike): what was embedded before
     is looked up, the rest is kept for the next who asks (`model.kept`).

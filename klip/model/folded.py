@@ -47,11 +47,16 @@ def _checked(tower: nn.Module, images: Tensor) -> nn.Module | None:
     if not any(isinstance(module, _BatchNorm) for module in tower.modules()):
         return None
     made = fold(copy.deepcopy(tower))
+    return made if agree(tower, made, images) else None
+
+
+@torch.no_grad()
+def agree(tower: nn.Module, other: nn.Module, images: Tensor) -> bool:
+    """Do two towers embed some images (B, 3, S, S) alike?"""
     # In fp32: two roundings to bf16 are further from each other than CLOSE.
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        one, other = tower(images), made(images)
-    same = (one - other).norm(dim=1) <= CLOSE * one.norm(dim=1)
-    return made if bool(same.all()) else None
+    with torch.autocast(images.device.type, enabled=False):
+        one, two = tower(images), other(images)
+    return bool(((one - two).norm(dim=1) <= CLOSE * one.norm(dim=1)).all())
 
 
 def fold(tower: nn.Module) -> nn.Module:

@@ -168,7 +168,7 @@ def saved(encoder: Encoder, images: Tensor, *, precision: str) -> Saved:
             during.enter_context(module.register_forward_hook(leave))
         during.enter_context(_watched(lambda tensor: kept.append((now, tensor))))
         during.enter_context(_as_on_a_gpu(images.device.type, precision))
-        encoder(images)
+        encoder.tower(images)  # as it is: on a CPU a light copy would be trained
     inside = defaultdict[int, list[Tensor]](list)
     for place, tensor in kept:
         inside[place].append(tensor)

@@ -107,6 +107,25 @@ def klip_compute(given: dict[str, Any]) -> Round:
     return work
 
 
+def klip_reading(given: dict[str, Any]) -> Round:
+    """klip's readers: what is left when the network costs nothing."""
+    from klip.model import encoder as encoders, readers
+
+    asked = Embedding(**given)
+    seen = encoders.load(Path(asked.folder, "klip", "tower.safetensors")).preprocess
+    views = encoders.Views(asked.files, seen)
+    places = list(range(len(asked.files)))
+    groups = [places[start : start + BATCH] for start in places[::BATCH]]
+    how = {"workers": asked.workers, "room": (BATCH, seen.size), "beside": asked.device == "cuda"}
+
+    def work() -> dict[str, Any]:
+        started = now(asked.device)
+        done = sum(len(batch) for batch in readers.batches(views, groups, **how))
+        return {"work": done, "seconds": now(asked.device) - started}
+
+    return work
+
+
 def open_clip(given: dict[str, Any]) -> Round:
     """open_clip's tower and transform, files read by the workers of a loader."""
     asked = Embedding(**given)
@@ -165,12 +184,14 @@ def pml(given: dict[str, Any]) -> Round:
 CONTESTANTS = {
     "klip": klip,
     "klip compute": klip_compute,
+    "klip reading": klip_reading,
     "open_clip": open_clip,
     "pml": pml,
     "timm": timm,
 }
 NOTES = {
     "klip compute": "the encoder on random numbers, nothing is read",
+    "klip reading": "files are read and made views of, nothing is computed",
     "open_clip": "its model and preprocess_val, a DataLoader with workers",
     "pml": "InferenceModel of pytorch-metric-learning, which has no workers",
     "timm": "create_model and create_transform, a DataLoader with workers",

@@ -67,6 +67,20 @@ def klip_compute(given: dict[str, Any]) -> Round:
     return work
 
 
+def klip_reading(given: dict[str, Any]) -> Round:
+    """klip's loop with steps that do nothing: what is left when only images cost."""
+    from klip.scale import watch
+
+    asked = Training(**given)
+    loop = _loop(asked)
+
+    def work() -> dict[str, Any]:
+        watch.loop_rate(loop, idle=True)
+        return asked.counted(loop.ends)
+
+    return work
+
+
 def _loop(asked: Training) -> Watched:
     """klip's loop, ready for its first step."""
     import pandas as pd
@@ -96,12 +110,14 @@ def _loop(asked: Training) -> Watched:
 CONTESTANTS = {
     "klip": klip,
     "klip compute": klip_compute,
+    "klip reading": klip_reading,
     "pml": plain_training.pml,
     "oml": plain_training.oml,
     "plain": plain_training.plain,
 }
 NOTES = {
     "klip compute": "steps on random numbers, nothing is read",
+    "klip reading": "images are read and changed, steps do nothing",
     "pml": "MetricLossOnly of pytorch-metric-learning",
     "oml": "loop, loss and extractor of open-metric-learning; its datasets want albumentations",
     "plain": "a loop of one's own on open_clip, with PML's ArcFace",
