@@ -96,7 +96,7 @@ class Start:
         """
         files = [file for catalogue in shown for file in catalogue.files]
         how = {"workers": self.config.workers, "precision": self.config.precision}
-        return encoders.embed(self.encoder, files, alike=True, remember=remember, **how)
+        return encoders.embed(self.encoder, files, alike=True, again=True, remember=remember, **how)
 
     def put_centres(self) -> None:
         """Put the first centres on the mean embeddings of the products by the frozen encoder."""

@@ -51,19 +51,23 @@ class Preprocess(Checked):
 
 def evaluation(image: np.ndarray | Image.Image, preprocess: Preprocess) -> np.ndarray:
     """The plain view, float32 (3, S, S), antialiased: that of open_clip's transform."""
+    return normalised(plain(image, preprocess), preprocess)
+
+
+def plain(image: np.ndarray | Image.Image, preprocess: Preprocess) -> np.ndarray:
+    """The plain view in its colours, uint8 (S, S, 3)."""
     size, picture = preprocess.size, image
     if not isinstance(image, Image.Image):
         picture = Image.fromarray(_checked(image))
     how = InterpolationMode(preprocess.interpolation)
     if preprocess.resize == "squash":
-        view = np.asarray(resize(picture, [size, size], how))
-    elif preprocess.resize == "crop":
-        view = np.asarray(center_crop(resize(picture, [size], how), [size]))
-    else:  # open_clip's own cannot pad an image that would be less than a pixel wide
-        ratio = max(picture.size) / size
-        width, height = (max(1, round(side / ratio)) for side in picture.size)
-        view = padded(np.asarray(resize(picture, [height, width], how)), preprocess)
-    return _normalised(view, preprocess)
+        return np.asarray(resize(picture, [size, size], how))
+    if preprocess.resize == "crop":
+        return np.asarray(center_crop(resize(picture, [size], how), [size]))
+    # open_clip's own cannot pad an image that would be less than a pixel wide
+    ratio = max(picture.size) / size
+    width, height = (max(1, round(side / ratio)) for side in picture.size)
+    return padded(np.asarray(resize(picture, [height, width], how)), preprocess)
 
 
 def training(
@@ -74,7 +78,7 @@ def training(
         return evaluation(image, preprocess)
     view = _geometry(_checked(image), preprocess, rng=rng, strength=strength)
     view = _camera(_light(view, rng, strength=strength), rng, strength=strength)
-    return _normalised(padded(view, preprocess), preprocess)
+    return normalised(padded(view, preprocess), preprocess)
 
 
 def views(
@@ -188,7 +192,8 @@ def padded(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return cv2.copyMakeBorder(view, *edges, cv2.BORDER_CONSTANT, value=preprocess.fill)
 
 
-def _normalised(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def normalised(view: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """A view as a network wants it: uint8 (S, S, 3) to float32 (3, S, S)."""
     pixels = np.ascontiguousarray(view.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
     mean, std = np.float32(preprocess.mean), np.float32(preprocess.std)
     return (pixels - mean[:, None, None]) / std[:, None, None]

@@ -6,31 +6,25 @@ Axes: B images, S pixels a side, D numbers per embedding, N images, K views.
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from klip.data.images import picture
-from klip.model import augment, folded, kept, readers, still_norm, towers, weights
+from klip.model import folded, kept, readers, still_norm, towers, weights
 from klip.model.augment import Preprocess
 from klip.model.device import at_work, autocast
+from klip.model.views import Views
 
 BATCH = 64  # views embedded at a time
 ALIKE = 16
 """Views of a batch, at least, for which kernels add up in one order on a CPU: an image then
 has the same embedding, to the bit, whatever images are beside it."""
-ENOUGH = 1.5
-"""A JPEG is decoded at the smallest fraction of its sides that has so many times the pixels of
-a view's: what is left to shrink still averages over them."""
 FEW = 2000  # fewer views are made without worker processes: starting those takes longer
 
 
@@ -187,21 +181,6 @@ def interpolate(zero_shot: Encoder, fine_tuned: Encoder, *, alpha: float) -> Enc
     return mixed
 
 
-class Views(Dataset):
-    """Item: the `views` views of an image, float32 (K, 3, S, S)."""
-
-    def __init__(
-        self, images: Sequence, preprocess: Preprocess, *, views: int = 1, seed: int = 0
-    ) -> None:
-        self.images, self.preprocess, self.views, self.seed = images, preprocess, views, seed
-
-    def __getitem__(self, place: int) -> Tensor:
-        image, enough = self.images[place], round(ENOUGH * self.preprocess.size)
-        shown = image if isinstance(image, np.ndarray) else picture(image, enough)
-        made = augment.views(shown, self.preprocess, k=self.views, seed=self.seed)
-        return torch.from_numpy(made)
-
-
 @torch.no_grad()
 def embed(
     encoder: Encoder,
@@ -214,25 +193,28 @@ def embed(
     seed: int = 0,
     unit: bool = True,
     alike: bool = False,
+    again: bool = False,
     remember: bool = False,
 ) -> Tensor:
     """Unit rows (N * views, D), fp32, on the CPU; of views, the plain one comes first.
 
     images: a `Catalogue`, or paths, or (H, W, 3) uint8 arrays, which are taken as they are;
-    files of large JPEGs are decoded in part, see ENOUGH.  For one seed every image gets
-    the same views, whatever its neighbours.  Gallery and queries want one
+    files of large JPEGs are decoded in part (`views.ENOUGH`).  For one seed every image
+    gets the same views, whatever its neighbours.  Gallery and queries want one
     precision: bf16 and fp32 differ.  unit=False: as the tower gives them.  alike: small
-    batches are filled up, see ALIKE.  remember (files; alike): what was embedded before
-    is looked up, the rest is kept for the next who asks (`model.kept`).
+    batches are filled up, see ALIKE.  again: another encoder will ask for the same files
+    (`model.views`).  remember (files; alike, again): what was embedded before is looked
+    up, the rest is kept for the next who asks (`model.kept`).
     """
     images = getattr(images, "files", images)
     if remember and len(images):
         how = {"precision": precision, "views": views, "seed": seed if views > 1 else 0}
         facts = [fingerprint(encoder), encoder.device.type, how, unit]
-        more = {"workers": workers, "progress": progress, "unit": unit, "alike": True}
+        more = {"workers": workers, "progress": progress, "unit": unit}
+        more |= {"alike": True, "again": True}
         make = partial(embed, encoder, **how, **more)
         return kept.rows(images, facts, embed=make, views=views)
-    asked = Views(images, encoder.preprocess, views=views, seed=seed)
+    asked = Views(images, encoder.preprocess, views=views, seed=seed, again=again)
     places, at_once = range(len(images)), max(1, BATCH // max(1, views))
     groups = [list(places[start : start + at_once]) for start in places[::at_once]]
     rows, bar = [], tqdm(total=len(images), unit="img", desc="embed", disable=not progress)

@@ -33,7 +33,7 @@ def rows(
     """
     path = paths.CACHE / "embeddings" / f"{_key(facts)}.safetensors"
     known, stored = _read(path)
-    names = [_name(file) for file in files]
+    names = [told(file) for file in files]
     missing = {name: file for name, file in zip(names, files, strict=True) if name not in known}
     if missing:
         made = embed(list(missing.values())).unflatten(0, (-1, views))  # (new, V, D)
@@ -47,13 +47,13 @@ def _key(facts: Any) -> str:
     return of_code(SOURCES, [torch.__version__, facts]).hexdigest()[:16]
 
 
-def _name(file: str | Path) -> str:
+def told(file: str | Path) -> str:
     """Tells a file, as it is now, from all others; one that is not there has no time."""
     path = Path(file).absolute()
     if not path.is_file():
         return path.as_posix()
-    told = path.stat()
-    return f"{path.as_posix()} {told.st_size} {told.st_mtime_ns}"
+    found = path.stat()
+    return f"{path.as_posix()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _read(path: Path) -> tuple[dict[str, int], Tensor | None]:

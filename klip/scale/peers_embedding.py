@@ -110,10 +110,11 @@ def klip_compute(given: dict[str, Any]) -> Round:
 def klip_reading(given: dict[str, Any]) -> Round:
     """klip's readers: what is left when the network costs nothing."""
     from klip.model import encoder as encoders, readers
+    from klip.model.views import Views
 
     asked = Embedding(**given)
     seen = encoders.load(Path(asked.folder, "klip", "tower.safetensors")).preprocess
-    views = encoders.Views(asked.files, seen)
+    views = Views(asked.files, seen)
     places = list(range(len(asked.files)))
     groups = [places[start : start + BATCH] for start in places[::BATCH]]
     how = {"workers": asked.workers, "room": (BATCH, seen.size), "beside": asked.device == "cuda"}

@@ -11,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from klip.data.catalogue import Catalogue
-from klip.data.images import read
 from klip.model import augment, encoder, readers, weights
 from klip.model.augment import Preprocess
 from klip.model.weights import save
@@ -292,31 +291,6 @@ def test_a_second_view_is_averaged_and_known_by_the_fingerprint(pictures, tmp_pa
     assert encoder.fingerprint(both) != encoder.fingerprint(plain)
     again = encoder.load(save(both, tmp_path / "both.safetensors"))
     assert torch.equal(encoder.embed(again, pictures), encoder.embed(both, pictures))
-
-
-def test_a_large_photograph_is_decoded_in_part_and_looks_the_same(tiny, tmp_path):
-    coarse = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
-    whole = Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC)
-    whole.save(tmp_path / "large.jpg", quality=95)
-    whole.resize((63, 47)).save(
-        tmp_path / "small.jpg", quality=95
-    )  # half of it is less than 1.5 x 32
-    seen = {}
-    for name in ("large.jpg", "small.jpg"):
-        pixels, asked = read(tmp_path / name), [tmp_path / name, read(tmp_path / name)]
-        seen[name] = encoder.Views(asked, PREPROCESS)[0], encoder.Views(asked, PREPROCESS)[1]
-        assert torch.equal(
-            seen[name][1][0], torch.from_numpy(augment.evaluation(pixels, PREPROCESS))
-        )
-    assert torch.equal(*seen["small.jpg"]) and not torch.equal(*seen["large.jpg"])
-    part = augment.evaluation(read(tmp_path / "large.jpg", 48), PREPROCESS)  # 300 / 4 = 75
-    assert np.array_equal(seen["large.jpg"][0][0], part)
-    level = 1 / (255 * 0.25)  # one of 256, after normalisation
-    assert (seen["large.jpg"][0] - seen["large.jpg"][1]).abs().mean() < level
-    rows = encoder.embed(
-        tiny, [tmp_path / "large.jpg", read(tmp_path / "large.jpg")], precision="fp32"
-    )
-    assert rows[0] @ rows[1] > 0.999
 
 
 def test_statistics_of_batch_normalisation_stay():
