@@ -32,7 +32,7 @@ reproduce: $(STAMP)  ## run the notebooks of PROFILE (nano) and write results/PR
 	@$(BIN)/klip reproduce --profile $(PROFILE) $(ARGS)
 
 bench: $(STAMP)  ## what klip costs beside its peers: installs them, runs notebook B alone (half an hour)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench,onnx]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open-metric-learning==4.0.0 validators gdown omegaconf
 	rm -f results/$(PROFILE)/notebooks/B_what_it_costs.json
 	@$(BIN)/klip reproduce --profile $(PROFILE) --only B $(ARGS)

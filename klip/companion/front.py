@@ -60,7 +60,11 @@ def cost(place: str, only: str = "") -> str:
         return "Not measured yet: `make bench`.\n"
     table = pd.DataFrame(found["bars"])
     table = table[table["work"].str.contains(only)]
-    table["measured"] = [f"{value:.3g}" for value in table["measured"]]
+    for column in {"measured", "at best"} & {*table}:
+        shown = table[column].map("{:.3g}".format, na_action="ignore")
+        table[column] = shown.astype(object).fillna("")
+    if only:  # beside peers there is no limit to tell
+        table = table.drop(columns="at best", errors="ignore")
     table["met"] = table["met"].map({True: "\u2713", False: "\u2717"})
     return report.markdown(table)
 

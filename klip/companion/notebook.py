@@ -16,7 +16,7 @@ from klip.settings import config, paths
 
 PLACE = "KLIP_PLACE"
 """The environment variable by which a runner tells a notebook where its results belong."""
-VOLATILE = ("provenance", "seconds")
+VOLATILE = ("provenance", "seconds", "core_seconds")
 """Keys of a metrics file that say when and where, not what: nothing reruns for them."""
 
 

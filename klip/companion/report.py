@@ -19,11 +19,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from pydantic_core import to_jsonable_python
 
 from klip.companion import stored
@@ -143,11 +145,26 @@ def save_metrics(
     """Write numbers as JSON with the settings and the `provenance` of this run.
 
     settings: of the notebook; those that it was given are kept, not the others' defaults.
+    Beside the numbers stands how long cores computed for them (`core_seconds`).
     """
     kept = settings.model_dump(exclude_unset=True) if settings else {}
     values = {**values, "settings": kept}
-    values["provenance"] = provenance()
+    values |= {"core_seconds": core_seconds(), "provenance": provenance()}
     return write_json(stored.path(f"metrics/{name}.json", place), values)
+
+
+def core_seconds() -> float:
+    """How long cores have computed for this process and for those that it has started."""
+    own = psutil.Process()
+    times = [own.cpu_times()]
+    for child in own.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times.append(child.cpu_times())
+    # Of children that have ended only Linux tells.
+    return sum(
+        sum(one[:2]) + getattr(one, "children_user", 0) + getattr(one, "children_system", 0)
+        for one in times
+    )
 
 
 def save_claims(place: str) -> Path:

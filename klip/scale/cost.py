@@ -75,7 +75,8 @@ def embedding(
     model: str, *, rounds: int, files: int, workers: int = 2
 ) -> tuple[pd.DataFrame, Mapping[str, float]]:
     """Images/s of embedding JPEG files; and of each peer, and of klip in fp32, the share of
-    images whose nearest other image is the one that klip finds."""
+    images whose nearest other image is the one that klip finds.  "decoded whole": by klip in
+    fp32, files decoded whole beside files decoded in part."""
     with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
         out = Path(folder, "rows")
         out.mkdir()
@@ -88,7 +89,9 @@ def embedding(
         own = encoders.load(start / "klip" / "tower.safetensors")
         exact = encoders.embed(own, names, workers=workers, precision="fp32")
         np.save(out / "klip in fp32.npy", exact.numpy())
-        return table, peers_embedding.agreement(out)
+        agree = dict(peers_embedding.agreement(out))
+        whole = encoders.embed(own, list(map(read, names)), workers=workers, precision="fp32")
+        return table, agree | {"decoded whole": peers_embedding.alike(exact.numpy(), whole.numpy())}
 
 
 def search(*, rounds: int, names: Sequence[str] = (), **sizes: int) -> pd.DataFrame:

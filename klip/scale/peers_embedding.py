@@ -54,11 +54,15 @@ def contenders(given: Embedding, names: Sequence[str] = ()) -> list[Contender]:
 
 
 def agreement(out: str | Path, ours: str = "klip") -> Mapping[str, float]:
-    """Of each contestant with rows in `out` the share of images whose nearest other image is
-    that of klip's rows."""
+    """`alike` of each contestant with rows in `out` and klip."""
     rows = {file.stem: np.load(file) for file in sorted(Path(out).glob("*.npy"))}
-    mine = _nearest(rows.pop(ours))
-    return {name: float((_nearest(others) == mine).mean()) for name, others in rows.items()}
+    mine = rows.pop(ours)
+    return {name: alike(others, mine) for name, others in rows.items()}
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of images whose nearest other image is the same by two kinds of rows (N, D)."""
+    return float((_nearest(one) == _nearest(other)).mean())
 
 
 def _nearest(rows: np.ndarray) -> np.ndarray:

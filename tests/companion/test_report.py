@@ -94,7 +94,7 @@ def test_metrics_come_back_as_plain_numbers():
     )
     found = stored.read_metrics("02_depth", "nano")
     made = found.pop("provenance")
-    assert found.pop("settings") == {}
+    assert found.pop("settings") == {} and found.pop("core_seconds") > 0
     assert found == {"depth": 8, "top1": 0.5, "curve": [1, 2], "none": None, "parts": {"head": 3}}
     assert {"date", "commit", "device", "threads", "python", "torch"} <= set(made)
     assert str(paths.ROOT) not in json.dumps(made)
@@ -102,6 +102,19 @@ def test_metrics_come_back_as_plain_numbers():
         FileNotFoundError, match="notebook 03 writes it: run `make reproduce PROFILE=real`"
     ):
         stored.read_metrics("03_finetune", "real")
+
+
+def test_cores_that_computed_are_counted_with_those_of_children():
+    before = report.core_seconds()
+    busy = "import time\nwhile time.process_time() < 0.4: pass\n"
+    subprocess.run([sys.executable, "-c", busy], check=True)  # one that has ended
+    ended = report.core_seconds()
+    assert 0.35 <= ended - before < 5 or sys.platform != "linux"
+    alive = [sys.executable, "-c", busy + "print(flush=True)\ninput()"]
+    with subprocess.Popen(alive, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert 0.35 <= report.core_seconds() - ended < 5
+        child.communicate(b"\n")
 
 
 def test_nothing_partial_is_left(results):

@@ -71,7 +71,9 @@ def test_notebook_b_at_its_smallest(monkeypatch, tmp_path):
     assert reproduce.run("nano", SMALLEST, only=["B"]) == ["B_what_it_costs"]
     (folder,) = tmp_path.iterdir()
     found = stored.all_metrics(folder.name)["cost"]
-    assert [set(bar) for bar in found["bars"]] == [{"work", "bar", "measured", "met"}] * 17
+    assert [set(bar) for bar in found["bars"]] == [
+        {"work", "bar", "measured", "at best", "met"}
+    ] * 17
     assert set(found["contests"]["fine-tuning nano-vit"][0]) >= {"contender", "ratio", "note"}
     assert "| embedding over the best peer | >= 2 |" in front.cost(folder.name)
     assert "memory" not in front.cost(folder.name, only="best peer")
