@@ -39,7 +39,8 @@ def sweep(
         folders = _slurm([partial(_run, config, catalogue) for config in configs])
     elif together(len(configs), executor) > 1:
         # Each reads its images itself: another process would want a core of its own.
-        own = [partial(_run, config.changed(workers=0), catalogue) for config in configs]
+        shares = zip(configs, _cores(len(configs), executor), strict=True)
+        own = [partial(_run, one.changed(workers=0), catalogue, cores) for one, cores in shares]
         folders = side_by_side(own, executor)
     else:
         yield from (loop.finetune(config, catalogue) for config in configs)
@@ -66,6 +67,13 @@ def side_by_side(jobs: Sequence[Callable[[], Any]], executor: Executor = "cores"
     return list(tqdm(made, total=len(jobs), unit="run", desc=f"{number} side by side"))
 
 
+def _cores(jobs: int, executor: Executor) -> list[int]:
+    """Cores of each of some jobs alike: the last, too few for a round of their own, have more."""
+    cores, number = joblib.cpu_count(), together(jobs, executor)
+    last = jobs % number
+    return [cores // number] * (jobs - last) + [cores // last for _ in range(last)]
+
+
 def _there(cache: Path, job: Callable[[], Any]) -> Any:
     """A job in another process, which keeps its files below the same `cache`."""
     paths.CACHE = cache
@@ -81,6 +89,8 @@ def _slurm(jobs: Sequence[Callable[[], Path]]) -> Iterator[Path]:
     return (job.result() for job in pool.map_array(_there, *given))
 
 
-def _run(config: FinetuneConfig, catalogue: Catalogue) -> Path:
-    """The folder of the run: only that travels, not the weights."""
+def _run(config: FinetuneConfig, catalogue: Catalogue, cores: int = 0) -> Path:
+    """The folder of the run: only that travels, not the weights.  cores: 0 as it comes."""
+    if cores:
+        torch.set_num_threads(cores)
     return loop.finetune(config, catalogue, progress=False).path

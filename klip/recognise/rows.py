@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -124,7 +125,7 @@ def fit(
     budget: images per product of each row.  executor: cores trains side by side, a core
     for each run, so that seconds are those of one core.  training: fields of FinetuneConfig.
     """
-    asked, jobs = [], []
+    asked, jobs, sizes = [], [], []
     for recipe in recipes:
         for own in sets.values():
             reason = baselines.missing(recipe, own.catalogue)
@@ -135,7 +136,11 @@ def fit(
             how = {"catalogue": own.catalogue, "budget": budget[recipe.row], "rule": own.rule}
             train = partial(baselines.fit, recipe, backbone[recipe.tower], **how, **training)
             jobs += [partial(train, seed=seed) for seed in range(seeds)]
-    runs = sweep.side_by_side(jobs, executor)
+            sizes += [budget[recipe.row] * own.catalogue["product"].nunique()] * seeds
+    # The longest first, lest one be left for a single core in the end.
+    order = sorted(range(len(jobs)), key=lambda job: -sizes[job])
+    made = sweep.side_by_side([jobs[job] for job in order], executor)
+    runs = [run for _, run in sorted(zip(order, made, strict=True), key=itemgetter(0))]
     for place, (row, own) in enumerate(asked):
         own.answer(row, runs[place * seeds : (place + 1) * seeds])
 

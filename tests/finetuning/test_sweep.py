@@ -23,6 +23,24 @@ def test_runs_side_by_side_are_those_that_this_process_makes(config, shop, monke
         assert encoder.fingerprint(one.encoder) == encoder.fingerprint(other.encoder)
 
 
+@pytest.mark.parametrize(
+    "cores, jobs, shares",
+    [(2, 3, [1, 1, 2]), (2, 4, [1] * 4), (8, 5, [2] * 4 + [8]), (8, 7, [2] * 4 + [2] * 3)],
+)
+def test_the_last_runs_share_the_cores_that_are_left(
+    config, shop, monkeypatch, cores, jobs, shares
+):
+    given = []
+    monkeypatch.setattr(sweep.joblib, "cpu_count", lambda: cores)
+    monkeypatch.setattr(sweep, "side_by_side", lambda own, executor: given.extend(own) or [])
+    configs = [config.changed(seed=seed) for seed in range(jobs)]
+    with pytest.raises(ValueError, match="zip"):  # no run comes back here
+        list(sweep.sweep(configs, shop, executor="cores"))
+    assert [one.args[2] for one in given] == shares
+    assert [one.args[0].seed for one in given] == list(range(jobs))
+    assert {one.args[0].workers for one in given} == {0}
+
+
 @pytest.mark.slow
 def test_an_error_of_a_run_side_by_side_is_the_one_that_this_process_raises(
     config, shop, monkeypatch

@@ -18,6 +18,7 @@ VIT = {
 PLAIN = Preprocess(size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
 QUICK = {"workers": 0, "precision": "fp32"}
 LINEAR = next(one for one in baselines.RECIPES if one.row == published.LINEAR)
+MAXENT = next(one for one in baselines.RECIPES if one.row.endswith("+ MaxEnt"))
 WHOLE = next(one for one in baselines.RECIPES if one.row == baselines.WHOLE_SPLIT)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,6 +75,21 @@ def test_each_method_fills_its_rows(filled, shelf, backbone):
     pd.testing.assert_frame_equal(again[0], filled.frames[rows.RERANKED][0])
     asked = shelf.queries()["image"].tolist()
     assert all(one["image"].tolist() == asked for own in filled.frames.values() for one in own)
+
+
+def test_the_longest_are_trained_first_and_answer_where_they_belong(shelf, backbone, monkeypatch):
+    order, answers = [], []
+
+    def made(jobs, executor):
+        order.extend((job.args[0].row, job.keywords["seed"]) for job in jobs)
+        return list(order)  # each job returns what it was
+
+    monkeypatch.setattr(rows.sweep, "side_by_side", made)
+    monkeypatch.setattr(rows.Rows, "answer", lambda own, *given: answers.append(given))
+    budget = {LINEAR.row: 2, MAXENT.row: 8}
+    rows.fit({"a": rows.Rows(shelf)}, backbone, recipes=[LINEAR, MAXENT], budget=budget, seeds=2)
+    assert order == [(row, seed) for row in (MAXENT.row, LINEAR.row) for seed in (0, 1)]
+    assert answers == [(row, [(row, 0), (row, 1)]) for row in (LINEAR.row, MAXENT.row)]
 
 
 def test_names_are_asked_where_there_are_names(filled, shelf):
