@@ -242,7 +242,7 @@ def reranking(*, rounds: int, products: int, first: int = 20, queries: int = 20)
         return by_turns({"klip": ranked, "floor: keypoints": found}, rounds)
 
 
-def rendering(*, rounds: int, share: float = 0.05, photographs: int = 60) -> pd.DataFrame:
+def rendering(*, rounds: int, share: float = 0.05, photographs: int = 200) -> pd.DataFrame:
     """Images/s of the rendered shop on one core, a share of its products in its own mixture
     of packshots and in-store images; and of in-store images, of which few products have
     so many each that their packshots hardly count."""
