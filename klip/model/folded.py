@@ -9,6 +9,7 @@ before, 450 after.
 from __future__ import annotations
 
 import copy
+import itertools
 from weakref import WeakKeyDictionary
 
 import torch
@@ -62,15 +63,22 @@ def agree(tower: nn.Module, other: nn.Module, images: Tensor) -> bool:
 def fold(tower: nn.Module) -> nn.Module:
     """Fold every batch normalisation that follows a convolution in the order of the tower's
     parts, in place; its activation, if it has one of its own (timm's), stays."""
-    for owner in list(tower.modules()):
-        before = None
-        for name, part in list(owner.named_children()):
+    for owner, place, name in pairs(tower):
+        norm = getattr(owner, name)
+        _fold_into(getattr(owner, place), norm)
+        setattr(owner, name, getattr(norm, "act", nn.Identity()))
+    return tower
+
+
+def pairs(tower: nn.Module) -> list[tuple[nn.Module, str, str]]:
+    """Owner, name of a convolution, and name of the normalisation that follows it there."""
+    found = []
+    for owner in tower.modules():
+        for (place, before), (name, part) in itertools.pairwise(owner.named_children()):
             if isinstance(before, nn.Conv2d) and isinstance(part, nn.BatchNorm2d):
                 if part.num_features == before.out_channels and part.track_running_stats:
-                    _fold_into(before, part)
-                    setattr(owner, name, getattr(part, "act", nn.Identity()))
-            before = part
-    return tower
+                    found.append((owner, place, name))
+    return found
 
 
 def _fold_into(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

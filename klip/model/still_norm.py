@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from klip.model.folded import agree
+from klip.model import folded
 
 _made: WeakKeyDictionary[nn.Module, tuple[list, nn.Module]] = WeakKeyDictionary()
 """Tower -> its tensors and modes when its light copy was made, and the copy."""
@@ -34,7 +34,7 @@ def light(tower: nn.Module, images: Tensor) -> nn.Module:
     if known is None or known[0] != state:
         known = state, _lightened(_sharing(tower))
         trial = _lightened(_sharing(tower).eval())
-        if trial is None or not agree(_sharing(tower).eval(), trial, images[:2]):
+        if trial is None or not folded.agree(_sharing(tower).eval(), trial, images[:2]):
             known = state, None
         _made[tower] = known
     return known[1] or tower
@@ -53,18 +53,12 @@ def _sharing(tower: nn.Module) -> nn.Module:
 def _lightened(tower: nn.Module) -> nn.Module | None:
     """The tower, its pairs of convolution and normalisation joined in place; None: none is."""
     found = None
-    for owner in list(tower.modules()):
-        before = "", None
-        for name, part in list(owner.named_children()):
-            place, convolution = before
-            if isinstance(convolution, nn.Conv2d) and isinstance(part, nn.BatchNorm2d):
-                same = part.num_features == convolution.out_channels and part.affine
-                still = part.track_running_stats and not part.training
-                if same and still and convolution.bias is None:
-                    setattr(owner, place, Joined(convolution, part))
-                    setattr(owner, name, nn.Identity())
-                    found = tower
-            before = name, part
+    for owner, place, name in folded.pairs(tower):
+        convolution, norm = getattr(owner, place), getattr(owner, name)
+        if convolution.bias is None and norm.affine and not norm.training:
+            setattr(owner, place, Joined(convolution, norm))
+            setattr(owner, name, nn.Identity())
+            found = tower
     return found
 
 
