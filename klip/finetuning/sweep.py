@@ -39,9 +39,8 @@ def sweep(
         folders = _slurm([partial(_run, config, catalogue) for config in configs])
     elif together(len(configs), executor) > 1:
         # Each reads its images itself: another process would want a core of its own.
-        shares = zip(configs, _cores(len(configs), executor), strict=True)
-        own = [partial(_run, one.changed(workers=0), catalogue, cores) for one, cores in shares]
-        folders = side_by_side(own, executor)
+        own = [partial(_run, config.changed(workers=0), catalogue) for config in configs]
+        folders = side_by_side(own, executor, alike=True)
     else:
         yield from (loop.finetune(config, catalogue) for config in configs)
         return
@@ -56,27 +55,31 @@ def together(jobs: int, executor: Executor) -> int:
     return min(joblib.cpu_count(), MOST, jobs)
 
 
-def side_by_side(jobs: Sequence[Callable[[], Any]], executor: Executor = "cores") -> list[Any]:
+def side_by_side(
+    jobs: Sequence[Callable[[], Any]], executor: Executor = "cores", *, alike: bool = False
+) -> list[Any]:
     """What each job returns, in order; of `cores` made by processes that have their share of
-    the cores each, else one after the other in this process."""
+    the cores each, else one after the other in this process.
+
+    alike: all take as long, so the last, too few for a round of their own, have more cores.
+    """
     number = together(len(jobs), executor)
     if number < 2:
         return [job() for job in jobs]
+    cores, last = joblib.cpu_count(), len(jobs) % number if alike else 0
+    shares = [cores // number] * (len(jobs) - last) + [cores // last for _ in range(last)]
     pool = joblib.Parallel(n_jobs=number, return_as="generator")
-    made = pool(joblib.delayed(_there)(paths.CACHE, job) for job in jobs)
+    each = zip(jobs, shares, strict=True)
+    made = pool(joblib.delayed(_there)(paths.CACHE, job, share) for job, share in each)
     return list(tqdm(made, total=len(jobs), unit="run", desc=f"{number} side by side"))
 
 
-def _cores(jobs: int, executor: Executor) -> list[int]:
-    """Cores of each of some jobs alike: the last, too few for a round of their own, have more."""
-    cores, number = joblib.cpu_count(), together(jobs, executor)
-    last = jobs % number
-    return [cores // number] * (jobs - last) + [cores // last for _ in range(last)]
-
-
-def _there(cache: Path, job: Callable[[], Any]) -> Any:
-    """A job in another process, which keeps its files below the same `cache`."""
+def _there(cache: Path, job: Callable[[], Any], cores: int = 0) -> Any:
+    """A job in another process, which keeps its files below the same `cache`.  cores: on so
+    many, whatever the job before it in that process had; 0: as the process has them."""
     paths.CACHE = cache
+    if cores:
+        torch.set_num_threads(cores)
     return job()
 
 
@@ -89,8 +92,6 @@ def _slurm(jobs: Sequence[Callable[[], Path]]) -> Iterator[Path]:
     return (job.result() for job in pool.map_array(_there, *given))
 
 
-def _run(config: FinetuneConfig, catalogue: Catalogue, cores: int = 0) -> Path:
-    """The folder of the run: only that travels, not the weights.  cores: 0 as it comes."""
-    if cores:
-        torch.set_num_threads(cores)
+def _run(config: FinetuneConfig, catalogue: Catalogue) -> Path:
+    """The folder of the run: only that travels, not the weights."""
     return loop.finetune(config, catalogue, progress=False).path

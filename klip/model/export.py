@@ -55,7 +55,7 @@ def to_onnx(encoder: Encoder, path: str | Path) -> Path:
 
     plain = Unit(copy.deepcopy(encoder).cpu()).eval()
     size, path = encoder.preprocess.size, Path(path)
-    images = torch.randn(max(TRIED), 3, size, size, generator=torch.manual_seed(0))
+    images = torch.randn(max(TRIED), 3, size, size, generator=torch.Generator().manual_seed(0))
     model = _converted(plain, images[:2], name=encoder.name)
     facts = {"name": encoder.name, "fingerprint": encoders.fingerprint(encoder)}
     facts["preprocess"] = json.dumps(encoder.preprocess.to_dict())

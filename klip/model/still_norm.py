@@ -20,8 +20,8 @@ from torch.func import functional_call
 
 from klip.model import folded
 
-_made: WeakKeyDictionary[nn.Module, tuple[list, nn.Module]] = WeakKeyDictionary()
-"""Tower -> its tensors and modes when its light copy was made, and the copy."""
+_made: WeakKeyDictionary[nn.Module, tuple[list, nn.Module | None]] = WeakKeyDictionary()
+"""Tower -> its tensors and modes when its light copy was made, and the copy if there is one."""
 
 
 def light(tower: nn.Module, images: Tensor) -> nn.Module:
@@ -32,12 +32,18 @@ def light(tower: nn.Module, images: Tensor) -> nn.Module:
     state = [*map(id, tensors), *(module.training for module in tower.modules())]
     known = _made.get(tower)
     if known is None or known[0] != state:
-        known = state, _lightened(_sharing(tower))
-        trial = _lightened(_sharing(tower).eval())
-        if trial is None or not folded.agree(_sharing(tower).eval(), trial, images[:2]):
-            known = state, None
+        known = state, _checked(tower, images[:2])
         _made[tower] = known
     return known[1] or tower
+
+
+def _checked(tower: nn.Module, images: Tensor) -> nn.Module | None:
+    """The light copy; None: nothing is to be gained, or it computes something else."""
+    made = _lightened(_sharing(tower))
+    if made is None:
+        return None
+    plain, trial = _sharing(tower).eval(), _sharing(made).eval()  # nothing drawn by chance
+    return made if folded.agree(plain, trial, images) else None
 
 
 def forget(tower: nn.Module) -> None:

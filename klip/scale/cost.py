@@ -151,7 +151,7 @@ def arrival(model: str, *, rounds: int, products: int) -> pd.DataFrame:
     its photograph recognised; and one forward pass of one image."""
     encoder = encoders.load(model)
     rows = nn.functional.normalize(
-        torch.randn(products, encoder.dim, generator=torch.manual_seed(0)), dim=1
+        torch.randn(products, encoder.dim, generator=torch.Generator().manual_seed(0)), dim=1
     )
     names = [f"product {place:05}" for place in range(products)]
     size = encoder.preprocess.size

@@ -49,7 +49,7 @@ class Ground:
 
     def gallery(self, rows: int) -> Gallery:
         """A gallery of random rows, each a product of its own."""
-        embeddings = torch.randn(rows, self.encoder.dim, generator=torch.manual_seed(0))
+        embeddings = torch.randn(rows, self.encoder.dim, generator=torch.Generator().manual_seed(0))
         names = [f"product {place}" for place in range(rows)]
         meta = {"views": 1, "seed": 0, "precision": "fp32"}
         unit = nn.functional.normalize(embeddings, dim=1)

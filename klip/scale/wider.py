@@ -105,7 +105,7 @@ def indexed(
     the share of the gallery's own first five that it finds.  Rows lie around CENTRES."""
     if find_spec("faiss") is None:
         return _lacking("faiss", "faiss"), {}
-    chance = torch.manual_seed(0)
+    chance = torch.Generator().manual_seed(0)
     centres = torch.randn(min(CENTRES, rows), dim, generator=chance) / dim**0.5
 
     def near(places: Tensor) -> Tensor:

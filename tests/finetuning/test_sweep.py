@@ -1,6 +1,7 @@
 """A sweep gives the same runs one after the other and side by side."""
 
 import pytest
+import torch
 
 from klip.finetuning import loop, sweep
 from klip.model import encoder
@@ -32,13 +33,25 @@ def test_the_last_runs_share_the_cores_that_are_left(
 ):
     given = []
     monkeypatch.setattr(sweep.joblib, "cpu_count", lambda: cores)
-    monkeypatch.setattr(sweep, "side_by_side", lambda own, executor: given.extend(own) or [])
+    monkeypatch.setattr(sweep.joblib, "Parallel", lambda **_: lambda own: given.extend(own) or [])
     configs = [config.changed(seed=seed) for seed in range(jobs)]
     with pytest.raises(ValueError, match="zip"):  # no run comes back here
         list(sweep.sweep(configs, shop, executor="cores"))
-    assert [one.args[2] for one in given] == shares
-    assert [one.args[0].seed for one in given] == list(range(jobs))
-    assert {one.args[0].workers for one in given} == {0}
+    runs = [args[1] for _, args, _ in given]
+    assert [args[2] for _, args, _ in given] == shares
+    assert [one.args[0].seed for one in runs] == list(range(jobs))
+    assert {one.args[0].workers for one in runs} == {0}
+    given.clear()
+    sweep.side_by_side([int] * jobs)  # which may take unlike times
+    assert [args[2] for _, args, _ in given] == [cores // min(cores, 4, jobs)] * jobs
+
+
+@pytest.mark.slow
+def test_a_process_that_had_more_cores_gives_them_back(monkeypatch):
+    monkeypatch.setattr(sweep.joblib, "cpu_count", lambda: 2)
+    count = torch.get_num_threads
+    assert sweep.side_by_side([count] * 3, alike=True) == [1, 1, 2]
+    assert sweep.side_by_side([count] * 4) == [1] * 4
 
 
 @pytest.mark.slow
