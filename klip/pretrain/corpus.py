@@ -22,7 +22,7 @@ from klip.model.augment import Preprocess, padded
 from klip.settings import paths
 from klip.settings.files import atomic
 from klip.shop.design import Product, caption, design
-from klip.shop.packshot import packshot
+from klip.shop.packshot import packshot, trimmed
 from klip.shop.photo import STYLES, cut_out, on_white, photograph
 
 CORPUS_PIXELS = 176
@@ -102,8 +102,8 @@ class Batches(torch.utils.data.Dataset):
     ) -> tuple[np.ndarray, np.ndarray]:
         """A packshot and a photograph of a product in the shop, (S, S, 3) uint8 each."""
         config, product = self.config, self.products[row]
-        one, other = self.packshots[row, rng.integers(config.views, size=2)]
-        around = [self.packshots[k, 0] for k in rng.choice(rows, 3)]
+        one, other = map(trimmed, self.packshots[row, rng.integers(config.views, size=2)])
+        around = [trimmed(self.packshots[k, 0]) for k in rng.choice(rows, 3)]
         style = str(rng.choice(STYLES, p=(0.47, 0.43, 0.1)))
         if product.shape == "produce" and rng.random() < 0.6:
             style = "pile"

@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -49,6 +50,8 @@ from klip.shop.plan import ShopPlan
 
 PHOTOGRAPH = (600, 800)
 """Width and height of the JPEG files of a catalogue (A): a telephone's, made smaller."""
+MEMORY = Path("/dev/shm")
+"""Where Linux keeps files in memory."""
 COMMANDS = {"import klip": ["-c", "import klip"], "klip --help": ["-m", "klip", "--help"]}
 
 
@@ -242,10 +245,11 @@ def reranking(*, rounds: int, products: int, first: int = 20, queries: int = 20)
         return by_turns({"klip": ranked, "floor: keypoints": found}, rounds)
 
 
-def rendering(*, rounds: int, share: float = 0.05, photographs: int = 200) -> pd.DataFrame:
+def rendering(*, rounds: int, share: float = 0.05, photographs: int = 600) -> pd.DataFrame:
     """Images/s of the rendered shop on one core, a share of its products in its own mixture
     of packshots and in-store images; and of in-store images, of which few products have
-    so many each that their packshots hardly count."""
+    so many each that their packshots hardly count.  Files go to memory where the system has
+    such a folder, for a disk is no core; "on disk" tells what it adds."""
     usual, turn = ShopPlan(), itertools.count()
     names = ("breadth", "max_images", "grozi_products", "capg_lines", "rp2k_products")
     fewer = {name: max(4, round(share * getattr(usual, name))) for name in names}
@@ -253,14 +257,29 @@ def rendering(*, rounds: int, share: float = 0.05, photographs: int = 200) -> pd
     few |= {"capg_lines": 1, "capg_flavours": 2, "max_images": usual.min_images}
     few |= dict.fromkeys(("grozi_queries", "capg_queries", "rp2k_queries"), photographs)
 
-    def rendered(changes: Mapping[str, int]) -> float:
-        with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
+    def rendered(changes: Mapping[str, int], into: Path | None) -> float:
+        with tempfile.TemporaryDirectory(prefix="klip-cost-", dir=into) as folder:
             plan = replace(usual, seed=next(turn), **changes)
             made = sets.render(plan, Path(folder, "shop"), workers=1, progress=False)
             return sum(map(len, made.values()))
 
-    works = {"klip": partial(rendered, fewer), "klip, in-store": partial(rendered, few)}
+    memory = MEMORY if MEMORY.is_dir() else None
+    works = {"klip": partial(rendered, fewer, memory)}
+    works |= {"klip, in-store": partial(rendered, few, memory)}
+    works |= {"klip, in-store, on disk": partial(rendered, few, None)}
     return by_turns(works, rounds)
+
+
+def whole_shop(share: float = 1.0) -> float:
+    """Seconds of rendering the shop as profile `nano` has it on all cores, with a share of its
+    products."""
+    usual = ShopPlan()
+    names = ("breadth", "grozi_products", "capg_lines", "rp2k_products")
+    plan = replace(usual, **{name: max(2, round(share * getattr(usual, name))) for name in names})
+    with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
+        started = time.perf_counter()
+        sets.render(plan, Path(folder, "shop"), workers=joblib.cpu_count(), progress=False)
+        return time.perf_counter() - started
 
 
 def commands(rounds: int) -> pd.DataFrame:

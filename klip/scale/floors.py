@@ -48,11 +48,6 @@ def floors(
     return table.reset_index()
 
 
-def in_turn(*rates: float) -> float:
-    """The rate of works that all want every core, done one after the other."""
-    return 1 / sum(1 / rate for rate in rates)
-
-
 def read_rate(array: torch.Tensor) -> float:
     """Bytes/s of an array that is summed up once."""
     started = time.perf_counter()

@@ -34,3 +34,11 @@ def summary(table: pd.DataFrame, own: tuple[str, ...] = OWN) -> pd.DataFrame:
     columns = ["contender", "rounds", "per_second", "low", "high", "ratio", "ratio_low"]
     columns += ["ratio_high", "user_ms", "peak_mib", "note"]
     return pd.DataFrame(rows, columns=columns).set_index("contender")
+
+
+def of_compute(table: pd.DataFrame) -> tuple[float, float]:
+    """klip's rate as a share of its pure compute, from a `summary`: measured, and at best, which
+    is reading and computing one after the other, for both want all cores."""
+    rate = table["per_second"]
+    together = 1 / (1 / rate["klip compute"] + 1 / rate["klip reading"])
+    return rate["klip"] / rate["klip compute"], together / rate["klip compute"]

@@ -7,8 +7,10 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from klip.shop.paint import for_each_channel, row_of, stream
+from klip.shop.paint import between, for_each_channel, in_bytes, row_of, stream
 
+_SUM = np.ones((1, 3), np.float32)
+"""What OpenCV multiplies red, green and blue with to add them up."""
 _GRAINS = stream("sensor").standard_normal(1 << 20).astype(np.float32)
 
 
@@ -19,21 +21,22 @@ def exposed(canvas: ndarray, rng: Generator, *, strength: float, style: str) -> 
     canvas = _developed(canvas, rng, strength=strength, dim=dim)
     size, blur = len(canvas), rng.random()
     if blur < 0.3:
-        sigma = max(size * rng.uniform(0.002, 0.028) * strength, 0.1)
+        sigma = max(size * between(rng, 0.002, 0.028) * strength, 0.1)
         canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
     elif blur < 0.5 * strength + 0.3 * (1 - strength):
-        canvas = shaken(canvas, rng, length=size * rng.uniform(0.02, 0.11))
+        canvas = shaken(canvas, rng, length=size * between(rng, 0.02, 0.11))
     if rng.random() < 0.55:
         # Sides are drawn on a log scale: from 20 to 40 pixels is as far as from 40 to 80.
         coarsest = np.log(14 if tight else 40) * strength + np.log(size) * (1 - strength)
         side = int(np.exp(rng.uniform(coarsest, np.log(size * 1.1))))
         canvas = coarse(canvas, rng, side=side)
     if rng.random() < 0.6:
-        amount = np.float32(rng.uniform(0.004, 0.05) * strength)
+        amount = np.float32(between(rng, 0.004, 0.05) * strength)
         # A stretch of numbers drawn once: fresh ones for each picture take far longer.
         at = int(rng.integers(_GRAINS.size - canvas.size))
-        canvas = canvas + amount * _GRAINS[at : at + canvas.size].reshape(canvas.shape)
-    out = (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
+        grains = amount * _GRAINS[at : at + canvas.size].reshape(canvas.shape)
+        canvas = np.add(grains, canvas, out=grains)
+    out = in_bytes(canvas)
     return compressed(out, int(rng.integers(15, 91))) if rng.random() < 0.75 else out
 
 
@@ -43,7 +46,7 @@ def _lit(canvas: ndarray, rng: Generator, *, strength: float, tight: bool) -> bo
     canvas *= np.float32(1 / 255)
     # Light that falls unevenly: a field of 3 x 3, smoothed over the picture.
     field = rng.uniform(-0.6, 0.6, (3, 3)).astype(np.float32)
-    field = 1 + field * np.float32(strength * rng.uniform(0, 1))
+    field = 1 + field * np.float32(strength * between(rng, 0, 1))
     light = cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)
     canvas *= for_each_channel(light)
     # Colour casts are gains on a log scale, so that they multiply and stay above 0.
@@ -52,11 +55,13 @@ def _lit(canvas: ndarray, rng: Generator, *, strength: float, tight: bool) -> bo
     if rng.random() < 0.25 * strength:
         cast += rng.normal(0, 0.15, 3)
     if tight and rng.random() < 0.5 * strength:  # the yellow lamps of close crops
-        cast += np.array((0.1, 0.05, -0.35)) * rng.uniform(0.3, 1.5)
+        cast += np.array((0.1, 0.05, -0.35)) * between(rng, 0.3, 1.5)
     dim = rng.random() < (0.6 if tight else 0.3)
     gain = rng.uniform(np.log(0.12), 0.0) * strength if dim else rng.normal(0.05, 0.2 * strength)
     canvas *= row_of(np.exp(gain) * np.exp(cast), size)
-    canvas *= np.float32(max(0.05 / (float(canvas.mean()) + 1e-4), 1.0))  # never black
+    mean = float(canvas.sum() / canvas.size) + 1e-4
+    if mean < 0.05:  # never black
+        canvas *= np.float32(0.05 / mean)
     np.clip(canvas, 0.0, 1.0, out=canvas)
     return dim
 
@@ -64,14 +69,15 @@ def _lit(canvas: ndarray, rng: Generator, *, strength: float, tight: bool) -> bo
 def _developed(canvas: ndarray, rng: Generator, *, strength: float, dim: bool) -> ndarray:
     """Gamma, saturation and contrast, each by chance, of a canvas 0..1."""
     if rng.random() < 0.6:
-        gamma = rng.uniform(-0.5, 0.2) * strength if dim else rng.normal(0, 0.3 * strength)
+        gamma = between(rng, -0.5, 0.2) * strength if dim else rng.normal(0, 0.3 * strength)
         cv2.pow(canvas, float(np.exp(gamma)), canvas)
     if rng.random() < 0.5:
-        red, green, blue = cv2.split(canvas)
-        grey = for_each_channel((red + green + blue) / np.float32(3))
-        canvas = grey + (canvas - grey) * np.float32(1 + rng.uniform(-0.75, 0.35) * strength)
+        grey = for_each_channel(cv2.transform(canvas, _SUM) / np.float32(3))
+        canvas = canvas - grey
+        canvas *= np.float32(1 + between(rng, -0.75, 0.35) * strength)
+        canvas += grey
     if rng.random() < 0.3:  # haze: black becomes grey
-        lift = rng.uniform(0, 0.2) * strength
+        lift = between(rng, 0, 0.2) * strength
         canvas = canvas * np.float32(1 - lift) + np.float32(lift)
     return canvas
 
@@ -82,7 +88,7 @@ def shaken(canvas: ndarray, rng: Generator, *, length: float) -> ndarray:
     if side < 3:
         return canvas
     kernel = np.zeros((side, side), np.float32)
-    turn, middle = rng.uniform(0, np.pi), side // 2
+    turn, middle = between(rng, 0, np.pi), side // 2
     dx, dy = np.cos(turn) * side / 2, np.sin(turn) * side / 2
     start = round(middle - dx), round(middle - dy)
     cv2.line(kernel, start, (round(middle + dx), round(middle + dy)), 1.0, 1)

@@ -54,6 +54,14 @@ def packshot(
     return _framed(drawn, size)
 
 
+def trimmed(rgba: ndarray) -> ndarray:
+    """A product that was cut out, RGBA uint8, without its clear margins; a view."""
+    alpha = cv2.extractChannel(rgba, 3)
+    seen = cv2.threshold(alpha, 20, 255, cv2.THRESH_BINARY)[1]
+    left, top, wide, high = cv2.boundingRect(seen)
+    return rgba[top : top + high, left : left + wide] if wide else rgba
+
+
 def _best_side(product: Product, form: Generator) -> tuple[float, float]:
     """(yaw, pitch): the front, or the front and a side from a little above."""
     yaw, pitch = 0.0, 0.0

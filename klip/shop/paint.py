@@ -32,6 +32,11 @@ def stream(*keys: object) -> Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
+def between(rng: Generator, low: float, high: float) -> float:
+    """A number between two others: the one `rng.uniform` gives, but sooner."""
+    return low + (high - low) * rng.random()
+
+
 def pick(rng: Generator, options: Sequence) -> Any:
     """One of the options, as it is; `rng.choice` would make an array of them."""
     return options[int(rng.integers(len(options)))]
@@ -51,7 +56,7 @@ def _cumulated(p: tuple[float, ...]) -> list[float]:
 
 def hsv(hue: float, saturation: float, *, value: float) -> Colour:
     """RGB of a hue in turns (any real number), saturation and value (clipped to 0..1)."""
-    saturation, value = (min(max(share, 0.0), 1.0) for share in (saturation, value))
+    saturation, value = min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
     return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
 
 
@@ -59,7 +64,8 @@ def any_colour(
     rng: Generator, saturation: tuple[float, float], *, value: tuple[float, float]
 ) -> Colour:
     """A colour of any hue whose saturation and value lie between two bounds."""
-    return hsv(rng.random(), rng.uniform(*saturation), value=rng.uniform(*value))
+    hue, saturated = rng.random(), between(rng, *saturation)
+    return hsv(hue, saturated, value=between(rng, *value))
 
 
 def luma(colour: Colour) -> float:
@@ -131,6 +137,7 @@ def row_of(colour: Colour | ndarray, width: int) -> ndarray:
 
 def for_each_channel(mask: ndarray) -> ndarray:
     """A mask once for red, green and blue, (height, width, 3): faster than mask[..., None]."""
+    mask = np.ascontiguousarray(mask)  # OpenCV takes ten times as long for a part of an array
     return cv2.merge((mask, mask, mask))
 
 
@@ -140,9 +147,13 @@ def blend(
     """Lay a colour (or a canvas) over `canvas`, in place, as the mask `where` says."""
     if np.ndim(colour) == 1:
         colour = row_of(colour, canvas.shape[1])
-    colour, weight = np.asarray(colour, np.float32), where * np.float32(opacity)
+    colour, weight = np.asarray(colour, np.float32), where
+    if opacity != 1.0:
+        weight = weight * np.float32(opacity)
     if weight.dtype == np.float32:
-        canvas += for_each_channel(weight) * (colour - canvas)
+        change = colour - canvas
+        change *= for_each_channel(weight)
+        canvas += change
         return
     # Three channels of float64 would not stay in the processor's cache, one does.
     for channel in range(3):
@@ -170,18 +181,12 @@ def paste(
         sprite = turned(sprite, degrees)
     if at is None:
         at = canvas.shape[1] / 2, canvas.shape[0] / 2
-    height, width = sprite.shape[:2]
-    x, y = at
-    left, top = round(x - width / 2), round(y - height / 2)
-    x0, y0 = max(left, 0), max(top, 0)
-    x1, y1 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
-    if x0 >= x1 or y0 >= y1:
-        return
-    target = canvas[y0:y1, x0:x1]
-    *colours, alpha = cv2.split(sprite[y0 - top : y1 - top, x0 - left : x1 - left])
     if canvas.shape[2] == 3:
-        target += for_each_channel(alpha) * (cv2.merge(colours) - target)
+        stamp(canvas, *parted(sprite), at=at)
         return
+    here, there = _overlap(canvas, sprite, at=at)
+    target = canvas[here]
+    *colours, alpha = cv2.split(sprite[there])
     # "Over" of Porter and Duff (1984) for straight alpha: the colours are weighted by how
     # much of the total cover is the sprite's, so clear pixels below do not darken it.
     total = alpha + target[..., 3] * (1 - alpha)
@@ -190,6 +195,34 @@ def paste(
         below = target[..., channel]
         below += share * (colour - below)
     target[..., 3] = total
+
+
+def parted(sprite: ndarray) -> tuple[ndarray, ndarray]:
+    """Colours of a sprite and, for each of them, its cover, (height, width, 3) each: what is
+    stamped often is parted once.
+    """
+    *colours, alpha = cv2.split(sprite)
+    return cv2.merge(colours), for_each_channel(alpha)
+
+
+def stamp(canvas: ndarray, colours: ndarray, cover: ndarray, *, at: Point) -> None:
+    """Lay a sprite that was parted over an RGB canvas, as `paste` does."""
+    here, there = _overlap(canvas, colours, at=at)
+    target = canvas[here]
+    change = colours[there] - target
+    change *= cover[there]
+    target += change
+
+
+def _overlap(canvas: ndarray, sprite: ndarray, *, at: Point) -> tuple[tuple, tuple]:
+    """The part of a canvas that a sprite about `at` covers, and the part of it that does."""
+    height, width = sprite.shape[:2]
+    left, top = round(at[0] - width / 2), round(at[1] - height / 2)
+    x0, y0 = max(left, 0), max(top, 0)
+    x1 = max(min(left + width, canvas.shape[1]), x0)
+    y1 = max(min(top + height, canvas.shape[0]), y0)
+    there = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    return (slice(y0, y1), slice(x0, x1)), there
 
 
 def turned(sprite: ndarray, degrees: float, *, scale: float = 1.0) -> ndarray:
@@ -224,8 +257,17 @@ def filled(shape: Shape, pixels: ndarray) -> ndarray:
 
 
 def as_mask(drawn: ndarray) -> ndarray:
-    """Mask of a drawing in uint8."""
-    return drawn.astype(np.float32) * np.float32(1 / 255)
+    """Mask of a drawing in uint8; or colours 0..1 of a picture."""
+    mask = drawn.astype(np.float32)
+    mask *= np.float32(1 / 255)
+    return mask
+
+
+def in_bytes(canvas: ndarray) -> ndarray:
+    """A canvas 0..1 as a picture in uint8; what lies beyond is clipped."""
+    clipped = np.clip(canvas, 0, 1)
+    clipped *= 255
+    return clipped.astype(np.uint8)
 
 
 def edge(distance: ndarray, soft: float) -> ndarray:

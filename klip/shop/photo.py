@@ -1,7 +1,7 @@
 """Pictures of products: clean packshots from the web, and photographs taken in a shop.
 
-Both take a cut-out product, RGBA uint8 (h, w, 4) as `klip.shop.packshot.packshot` returns
-it, and give RGB uint8 (size, size, 3).  All chance comes from the generator passed in.
+Both take a product cut out and trimmed (`klip.shop.packshot`), RGBA uint8 (h, w, 4), and
+give RGB uint8 (size, size, 3).  All chance comes from the generator passed in.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from klip.shop.camera import coarse, compressed, exposed
-from klip.shop.paint import any_colour, axes, blend, edge, for_each_channel, noise, row_of
-from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip, trimmed
+from klip.shop.paint import any_colour, axes, between, blend, edge, for_each_channel, noise, row_of
+from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip
 
 STYLES = ("tight", "scene", "pile")
 """What a photograph shows: the product close, before a shelf, or a heap of it."""
@@ -31,28 +31,28 @@ def _corners(
     points *= 1 + rng.uniform(-warp, warp, (4, 2)).astype(np.float32)
     if rng.random() < 0.5:  # two opposite sides differ in length
         axis = int(rng.integers(2))
-        points[:, axis] *= 1 + warp * rng.uniform(-1, 1) * np.float32([-1, 1, 1, -1])
-    points[:, 0] += points[:, 1] * rng.uniform(-warp, warp)  # slanted
+        points[:, axis] *= 1 + warp * between(rng, -1, 1) * np.float32([-1, 1, 1, -1])
+    points[:, 0] += points[:, 1] * between(rng, -warp, warp)  # slanted
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return points @ np.float32([[c, s], [-s, c]]) + np.float32(centre)
 
 
-def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
+def on_white(part: ndarray, rng: Generator, *, size: int) -> ndarray:
     """A clean packshot as a web shop shows it, RGB uint8 (size, size, 3)."""
     canvas = np.full((size, size, 3), 255.0, np.float32)
     if rng.random() < 0.12:
         canvas[:] = row_of(np.float32(any_colour(rng, (0, 0.3), value=(0.75, 1))) * 255, size)
-        slope = axes(size, size)[1] * np.float32(rng.uniform(-15, 15))
+        slope = axes(size, size)[1] * np.float32(between(rng, -15, 15))
         canvas += for_each_channel(np.broadcast_to(slope, (size, size)))
-    high, wide = trimmed(rgba).shape[:2]
-    fill = rng.uniform(0.96, 1.04) if rng.random() < 0.5 else rng.uniform(0.5, 0.97)
+    high, wide = part.shape[:2]
+    fill = between(rng, 0.96, 1.04) if rng.random() < 0.5 else between(rng, 0.5, 0.97)
     scale = size * fill / max(wide, high)
     wide, high = wide * scale, high * scale
     if rng.random() < 0.25:
         # Square, as some shops squash their pictures, or a little out of shape.
-        stretch = np.sqrt(wide / high) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
+        stretch = np.sqrt(wide / high) if rng.random() < 0.6 else between(rng, 0.85, 1.15)
         wide, high = min(wide / stretch, size), min(high * stretch, size)
-    centre = [size / 2 + max(size - side, 0) / 2 * rng.uniform(-0.5, 0.5) for side in (wide, high)]
+    centre = [size / 2 + max(size - side, 0) / 2 * between(rng, -0.5, 0.5) for side in (wide, high)]
     degrees = rng.normal(0, 12) if rng.random() < 0.12 else 0.0
     warp = 0.03 if rng.random() < 0.3 else 0.0
     corners = _corners(rng, centre, sides=(wide, high), degrees=degrees, warp=warp)
@@ -60,10 +60,10 @@ def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
         x, y = axes(size, size)
         floor = corners[:, 1].max() / size * 2 - 1
         shadow = edge(np.hypot(x / max(wide / size, 0.1) / 1.05, (y - floor) / 0.08) - 1, 1.0)
-        blend(canvas, (90, 90, 95), where=shadow, opacity=rng.uniform(0.2, 0.7))
-    lay(canvas, rgba, corners=corners)
+        blend(canvas, (90, 90, 95), where=shadow, opacity=between(rng, 0.2, 0.7))
+    lay(canvas, part, corners=corners)
     if rng.random() < 0.6:  # contrast, with white kept, and a light cast
-        canvas = (canvas - 255) * np.float32(rng.uniform(0.85, 1.1)) + 255
+        canvas = (canvas - 255) * np.float32(between(rng, 0.85, 1.1)) + 255
         canvas *= row_of(rng.uniform(0.96, 1.03, 3), size)
     if rng.random() < 0.35:
         canvas = coarse(canvas, rng, side=int(np.exp(rng.uniform(np.log(36), np.log(size)))))
@@ -72,7 +72,7 @@ def on_white(rgba: ndarray, rng: Generator, *, size: int) -> ndarray:
 
 
 def photograph(
-    rgba: ndarray,
+    part: ndarray,
     rng: Generator,
     *,
     size: int,
@@ -83,7 +83,7 @@ def photograph(
 ) -> ndarray:
     """A photograph of the product in a shop, RGB uint8 (size, size, 3).
 
-    `others` are cut-outs of other products, for the shelf behind; `style` is one of STYLES,
+    `others` are other products, cut out and trimmed, for the shelf behind; `style` is one of STYLES,
     None for chance; `strength` 0..1 scales how far light, blur, geometry and covering go;
     `squashed` is the share of the tight ones whose product fills the square without its
     aspect ratio.
@@ -97,25 +97,25 @@ def photograph(
         raise ValueError(f"shop photograph: strength must lie in 0..1, got {strength!r}")
     canvas = np.empty((size, size, 3), np.float32)
     if style == "pile":
-        pile(canvas, rgba, rng=rng)
+        pile(canvas, part, rng=rng)
     elif style == "tight":
         covered = rng.random() < 0.5  # there is little to see behind the product
         shelf(canvas, rng, others=() if covered else others)
-        corners = _tight(rgba, rng, size=size, strength=strength, squashed=squashed)
+        corners = _tight(part, rng, size=size, strength=strength, squashed=squashed)
     else:
         shelf(canvas, rng, others=others)
         if rng.random() < 0.4:  # out of focus
-            canvas = cv2.GaussianBlur(canvas, (0, 0), size * rng.uniform(0.005, 0.025))
-        corners = _held(rgba, rng, size=size, strength=strength)
+            canvas = cv2.GaussianBlur(canvas, (0, 0), size * between(rng, 0.005, 0.025))
+        corners = _held(part, rng, size=size, strength=strength)
     if style != "pile":
         chances = (0.5, 0.12) if style == "tight" else (0.3, 0.6)
-        _stand(canvas, rgba, corners=corners, rng=rng, chances=chances, strength=strength)
+        _stand(canvas, part, corners=corners, rng=rng, chances=chances, strength=strength)
     return exposed(canvas, rng, strength=strength, style=style)
 
 
 def _stand(
     canvas: ndarray,
-    rgba: ndarray,
+    part: ndarray,
     *,
     corners: ndarray,
     rng: Generator,
@@ -126,10 +126,10 @@ def _stand(
     before it; chances: of its copies, and of a hand.
     """
     if rng.random() <= chances[0]:
-        copies(canvas, rgba, corners=corners, rng=rng)
+        copies(canvas, part, corners=corners, rng=rng)
     if rng.random() < 0.6:
         shade_behind(canvas, rng, corners=corners)
-    mask = lay(canvas, rgba, corners=corners)
+    mask = lay(canvas, part, corners=corners)
     if rng.random() < 0.5:
         _relief(canvas, mask, rng=rng, strength=strength)
     if rng.random() < chances[1] * (0.3 + 0.7 * strength):
@@ -138,11 +138,11 @@ def _stand(
         strip(canvas, rng)
 
 
-def cut_out(image: ndarray, rgba: ndarray, *, rng: Generator) -> ndarray:
+def cut_out(image: ndarray, part: ndarray, *, rng: Generator) -> ndarray:
     """The middle of a square picture in about its product's shape, as a detector crops it:
     (h, w, 3), one side S.
     """
-    high, wide = trimmed(rgba).shape[:2]
+    high, wide = part.shape[:2]
     size, aspect = len(image), wide / high * np.exp(rng.normal(0, 0.12))
     width = max(8, round(size * min(1, aspect)))
     height = max(8, round(size * min(1, 1 / aspect)))
@@ -151,14 +151,14 @@ def cut_out(image: ndarray, rgba: ndarray, *, rng: Generator) -> ndarray:
 
 
 def _tight(
-    rgba: ndarray, rng: Generator, *, size: int, strength: float, squashed: float
+    part: ndarray, rng: Generator, *, size: int, strength: float, squashed: float
 ) -> ndarray:
     """Where the product lies in a close crop: perhaps squashed, perhaps cut off."""
-    high, wide = trimmed(rgba).shape[:2]
-    aspect, fill = wide / high, rng.uniform(0.85, 1.1)
+    high, wide = part.shape[:2]
+    aspect, fill = wide / high, between(rng, 0.85, 1.1)
     wide, high = size * fill * min(aspect, 1.0), size * fill * min(1 / aspect, 1.0)
     if rng.random() < squashed:
-        wide, high = size * rng.uniform(0.85, 1.15), size * rng.uniform(0.85, 1.15)
+        wide, high = size * between(rng, 0.85, 1.15), size * between(rng, 0.85, 1.15)
     x, y = size / 2 + rng.normal(0, 0.03, 2) * size
     if rng.random() < 0.45 * strength:
         # Larger, and moved towards one side, over which it hangs out.
@@ -166,21 +166,21 @@ def _tight(
         wide, high = wide * (1 + cut[0] * 1.3), high * (1 + cut[1] * 1.3)
         x += cut[0] * wide * 0.5 * rng.choice((-1, 1))
         y += cut[1] * high * 0.5 * rng.choice((-1, 1))
-    degrees = rng.normal(0, 5) if rng.random() < 0.8 else rng.uniform(-40, 40) * strength
+    degrees = rng.normal(0, 5) if rng.random() < 0.8 else between(rng, -40, 40) * strength
     if rng.random() < 0.03 * strength:
         degrees += rng.choice((90, 180, 270))
     return _corners(rng, (x, y), sides=(wide, high), degrees=degrees, warp=0.12 * strength)
 
 
-def _held(rgba: ndarray, rng: Generator, *, size: int, strength: float) -> ndarray:
+def _held(part: ndarray, rng: Generator, *, size: int, strength: float) -> ndarray:
     """Where the product lies in a scene: 35 to 95 % of the frame, leaning."""
-    high, wide = trimmed(rgba).shape[:2]
-    scale = size * rng.uniform(0.35 if strength > 0.5 else 0.5, 0.95) / max(wide, high)
+    high, wide = part.shape[:2]
+    scale = size * between(rng, 0.35 if strength > 0.5 else 0.5, 0.95) / max(wide, high)
     degrees = float(np.clip(rng.normal(0, 16), -42, 42)) * strength
     if rng.random() < 0.06 * strength:
         degrees += rng.choice((90, 180, 270))
     centre = size / 2 + rng.normal(0, 0.14 * size, 2) * strength
-    sides = wide * scale * rng.uniform(0.8, 1.15), high * scale
+    sides = wide * scale * between(rng, 0.8, 1.15), high * scale
     return _corners(rng, centre, sides=sides, degrees=degrees, warp=0.16 * strength)
 
 
@@ -188,15 +188,15 @@ def _relief(canvas: ndarray, mask: ndarray, *, rng: Generator, strength: float) 
     """Light that falls unevenly on the product itself: a gradient and glare."""
     size = len(canvas)
     x, y = axes(size, size)
-    turn = rng.uniform(0, 6.28)
+    turn = between(rng, 0, 6.28)
     along = x * np.cos(turn) + y * np.sin(turn)
-    light = 1 + mask * along * np.float32(rng.uniform(0, 0.6) * strength)
+    light = 1 + mask * along * np.float32(between(rng, 0, 0.6) * strength)
     for channel in range(3):
         canvas[..., channel] *= light
     if rng.random() < 0.5 * strength:
-        glare = np.exp(-(((along - rng.uniform(-0.8, 0.8)) / rng.uniform(0.05, 0.3)) ** 2))
+        glare = np.exp(-(((along - between(rng, -0.8, 0.8)) / between(rng, 0.05, 0.3)) ** 2))
         if rng.random() < 0.5:
             glare *= np.clip(noise(rng, (size, size), zoom=size / 60) * 4 - 1.6, 0, 1)
-        light = mask * glare * np.float32(rng.uniform(40, 220))
+        light = mask * glare * np.float32(between(rng, 40, 220))
         for channel in range(3):
             canvas[..., channel] += light

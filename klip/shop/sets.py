@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from klip.settings.files import whole_folder
 from klip.settings.malloc import keep_memory
 from klip.shop.design import Product
-from klip.shop.packshot import packshot
+from klip.shop.packshot import packshot, trimmed
 from klip.shop.paint import stream
 from klip.shop.photo import cut_out, on_white, photograph
 from klip.shop.plan import ShopPlan, counts, products_of
@@ -39,10 +39,10 @@ Row = tuple[str, str, str, str]  # image, product, split, SHA-256 of the file
 
 @lru_cache(maxsize=8)
 def _clutter(plan: ShopPlan, name: str) -> tuple[ndarray, ...]:
-    """Cut-outs of other products for the background, RGBA uint8."""
+    """Other products for the background, cut out and trimmed, RGBA uint8."""
     made = products_of(plan, name)
     chosen = stream("clutter", name, plan.seed).choice(len(made), 24)
-    return tuple(packshot(made[index], 72) for index in chosen)
+    return tuple(trimmed(packshot(made[index], 72)) for index in chosen)
 
 
 def _shot(
@@ -83,7 +83,7 @@ def _images(plan: ShopPlan, name: str, *, index: int) -> dict[str, list[ndarray]
 
     @cache  # of a product with few photographs some views are never taken
     def drawn(number: int) -> ndarray:
-        return packshot(product, 160, view=sides[number], variant=number)
+        return trimmed(packshot(product, 160, view=sides[number], variant=number))
 
     def clean() -> ndarray:
         return on_white(drawn(0), rng, size=plan.size)

@@ -54,8 +54,7 @@ def test_batches_have_the_size_asked_for_and_come_again_the_same(corpus):
 
 @pytest.mark.parametrize("width, height", [(10, 40), (40, 10), (30, 30)])
 def test_a_picture_cut_out_has_the_shape_of_its_product_and_is_padded_with_grey(width, height):
-    cut = np.zeros((64, 64, 4), np.uint8)
-    cut[:height, :width, 3] = 255
+    cut = np.full((height, width, 4), 255, np.uint8)
     white = np.full((64, 64, 3), 255, np.uint8)
     part = photo.cut_out(white, cut, rng=np.random.default_rng(0))
     seen = augment.padded(part, pictures.preprocess(64))

@@ -3,6 +3,7 @@
 import json
 import time
 
+import pandas as pd
 import pytest
 
 from klip.companion import cost_charts, front, reproduce, stored
@@ -23,6 +24,8 @@ SMALLEST = {
     "many": 300,
     "dim": 16,
     "prints": 2,
+    "photographs": 3,
+    "shop": 0.01,
     "products": 20,
     "factors": "1 2",
 }
@@ -44,6 +47,13 @@ def test_a_slow_work_has_a_small_ratio():
     assert 10 < found.loc["peer", "per_second"] <= 50
 
 
+def test_at_best_reading_and_computing_take_their_times_together():
+    names = pd.Index(["klip", "klip compute", "klip reading"])
+    table = pd.DataFrame({"per_second": [2.0, 4.0, 12.0]}, index=names)
+    share, best = standings.of_compute(table)
+    assert share == 0.5 and best == pytest.approx((1 / 4) / (1 / 4 + 1 / 12))
+
+
 def test_an_arrival_is_quicker_than_training():
     arrived = cost.arrival("nano-vit", rounds=1, products=30)
     trained = cost.rivals("nano-vit", products=30).set_index("contender")["seconds"]
@@ -55,8 +65,8 @@ def test_an_arrival_is_quicker_than_training():
 def test_the_shop_is_rendered_each_time(monkeypatch):
     seen = []
     monkeypatch.setattr(sets, "render", lambda plan, *a, **k: seen.append(plan.seed) or {"s": "ab"})
-    assert cost.rendering(rounds=2)["work"].tolist() == [2, 2, 2, 2]
-    assert seen == [0, 1, 2, 3, 4, 5]  # none is found finished
+    assert cost.rendering(rounds=2)["work"].tolist() == [2] * 6
+    assert seen == list(range(9))  # none is found finished
 
 
 def test_commands_are_quick():
@@ -73,7 +83,7 @@ def test_notebook_b_at_its_smallest(monkeypatch, tmp_path):
     found = stored.all_metrics(folder.name)["cost"]
     assert [set(bar) for bar in found["bars"]] == [
         {"work", "bar", "measured", "at best", "met"}
-    ] * 17
+    ] * 18
     assert set(found["contests"]["fine-tuning nano-vit"][0]) >= {"contender", "ratio", "note"}
     assert "| embedding over the best peer | >= 2 |" in front.cost(folder.name)
     assert "memory" not in front.cost(folder.name, only="best peer")
