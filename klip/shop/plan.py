@@ -17,7 +17,7 @@ _MOST = {"capg_flavours": 12, "size": 512}
 
 @dataclass(frozen=True)
 class ShopPlan:
-    """All that decides what is rendered.  The defaults are the `nano` shop, half a minute
+    """All that decides what is rendered.  The defaults are the `nano` shop, twenty seconds
     on two cores.
 
     finetune: `breadth` products with a long-tailed number of training images, the first of

@@ -40,7 +40,7 @@ def far(one, other):
 def test_embeddings_and_gradients_are_those_of_the_tower(name):
     tower, images = alive(name).double(), torch.randn(3, 3, 64, 64).double()
     light = still_norm.light(tower, images)
-    assert light is not tower and sum(map(len, (light._modules,)))
+    assert light is not tower
     joined = [one for one in light.modules() if isinstance(one, still_norm.Joined)]
     assert len(joined) == sum(isinstance(one, _BatchNorm) for one in tower.modules())
     torch.manual_seed(1)

@@ -10,7 +10,7 @@ from klip.shop import sets
 from klip.shop.artwork import label
 from klip.shop.design import RANGES, caption, design, range_of
 from klip.shop.packshot import SHAPES, packshot, trimmed
-from klip.shop.paint import axes, blend, grid, layer, noise, paste, pick_weighted
+from klip.shop.paint import axes, between, blend, grid, layer, noise, paste, pick_weighted
 from klip.shop.photo import STYLES, on_white, photograph
 from klip.shop.plan import ShopPlan, counts
 from klip.shop.sets import render
@@ -289,6 +289,21 @@ def test_a_weighted_pick_is_the_choice_of_numpy():
     options, p = (1, 2, 3, 4), (0.08, 0.5, 0.34, 0.08)
     made = [pick_weighted(one, options, p=p) for _ in range(500)]
     assert made == [other.choice(options, p=p) for _ in range(500)]
+
+
+def test_a_number_between_two_is_the_one_that_numpy_gives():
+    one, other = (np.random.default_rng(4) for _ in range(2))
+    for low, high in ((0, 1), (-0.6, 0.6), (2, 255), (0.3, 0.3)):
+        for _ in range(200):
+            assert between(one, low, high) == other.uniform(low, high)
+
+
+def test_a_trimmed_product_ends_where_it_is_seen():
+    cut = np.zeros((30, 40, 4), np.uint8)
+    assert trimmed(cut).shape == cut.shape  # nothing is seen of it
+    cut[5:12, 8:31, 3] = 255
+    cut[2, 2, 3] = 20  # next to nothing
+    assert np.array_equal(trimmed(cut), cut[5:12, 8:31])
 
 
 def test_noise_wraps_around_every_256_pixels():
