@@ -7,6 +7,7 @@ Run as a program it is one contestant (`contender.serve`).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -158,16 +159,19 @@ def matrix_product(given: dict[str, Any]) -> Round:
     from klip.recognise.nearest import CHUNK, PANEL
     from klip.settings.cores import threads
 
-    asked = Search(**given)
+    asked, cores = Search(**given), joblib.cpu_count()
     queries, gallery = asked.rows()
-    chunks = np.array_split(queries, max(1, round(len(queries) / CHUNK)))
+    turns = max(1, math.ceil(len(queries) / cores / CHUNK))  # of each core
+    chunks = np.array_split(queries, cores * turns)
 
     def product(chunk: np.ndarray) -> None:
+        panel = np.empty((len(chunk), PANEL // CHUNK), np.float32)
         for first in range(0, len(gallery), PANEL // CHUNK):
-            chunk @ gallery[first : first + PANEL // CHUNK].T
+            rows = gallery[first : first + PANEL // CHUNK]
+            np.matmul(chunk, rows.T, out=panel[:, : len(rows)])
 
     def found() -> np.ndarray:
-        with threads(joblib.cpu_count()) as pool:
+        with threads(cores) as pool:
             list(pool.map(product, chunks))
         return np.zeros((asked.queries, 1))
 
