@@ -59,10 +59,7 @@ def search(
     facts = {"embeddings": embeddings, "owners": owners, "top": top}
     if len(embeddings) <= SMALL:
         return _among_all(queries, **facts)
-    cores = torch.get_num_threads() if len(queries) > READING else 1
-    turns = max(1, math.ceil(len(queries) / cores / CHUNK))  # of each core, all alike
-    # Of a few queries each, many cores would all read the whole gallery.
-    chunks = queries.split(max(1, READING, math.ceil(len(queries) / cores / turns)))
+    cores, chunks = shared_out(queries)
     if cores == 1:
         found = [_among_blocks(chunk, **facts) for chunk in chunks]
     else:
@@ -70,6 +67,14 @@ def search(
             found = list(pool.map(partial(_among_blocks, **facts), chunks))
     rows, cosines = zip(*found, strict=True)
     return torch.cat(rows), torch.cat(cosines)
+
+
+def shared_out(queries: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+    """How many cores are asked side by side, and their chunks of queries (Q, D)."""
+    cores = torch.get_num_threads() if len(queries) > READING else 1
+    turns = max(1, math.ceil(len(queries) / cores / CHUNK))  # of each core, all alike
+    # Of a few queries each, many cores would all read the whole gallery.
+    return cores, queries.split(max(1, READING, math.ceil(len(queries) / cores / turns)))
 
 
 def _among_blocks(

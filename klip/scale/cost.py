@@ -251,31 +251,35 @@ def rendering(*, rounds: int, share: float = 0.05, photographs: int = 600) -> pd
     so many each that their packshots hardly count.  Files go to memory where the system has
     such a folder, for a disk is no core; "on disk" tells what it adds."""
     usual, turn = ShopPlan(), itertools.count()
-    names = ("breadth", "max_images", "grozi_products", "capg_lines", "rp2k_products")
-    fewer = {name: max(4, round(share * getattr(usual, name))) for name in names}
     few = dict.fromkeys(("breadth", "grozi_products", "rp2k_products"), 2)
     few |= {"capg_lines": 1, "capg_flavours": 2, "max_images": usual.min_images}
     few |= dict.fromkeys(("grozi_queries", "capg_queries", "rp2k_queries"), photographs)
+    mixture, alone = _shop(share), replace(usual, **few)
 
-    def rendered(changes: Mapping[str, int], into: Path | None) -> float:
+    def rendered(plan: ShopPlan, into: Path | None) -> float:
         with tempfile.TemporaryDirectory(prefix="klip-cost-", dir=into) as folder:
-            plan = replace(usual, seed=next(turn), **changes)
+            plan = replace(plan, seed=next(turn))
             made = sets.render(plan, Path(folder, "shop"), workers=1, progress=False)
             return sum(map(len, made.values()))
 
     memory = MEMORY if MEMORY.is_dir() else None
-    works = {"klip": partial(rendered, fewer, memory)}
-    works |= {"klip, in-store": partial(rendered, few, memory)}
-    works |= {"klip, in-store, on disk": partial(rendered, few, None)}
+    works = {"klip": partial(rendered, mixture, memory)}
+    works |= {"klip, in-store": partial(rendered, alone, memory)}
+    works |= {"klip, in-store, on disk": partial(rendered, alone, None)}
     return by_turns(works, rounds)
 
 
-def whole_shop(share: float = 1.0) -> float:
-    """Seconds of rendering the shop as profile `nano` has it on all cores, with a share of its
-    products."""
+def _shop(share: float) -> ShopPlan:
+    """The shop as profile `nano` has it, with a share of its products and of the images of the
+    most frequent."""
     usual = ShopPlan()
-    names = ("breadth", "grozi_products", "capg_lines", "rp2k_products")
-    plan = replace(usual, **{name: max(2, round(share * getattr(usual, name))) for name in names})
+    names = ("breadth", "max_images", "grozi_products", "capg_lines", "rp2k_products")
+    return replace(usual, **{name: max(4, round(share * getattr(usual, name))) for name in names})
+
+
+def whole_shop(share: float = 1.0) -> float:
+    """Seconds of rendering profile `nano`'s shop, or a share of it, on all cores."""
+    plan = _shop(share)
     with tempfile.TemporaryDirectory(prefix="klip-cost-") as folder:
         started = time.perf_counter()
         sets.render(plan, Path(folder, "shop"), workers=joblib.cpu_count(), progress=False)

@@ -7,7 +7,6 @@ Run as a program it is one contestant (`contender.serve`).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -153,22 +152,22 @@ def read_once(given: dict[str, Any]) -> Round:
 
 
 def matrix_product(given: dict[str, Any]) -> Round:
-    """All cosines computed and none kept, each core with queries of its own."""
-    import joblib
+    """All cosines computed and none kept, the queries shared out as klip does."""
+    import torch
 
-    from klip.recognise.nearest import CHUNK, PANEL
+    from klip.recognise import nearest
     from klip.settings.cores import threads
 
-    asked, cores = Search(**given), joblib.cpu_count()
+    asked = Search(**given)
     queries, gallery = asked.rows()
-    turns = max(1, math.ceil(len(queries) / cores / CHUNK))  # of each core
-    chunks = np.array_split(queries, cores * turns)
+    cores, chunks = nearest.shared_out(torch.from_numpy(queries))
+    height = nearest.PANEL // nearest.CHUNK
 
-    def product(chunk: np.ndarray) -> None:
-        panel = np.empty((len(chunk), PANEL // CHUNK), np.float32)
-        for first in range(0, len(gallery), PANEL // CHUNK):
-            rows = gallery[first : first + PANEL // CHUNK]
-            np.matmul(chunk, rows.T, out=panel[:, : len(rows)])
+    def product(chunk: torch.Tensor) -> None:
+        panel = np.empty((len(chunk), height), np.float32)
+        for first in range(0, len(gallery), height):
+            rows = gallery[first : first + height]
+            np.matmul(chunk.numpy(), rows.T, out=panel[:, : len(rows)])
 
     def found() -> np.ndarray:
         with threads(cores) as pool:

@@ -18,6 +18,7 @@ from klip.shop.paint import (
     Colour,
     blend,
     hsv,
+    in_bytes,
     layer,
     luma,
     mix,
@@ -91,7 +92,7 @@ def label(product: Product, shape: tuple[int, int]) -> ndarray:
     if rng.random() < 0.5:  # coarse paper
         grain = noise(stream("print", product.line_seed), shape, zoom=0.6)
         canvas += (grain[..., None] - 0.5) * np.float32(rng.uniform(0.02, 0.15))
-    out = (np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8)
+    out = in_bytes(canvas)
     out.flags.writeable = False
     return out
 

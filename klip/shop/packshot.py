@@ -17,7 +17,7 @@ from klip.shop.design import Product
 from klip.shop.flat import FLAT
 from klip.shop.forms import FORMS, individual
 from klip.shop.items import sprite
-from klip.shop.paint import mix, paste, stream, turned
+from klip.shop.paint import in_bytes, mix, paste, stream, turned
 from klip.shop.turned import TURNED, lathe
 
 SOLID = ("box", "carton")
@@ -88,7 +88,7 @@ def _framed(drawn: ndarray, size: int) -> ndarray:
         target = max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1)
         part = cv2.resize(part, target, interpolation=smooth)
     top, left = (size - part.shape[0]) // 2, (size - part.shape[1]) // 2
-    out[top : top + part.shape[0], left : left + part.shape[1]] = np.clip(part, 0, 1) * 255
+    out[top : top + part.shape[0], left : left + part.shape[1]] = in_bytes(part)
     return out
 
 

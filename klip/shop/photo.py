@@ -14,7 +14,17 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from klip.shop.camera import coarse, compressed, exposed
-from klip.shop.paint import any_colour, axes, between, blend, edge, for_each_channel, noise, row_of
+from klip.shop.paint import (
+    any_colour,
+    axes,
+    between,
+    blend,
+    edge,
+    for_each_channel,
+    lighten,
+    noise,
+    row_of,
+)
 from klip.shop.shelf import copies, hand, lay, pile, shade_behind, shelf, strip
 
 STYLES = ("tight", "scene", "pile")
@@ -197,6 +207,4 @@ def _relief(canvas: ndarray, mask: ndarray, *, rng: Generator, strength: float) 
         glare = np.exp(-(((along - between(rng, -0.8, 0.8)) / between(rng, 0.05, 0.3)) ** 2))
         if rng.random() < 0.5:
             glare *= np.clip(noise(rng, (size, size), zoom=size / 60) * 4 - 1.6, 0, 1)
-        light = mask * glare * np.float32(between(rng, 40, 220))
-        for channel in range(3):
-            canvas[..., channel] += light
+        lighten(canvas, mask * glare * np.float32(between(rng, 40, 220)))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from klip.shop.paint import as_mask, axes, between, blend, edge, in_bytes, noise, row_of
+from klip.shop.paint import as_mask, axes, between, blend, edge, in_bytes, lighten, noise, row_of
 
 LAMPS = (0.86, 1.0, 0.82)
 """What the store's green-white lamps leave of red, green and blue."""
@@ -57,10 +57,7 @@ def _mirrored(canvas: ndarray, distance: ndarray, *, bright: np.float32) -> None
     # The edge is 0.1 wide, so beyond 0.05 there is none.
     left, top, wide, high = cv2.boundingRect((distance < 0.06).view(np.uint8))
     seen = slice(top, top + high), slice(left, left + wide)
-    light = edge(distance[seen], 0.1) * bright
-    for channel in range(3):  # the light is float64: one channel at a time stays in the cache
-        lit = canvas[seen][..., channel]
-        lit += light
+    lighten(canvas[seen], edge(distance[seen], 0.1) * bright)
 
 
 def _sticker(canvas: ndarray, rng: Generator) -> None:
