@@ -156,7 +156,7 @@ class Gallery:
         """
         nearest.check(queries, self.embeddings)
         owners = self.numbered()
-        top = min(top, int(owners.max()) + 1)
+        top = min(top, int(owners.numpy().max()) + 1)
         rows, cosines = nearest.search(queries, self.embeddings, owners=owners, top=top)
         return rows.numpy(), cosines.numpy()
 

@@ -25,6 +25,9 @@ READING = 16
 has chunks of its own."""
 PANEL = 2**24
 """Cosines held at a time by a core, 64 MB: chunk x rows of a panel."""
+STREAM = 2**30
+"""Bytes of a gallery from which one query is compared by each core with a part of the rows.  In
+smaller ones threads of Python lose what they would save: torch's spin for milliseconds."""
 BLOCK = 32
 SMALL = 2048
 """Rows of a gallery up to which blocks spare nothing."""
@@ -108,17 +111,29 @@ def _among_all(
 def _candidates(queries: Tensor, embeddings: Tensor, *, keep: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (q, C) in rising order, their cosines (q, C), and a cosine (q,) that no other row
     exceeds; behind the last row of the gallery they are minus infinity."""
-    most = math.ceil(len(embeddings) / BLOCK) * BLOCK
+    alone = len(queries) == 1 and embeddings.nbytes > STREAM
+    cores = torch.get_num_threads() if alone else 1
+    most = math.ceil(len(embeddings) / cores / BLOCK) * BLOCK
     height = min(most, max(1, PANEL // max(1, len(queries)) // BLOCK) * BLOCK)  # of a panel
-    panel, kept = torch.empty(len(queries), height), None
-    for first in range(0, len(embeddings), height):
+    panel = torch.empty(len(queries), height)
+
+    def highest_of(first: int, panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         blocks = _blocks(queries, embeddings[first : first + height], panel)
         numbers = torch.arange(blocks.shape[1]).expand(len(queries), -1) + first // BLOCK
-        found = _highest(blocks.amax(dim=2), numbers, blocks, keep=keep)
+        return _highest(blocks.amax(dim=2), numbers, blocks, keep=keep)
+
+    firsts = range(0, len(embeddings), height)
+    if cores > 1:  # side by side, each in a panel of its own
+        with threads(cores) as pool:
+            found = list(pool.map(lambda first: highest_of(first, panel.clone()), firsts))
+    else:
+        found = (highest_of(first, panel) for first in firsts)
+    kept = None
+    for more in found:
         if kept is not None:
-            both = [torch.cat(parts, dim=1) for parts in zip(kept, found, strict=True)]
-            found = _highest(*both, keep=keep)
-        kept = found
+            both = [torch.cat(parts, dim=1) for parts in zip(kept, more, strict=True)]
+            more = _highest(*both, keep=keep)
+        kept = more
     highest, numbers, blocks = kept
     complete = keep * BLOCK >= len(embeddings)
     left_out = torch.full_like(highest[:, 0], -torch.inf) if complete else highest.amin(dim=1)
@@ -132,11 +147,15 @@ def _blocks(queries: Tensor, rows: Tensor, panel: Tensor) -> Tensor:
     """Cosines with the rows of a panel, by blocks: (q, blocks, BLOCK), written into `panel`."""
     cosines = panel[:, : math.ceil(len(rows) / BLOCK) * BLOCK]
     cosines[:, len(rows) :] = -torch.inf
+    found = cosines[:, : len(rows)]
     if len(queries) > READING:  # OpenBLAS: on processors of AMD faster than MKL, which torch has
-        np.matmul(queries.numpy(), rows.numpy().T, out=cosines[:, : len(rows)].numpy())
+        np.matmul(queries.numpy(), rows.numpy().T, out=found.numpy())
+    elif len(queries) == 1 and torch.get_num_threads() == 1:
+        # Row by row a core reads as fast as it can, which it does in no matrix product.
+        np.vecdot(rows.numpy(), queries[0].numpy(), out=found[0].numpy())
     else:  # MKL reads faster, but not for one query
         twice = queries if len(queries) > 1 else queries.repeat(2, 1)
-        cosines[:, : len(rows)] = torch.mm(rows, twice.T)[:, : len(queries)].T
+        found[:] = torch.mm(rows, twice.T)[:, : len(queries)].T
     return cosines.unflatten(1, (-1, BLOCK))
 
 

@@ -71,10 +71,26 @@ def test_search_is_its_definition(count, products, panel, way, cores, monkeypatc
     agrees(gallery, unit(19, 16, rng), 5)
 
 
-def test_one_query_and_none(monkeypatch):
+@pytest.mark.parametrize("number", [1, 3], ids=["a core", "cores"])
+@pytest.mark.parametrize("panel", [2**24, 2**9], ids=["one panel", "many panels"])
+@pytest.mark.parametrize("stream", [0, 2**30], ids=["parts side by side", "as a whole"])
+@pytest.mark.parametrize("count", [1, 33, 97, 3000])
+@pytest.mark.parametrize("products", [3, 2000])
+def test_one_query(products, count, stream, panel, number, cores, monkeypatch):
+    cores(number)
+    monkeypatch.setattr(nearest, "SMALL", 0)
+    monkeypatch.setattr(nearest, "STREAM", stream)
+    monkeypatch.setattr(nearest, "PANEL", panel)
+    rng = np.random.default_rng(count + products)
+    numbers = np.sort(rng.integers(0, products, count))
+    gallery = gallery_of(unit(count, 16, rng), [f"p{number}" for number in numbers])
+    agrees(gallery, unit(1, 16, rng), 5)
+    assert torch.get_num_threads() == number
+
+
+def test_no_query():
     rng = np.random.default_rng(3)
     gallery = gallery_of(unit(3000, 16, rng), [f"p{number}" for number in range(3000)])
-    agrees(gallery, unit(1, 16, rng), 5)
     assert gallery.search(torch.empty(0, 16), 5)[0].shape == (0, 5)
 
 
