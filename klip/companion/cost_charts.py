@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from klip.companion import canvas
-from klip.companion.canvas import at_ends, headline, look, panels, styled
+from klip.companion.canvas import at_ends, headline, look, panels, stroke, styled
 
 SHADES = {"klip": canvas.ORANGE, "klip compute": canvas.GREY, "floor": canvas.GREY}
 """Of rows that are no peers."""
@@ -53,12 +53,13 @@ def growth(table: pd.DataFrame, slopes: Mapping[str, float]) -> Figure:
     for number, work in enumerate(table["work"].unique()):
         own = medians[work]
         times, longer = own.index / own.index[0], own / own.iloc[0]
-        ax.plot(times, longer, **look(number))
-        ends.append((f"{work}: {slopes[work]:.2f}", times[-1], longer.iloc[-1], look(number)))
+        how = look(number) | stroke(number)
+        ax.plot(times, longer, **how)
+        ends.append((f"{work}: {slopes[work]:.2f}", times[-1], longer.iloc[-1], how["color"]))
     most = max(end[1] for end in ends)
     ax.plot([1, most], [1, most], ":", color=canvas.DARK, linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel="times as much work", ylabel="times as long")
-    at_ends(ax, [(name, x, y, how["color"]) for name, x, y, how in ends])
+    at_ends(ax, ends)
     steepest = max(slopes, key=lambda work: slopes[work])
     headline(figure, f"Nothing grows faster than {steepest}: slope {slopes[steepest]:.2f}")
     return figure
