@@ -156,6 +156,7 @@ class Gallery:
         """
         nearest.check(queries, self.embeddings)
         owners = self.numbered()
+        # By NumPy: threads of torch would spin on for a while beside those that read rows.
         top = min(top, int(owners.numpy().max()) + 1)
         rows, cosines = nearest.search(queries, self.embeddings, owners=owners, top=top)
         return rows.numpy(), cosines.numpy()

@@ -8,6 +8,7 @@ Axes: Q queries (q of a chunk), G gallery rows, D numbers per row, K blocks, C c
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -111,29 +112,12 @@ def _among_all(
 def _candidates(queries: Tensor, embeddings: Tensor, *, keep: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (q, C) in rising order, their cosines (q, C), and a cosine (q,) that no other row
     exceeds; behind the last row of the gallery they are minus infinity."""
-    alone = len(queries) == 1 and embeddings.nbytes > STREAM
-    cores = torch.get_num_threads() if alone else 1
-    most = math.ceil(len(embeddings) / cores / BLOCK) * BLOCK
-    height = min(most, max(1, PANEL // max(1, len(queries)) // BLOCK) * BLOCK)  # of a panel
-    panel = torch.empty(len(queries), height)
-
-    def highest_of(first: int, panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        blocks = _blocks(queries, embeddings[first : first + height], panel)
-        numbers = torch.arange(blocks.shape[1]).expand(len(queries), -1) + first // BLOCK
-        return _highest(blocks.amax(dim=2), numbers, blocks, keep=keep)
-
-    firsts = range(0, len(embeddings), height)
-    if cores > 1:  # side by side, each in a panel of its own
-        with threads(cores) as pool:
-            found = list(pool.map(lambda first: highest_of(first, panel.clone()), firsts))
-    else:
-        found = (highest_of(first, panel) for first in firsts)
     kept = None
-    for more in found:
+    for found in _of_panels(queries, embeddings, keep=keep):
         if kept is not None:
-            both = [torch.cat(parts, dim=1) for parts in zip(kept, more, strict=True)]
-            more = _highest(*both, keep=keep)
-        kept = more
+            both = [torch.cat(parts, dim=1) for parts in zip(kept, found, strict=True)]
+            found = _highest(*both, keep=keep)
+        kept = found
     highest, numbers, blocks = kept
     complete = keep * BLOCK >= len(embeddings)
     left_out = torch.full_like(highest[:, 0], -torch.inf) if complete else highest.amin(dim=1)
@@ -141,6 +125,32 @@ def _candidates(queries: Tensor, embeddings: Tensor, *, keep: int) -> tuple[Tens
     blocks = _of_each(blocks, order)
     rows = numbers[:, :, None] * BLOCK + torch.arange(BLOCK)  # (q, K, BLOCK)
     return rows.flatten(1).clamp(max=len(embeddings) - 1), blocks.flatten(1), left_out
+
+
+def _of_panels(
+    queries: Tensor, embeddings: Tensor, *, keep: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """`_highest` of each panel of rows, one after the other; for one query in a gallery of
+    gigabytes side by side, a panel to a core."""
+    alone = len(queries) == 1 and embeddings.nbytes > STREAM
+    cores = torch.get_num_threads() if alone else 1
+    most = math.ceil(len(embeddings) / cores / BLOCK) * BLOCK
+    height = min(most, max(1, PANEL // max(1, len(queries)) // BLOCK) * BLOCK)  # of a panel
+    firsts = range(0, len(embeddings), height)
+
+    def highest(first: int, panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        blocks = _blocks(queries, embeddings[first : first + height], panel)
+        numbers = torch.arange(blocks.shape[1]).expand(len(queries), -1) + first // BLOCK
+        return _highest(blocks.amax(dim=2), numbers, blocks, keep=keep)
+
+    if cores == 1:
+        panel = torch.empty(len(queries), height)
+        for first in firsts:
+            yield highest(first, panel)
+        return
+    with threads(cores) as pool:
+        found = list(pool.map(lambda first: highest(first, torch.empty(1, height)), firsts))
+    yield from found
 
 
 def _blocks(queries: Tensor, rows: Tensor, panel: Tensor) -> Tensor:
